@@ -1,0 +1,46 @@
+// What every subcommand shares: JSON output, machine facts, a progress line, interruption.
+//
+// Goals: options mean the same wherever they appear; one JSON object {command, version, machine,
+//   rows} behind --json; a file appears under its final name only when whole.
+// Thread-safety: interrupted() may be called anywhere; the rest belongs to the main thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace thermocline {
+
+inline constexpr std::string_view kVersion = "0.1.0";
+
+nlohmann::ordered_json machine_facts();  // host, cpu, cores, memory_bytes
+
+// Writes {command, version, machine, rows} to `path` ("-" is standard output).
+void write_json(const std::string& path, const std::string& command,
+                const nlohmann::ordered_json& rows);
+
+// Writes to PATH.tmp, then renames. Errors: the system's reason (no space, read-only).
+void write_file(const std::string& path, std::string_view bytes);
+std::string read_file(const std::string& path);
+
+// Ctrl-C and SIGTERM set a flag that loops look at; a second signal ends the process.
+void install_interrupt_handler();
+bool interrupted();
+
+// A terminal gets a bar with rate and time left after two seconds; a log gets a line a minute.
+class Progress {
+ public:
+  Progress(std::string what, uint64_t total, std::string unit);
+  ~Progress();
+  void update(uint64_t done);
+
+ private:
+  std::string what_, unit_;
+  uint64_t total_;
+  std::chrono::steady_clock::time_point start_, printed_;
+  bool terminal_, shown_ = false;
+};
+
+}  // namespace thermocline

@@ -1,0 +1,73 @@
+// ModelShape: the hyperparameters of a LLaMA-like decoder, and the presets that we know.
+//
+// Goals: one struct that checkpoints fill, traces store and replay reads.
+// Non-goals: weights, files. Dimensions and sources: Hugging Face config.json of each model.
+// Thread-safety: plain data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/dtype.h"
+
+namespace thermocline {
+
+// The nonlinearity of the gated FFN: y = W_down (act(W_gate x) * (W_up x)).
+// relu: max(g, 0). fatrelu: g if g >= t else 0 (ProSparse). silu: g / (1 + exp(-g)).
+enum class FfnActivation : uint8_t { relu, fatrelu, silu };
+
+struct ModelShape {
+  uint32_t layer_count = 0;
+  uint32_t model_dim = 0;      // width of the residual stream
+  uint32_t ffn_dim = 0;        // neurons per layer
+  uint32_t head_count = 0;     // query heads
+  uint32_t kv_head_count = 0;  // key and value heads; divides head_count
+  uint32_t head_dim = 0;
+  uint32_t vocab_size = 0;
+  uint32_t context_length = 0;
+  FfnActivation activation = FfnActivation::silu;
+  float fatrelu_threshold = 0.0f;
+  float rope_theta = 10000.0f;
+  float norm_epsilon = 1e-5f;
+  bool tied_embeddings = false;  // the output head is the embedding table
+  bool operator==(const ModelShape&) const = default;
+
+  uint32_t q_dim() const { return head_count * head_dim; }
+  uint32_t kv_dim() const { return kv_head_count * head_dim; }
+  uint64_t neuron_count() const { return uint64_t{layer_count} * ffn_dim; }
+};
+
+// Bytes of one neuron: gate row + up row + down column.
+inline uint64_t bundle_bytes(const ModelShape& shape, DType dtype) {
+  return 3 * bytes_of(dtype, shape.model_dim);
+}
+// Bytes of all FFN bundles.
+inline uint64_t ffn_bytes(const ModelShape& shape, DType dtype) {
+  return shape.neuron_count() * bundle_bytes(shape, dtype);
+}
+// Parameters of the whole model (norms included).
+uint64_t parameter_count(const ModelShape& shape);
+
+// Throws Error{input} naming `origin` where a dimension is zero, absurd or inconsistent.
+void validate(const ModelShape& shape, const std::string& origin);
+
+struct ShapePreset {
+  std::string_view name;
+  std::string_view summary;
+  ModelShape shape;
+  float activity_mean;  // share of FFN neurons active per token, for synthetic weights
+  float activity_concentration;  // c of Beta(m c, (1-m) c) over a layer's neurons
+};
+
+// llama-2-7b, llama-2-13b, llama-2-70b, llama-3-70b, relullama-70b, prosparse-13b, tiny.
+const std::vector<ShapePreset>& shape_presets();
+// The preset, or a usage Error with the valid names.
+const ShapePreset& shape_preset(std::string_view name);
+
+std::string_view name_of(FfnActivation activation);
+FfnActivation ffn_activation_by_name(std::string_view name);  // usage Error with the valid names
+DType dtype_by_name(std::string_view name);                   // likewise
+
+}  // namespace thermocline
