@@ -1,0 +1,12 @@
+// The subcommands that this folder owns: model info | tokenize.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace thermocline {
+
+void add_model_commands(CLI::App& app);
+
+}  // namespace thermocline

@@ -1,0 +1,12 @@
+// The subcommands that this folder owns: trace info | check.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace thermocline {
+
+void add_trace_commands(CLI::App& app);
+
+}  // namespace thermocline
