@@ -1,0 +1,64 @@
+// What tests share: the test data's folder, a temporary folder, running a command.
+//
+// Thread-safety: none needed; each test runs in its own process.
+#pragma once
+
+#include <stdlib.h>
+
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+namespace thermocline::test {
+
+// A file of ../shared/data (or of the folder that THERMOCLINE_DATA names); empty where it is
+// missing, after a warning: the caller then returns.
+inline std::string data_file(const std::string& name) {
+  const char* folder = std::getenv("THERMOCLINE_DATA");
+  const std::filesystem::path root =
+      folder != nullptr ? std::filesystem::path(folder)
+                        : std::filesystem::path(THERMOCLINE_SOURCE_DIR) / ".." / "shared" / "data";
+  const auto path = root / name;
+  if (std::filesystem::exists(path)) return path.string();
+  WARN("skipped: no " << name << " in " << root.string() << "; set THERMOCLINE_DATA");
+  return "";
+}
+
+// A fresh folder, removed with all it holds at the end of the scope.
+class TempDir {
+ public:
+  TempDir() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "thermocline-XXXXXX").string();
+    path_ = ::mkdtemp(pattern.data());
+  }
+  ~TempDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+struct CommandResult {
+  int exit_code;
+  std::string output;  // stdout and stderr together
+};
+
+inline CommandResult run_command(const std::string& command) {
+  std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  std::string output;
+  char buffer[4096];
+  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) output.append(buffer, n);
+  const int status = ::pclose(pipe);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), output};
+}
+
+}  // namespace thermocline::test
