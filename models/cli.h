@@ -21,15 +21,21 @@ nlohmann::ordered_json machine_facts();  // host, cpu, cores, memory_bytes
 void write_json(const std::string& path, const std::string& command,
                 const nlohmann::ordered_json& rows);
 
-// Writes to PATH.tmp, then renames. Errors: the system's reason (no space, read-only).
+// Writes to PATH.tmp, then renames; a device or pipe is written as it is. Errors: work_failed with
+// the system's reason (no space, read-only); nothing is left behind.
 void write_file(const std::string& path, std::string_view bytes);
-std::string read_file(const std::string& path);
+std::string read_file(const std::string& path);  // Error{input} if it cannot be read
 
 // Ctrl-C and SIGTERM set a flag that loops look at; a second signal ends the process.
 void install_interrupt_handler();
 bool interrupted();
 
-// A terminal gets a bar with rate and time left after two seconds; a log gets a line a minute.
+// "recording: 12 of 40 steps, 3.1 steps/s, 9 s left"; a `total` of 0 is an unknown one.
+std::string progress_text(const std::string& what, uint64_t done, uint64_t total,
+                          const std::string& unit, double seconds);
+
+// On standard error. A terminal gets a bar with rate and time left after two seconds; a log gets a
+// line a minute.
 class Progress {
  public:
   Progress(std::string what, uint64_t total, std::string unit);
