@@ -57,6 +57,7 @@ struct PolicyParameter {
   double value_min;
   double value_max;
   std::string meaning;  // with its unit
+  bool whole = false;   // only whole numbers
 };
 
 using PolicyValues = std::map<std::string, double>;  // every declared parameter, set or default
@@ -126,7 +127,7 @@ class PolicyDriver {
   std::optional<double> hot_threshold() const { return policy_->hot_threshold(); }
 
  private:
-  uint32_t apply(const Moves& moves);
+  uint32_t apply();
 
   PolicyContext context_;
   std::unique_ptr<Policy> policy_;
@@ -134,6 +135,11 @@ class PolicyDriver {
   Moves moves_;
   HotSetStats stats_;
 };
+
+// The start of a static set: the `count_max` neurons of the profile that fired most often, ties by
+// index, none of which fired less than `count_min` times.
+void fill_hottest(const ActivationProfile& profile, uint64_t count_max, uint64_t count_min,
+                  HotSet& hot);
 
 // Bundles of one pool under a whole-model budget: in proportion to its neurons, rounded down.
 uint64_t bundles_of_pool(uint64_t budget_bytes, uint64_t bundle_bytes, const NeuronPool& pool,

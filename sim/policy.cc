@@ -1,0 +1,222 @@
+#include "sim/policy.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "models/error.h"
+#include "models/units.h"
+
+namespace thermocline {
+namespace {
+
+std::string text_of(double value) {
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
+  return {buffer, end};
+}
+
+// "name:a=1,b=2", with or without the parameters that stand at their default.
+std::string text_of(const PolicyEntry& entry, const PolicyValues& values, bool with_defaults) {
+  std::string text = entry.name;
+  char separator = ':';
+  for (const PolicyParameter& parameter : entry.parameters) {
+    const double value = values.at(parameter.name);
+    if (!with_defaults && value == parameter.value_default) continue;
+    text += separator + parameter.name + "=" + text_of(value);
+    separator = ',';
+  }
+  return text;
+}
+
+const PolicyParameter& parameter_by_name(const PolicyEntry& entry, std::string_view name) {
+  std::vector<std::string> names;
+  for (const PolicyParameter& parameter : entry.parameters) {
+    if (parameter.name == name) return parameter;
+    names.push_back(parameter.name);
+  }
+  if (names.empty()) {
+    throw bad_usage("policy '" + entry.name + "' has no parameters, found '" + std::string(name) +
+                    "'");
+  }
+  throw unknown_name("parameter of policy '" + entry.name + "'", name, names);
+}
+
+void check_range(const PolicyEntry& entry, const PolicyParameter& parameter, double value) {
+  const bool inside = value >= parameter.value_min && value <= parameter.value_max;
+  if (inside && (!parameter.whole || value == std::floor(value))) return;
+  throw bad_usage("policy '" + entry.name + "', parameter " + parameter.name + " (" +
+                  parameter.meaning + "): expected a " + (parameter.whole ? "whole " : "") +
+                  "number from " + text_of(parameter.value_min) + " to " +
+                  text_of(parameter.value_max) + ", found " + text_of(value));
+}
+
+// Builds the list from the comma-separated pieces: NAME, NAME:key=value or key=value.
+class PolicyListParser {
+ public:
+  void add(std::string_view piece) {
+    const size_t colon = piece.find(':');
+    if (colon == std::string_view::npos && piece.find('=') != std::string_view::npos) {
+      set_parameter(piece);
+      return;
+    }
+    begin_policy(piece.substr(0, colon));
+    if (colon != std::string_view::npos) set_parameter(piece.substr(colon + 1));
+  }
+
+  std::vector<PolicySpec> finish() {
+    for (size_t i = 0; i < specs_.size(); ++i) {
+      for (size_t j = 0; j < i; ++j) {
+        if (specs_[i].resolved() != specs_[j].resolved()) continue;
+        throw bad_usage("policy '" + specs_[i].label() + "' is given twice");
+      }
+    }
+    return std::move(specs_);
+  }
+
+ private:
+  void begin_policy(std::string_view name) {
+    PolicySpec spec;
+    spec.entry = &policies().by_name(name);
+    for (const PolicyParameter& parameter : spec.entry->parameters) {
+      spec.values[parameter.name] = parameter.value_default;
+    }
+    specs_.push_back(std::move(spec));
+    seen_.clear();
+  }
+
+  void set_parameter(std::string_view assignment) {
+    const size_t equals = assignment.find('=');
+    if (specs_.empty() || equals == std::string_view::npos) {
+      throw bad_usage("--policy: expected NAME[:key=value[,key=value]], found '" +
+                      std::string(assignment) + "'");
+    }
+    PolicySpec& spec = specs_.back();
+    const std::string name(assignment.substr(0, equals));
+    const PolicyParameter& parameter = parameter_by_name(*spec.entry, name);
+    const double value = parse_number(assignment.substr(equals + 1));
+    check_range(*spec.entry, parameter, value);
+    if (std::find(seen_.begin(), seen_.end(), name) != seen_.end()) {
+      throw bad_usage("policy '" + spec.entry->name + "': parameter '" + name + "' is set twice");
+    }
+    seen_.push_back(name);
+    spec.values[name] = value;
+  }
+
+  std::vector<PolicySpec> specs_;
+  std::vector<std::string> seen_;  // parameters of the last policy that the text has set
+};
+
+}  // namespace
+
+Registry<PolicyEntry>& policies() {
+  static Registry<PolicyEntry> registry("policy");
+  return registry;
+}
+
+std::string policy_name(std::string_view id) {
+  std::string name(id);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+std::string PolicySpec::label() const { return text_of(*entry, values, false); }
+std::string PolicySpec::resolved() const { return text_of(*entry, values, true); }
+
+std::vector<PolicySpec> parse_policies(std::string_view text) {
+  PolicyListParser parser;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    parser.add(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parser.finish();
+}
+
+void fill_hottest(const ActivationProfile& profile, uint64_t count_max, uint64_t count_min,
+                  HotSet& hot) {
+  const auto& counts = profile.counts;
+  if (counts.empty() || count_max == 0) return;
+  std::vector<uint64_t> neurons_of_count(*std::max_element(counts.begin(), counts.end()) + 1ull);
+  for (const uint32_t count : counts) ++neurons_of_count[count];
+  // The largest count whose neurons do not all fit: those above it are in, its own by index.
+  uint64_t border = neurons_of_count.size();
+  uint64_t left = count_max;
+  while (border > count_min && neurons_of_count[border - 1] <= left) {
+    left -= neurons_of_count[--border];
+  }
+  const bool border_may_enter = border > count_min;
+  for (uint32_t flat = 0; flat < counts.size(); ++flat) {
+    if (counts[flat] >= border) {
+      hot.insert(flat);
+    } else if (border_may_enter && left > 0 && counts[flat] + 1ull == border) {
+      hot.insert(flat);
+      --left;
+    }
+  }
+}
+
+uint64_t bundles_of_pool(uint64_t budget_bytes, uint64_t bundle_bytes, const NeuronPool& pool,
+                         uint64_t model_neuron_count) {
+  TC_CHECK(bundle_bytes > 0 && pool.total() <= model_neuron_count, "a pool larger than the model");
+  if (model_neuron_count == 0) return 0;
+  const uint64_t bundles = std::min(budget_bytes / bundle_bytes, model_neuron_count);
+  return bundles * pool.total() / model_neuron_count;
+}
+
+PolicyDriver::PolicyDriver(const PolicySpec& spec, const PolicyContext& context)
+    : context_(context), policy_(spec.make()), hot_(context.pool) {
+  if (!spec.entry->needs_future) context_.future = nullptr;
+  context_.hot_count_max = std::min(context.hot_count_max, context.pool.total());
+  TC_CHECK(!spec.entry->needs_future || context_.future != nullptr,
+           "policy " + spec.entry->name + " needs the future");
+  for (const ActivationProfile* profile : {context_.profile, context_.future}) {
+    TC_CHECK(profile == nullptr || profile->pool == context_.pool, "a profile of another pool");
+  }
+  policy_->start(context_, hot_);
+  TC_CHECK(hot_.count() <= context_.hot_count_max, spec.label() + " starts above its budget");
+  stats_.loaded = hot_.count();
+  stats_.hot_count_peak = hot_.count();
+}
+
+StepCounts PolicyDriver::step(const ActiveStep& active) {
+  const std::span<const uint64_t> hot = hot_.words();
+  TC_CHECK(active.words.size() == hot.size(), "a step of another pool");
+  uint64_t needed = 0, hits = 0;
+  for (size_t w = 0; w < hot.size(); ++w) {
+    needed += static_cast<uint64_t>(std::popcount(active.words[w]));
+    hits += static_cast<uint64_t>(std::popcount(active.words[w] & hot[w]));
+  }
+  moves_.evict.clear();
+  moves_.admit.clear();
+  policy_->step(active, hot_, moves_);
+  const uint32_t admitted = apply();
+  ++stats_.step_count;
+  stats_.needed += needed;
+  stats_.hits += hits;
+  return {static_cast<uint32_t>(needed), static_cast<uint32_t>(hits), admitted};
+}
+
+// An illegal move is a bug of the policy; one that budget or migration limit forbids is refused.
+uint32_t PolicyDriver::apply() {
+  const uint64_t total = context_.pool.total();
+  for (const uint32_t flat : moves_.evict) {
+    TC_CHECK(flat < total && hot_.erase(flat), "evicts a neuron that is not hot");
+  }
+  uint32_t admitted = 0;
+  for (const uint32_t flat : moves_.admit) {
+    TC_CHECK(flat < total && !hot_.contains(flat), "admits a neuron that is hot already");
+    if (hot_.count() >= context_.hot_count_max || admitted >= context_.admit_count_max) {
+      ++stats_.refused;
+      continue;
+    }
+    hot_.insert(flat);
+    ++admitted;
+  }
+  stats_.evicted += moves_.evict.size();
+  stats_.admitted += admitted;
+  stats_.hot_count_peak = std::max(stats_.hot_count_peak, hot_.count());
+  return admitted;
+}
+
+}  // namespace thermocline
