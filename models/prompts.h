@@ -2,7 +2,8 @@
 //
 // Format: one JSON object a line with text, code, task_id, test_list, test_setup_code,
 //   challenge_test_list. Splits by task_id: prompt 1-10, test 11-510, validation 511-600,
-//   train 601-974. CRLF is normalised to LF. The three shots are tasks 2, 3 and 4.
+//   train 601-974. CRLF is normalised to LF. The three shots are tasks 2, 3 and 4, each ended by
+//   a line break, as the paper's token counts have it.
 // Goals: parse(bytes) apart from open(path); errors name file, line, key.
 // Thread-safety: plain data and pure functions.
 #pragma once
@@ -27,7 +28,7 @@ struct Task {
 // task_id, an empty file; each with file:line.
 std::vector<Task> parse_tasks(std::string_view bytes, const std::string& origin);
 std::vector<Task> open_tasks(const std::string& path);
-// Twenty Python tasks of our own in the same format and the same id ranges, built in.
+// About twenty Python tasks of our own in the same format and the same id ranges, built in.
 std::vector<Task> embedded_tasks();
 std::string_view embedded_tasks_jsonl();
 
