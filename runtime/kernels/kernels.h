@@ -50,7 +50,11 @@ struct Kernels {
                  int kv_stride, int head_dim, float* scores, float* out);
 };
 
-// The fastest set that this machine can run. TC_KERNELS=portable|avx2|avx512 asks for another.
+// The set called `name`; null if there is none or this machine cannot run it.
+const Kernels* kernels_by_name(const char* name);
+
+// The set that TC_KERNELS=portable|avx2|avx512 asks for, chosen once; without it, or where
+// kernels_by_name has no such set, the fastest that this machine can run.
 const Kernels& cpu_kernels();
 
 }  // namespace thermocline

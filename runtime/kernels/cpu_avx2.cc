@@ -1,0 +1,109 @@
+// Kernels for AVX2 with FMA and F16C: two registers hold the 16 lanes.
+#include "runtime/kernels/instruction_sets.h"
+
+#ifdef __AVX2__
+#include <immintrin.h>
+
+#include "runtime/kernels/cpu_body.h"
+
+namespace thermocline {
+namespace {
+
+struct Lanes {
+  static constexpr int kAccumulators = 4;
+  __m256 low, high;
+
+  static Lanes broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+  static Lanes zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static Lanes load(const float* from) {
+    return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
+  }
+  static void store(float* to, Lanes a) {
+    _mm256_storeu_ps(to, a.low);
+    _mm256_storeu_ps(to + 8, a.high);
+  }
+  static Lanes add(Lanes a, Lanes b) {
+    return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+  }
+  static Lanes sub(Lanes a, Lanes b) {
+    return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+  }
+  static Lanes mul(Lanes a, Lanes b) {
+    return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+  }
+  static Lanes fma(Lanes a, Lanes b, Lanes c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+  }
+  static Lanes max(Lanes a, Lanes b) {
+    return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+  }
+  static __m256 shifted(__m256 a) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+  }
+  static Lanes shifted_to_exponent(Lanes a) { return {shifted(a.low), shifted(a.high)}; }
+  // Halves are added to halves, 16 -> 8 -> 4 -> 2 -> 1: the order of every instruction set.
+  static float sum(Lanes a) {
+    const __m256 eight = _mm256_add_ps(a.low, a.high);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+
+  static __m128i load_16_bytes(const std::byte* from) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  }
+  static __m256 broadcast_f16(const std::byte* from) {
+    short bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return _mm256_cvtph_ps(_mm_set1_epi16(bits));
+  }
+  static __m256 f32_of_bf16(__m128i bits) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  // 16 signed bytes times a scale.
+  static Lanes scaled(__m128i bytes, __m256 scale) {
+    const __m256i low = _mm256_cvtepi8_epi32(bytes);
+    const __m256i high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes));
+    return {_mm256_mul_ps(scale, _mm256_cvtepi32_ps(low)),
+            _mm256_mul_ps(scale, _mm256_cvtepi32_ps(high))};
+  }
+
+  template <DType D>
+  static void decode(const std::byte* from, Lanes& first, Lanes& second) {
+    if constexpr (D == DType::f32) {
+      first = load(reinterpret_cast<const float*>(from));
+      second = load(reinterpret_cast<const float*>(from + 64));
+    } else if constexpr (D == DType::f16) {
+      first = {_mm256_cvtph_ps(load_16_bytes(from)), _mm256_cvtph_ps(load_16_bytes(from + 16))};
+      second = {_mm256_cvtph_ps(load_16_bytes(from + 32)),
+                _mm256_cvtph_ps(load_16_bytes(from + 48))};
+    } else if constexpr (D == DType::bf16) {
+      first = {f32_of_bf16(load_16_bytes(from)), f32_of_bf16(load_16_bytes(from + 16))};
+      second = {f32_of_bf16(load_16_bytes(from + 32)), f32_of_bf16(load_16_bytes(from + 48))};
+    } else if constexpr (D == DType::q8_0) {
+      const __m256 scale = broadcast_f16(from);
+      first = scaled(load_16_bytes(from + 2), scale);
+      second = scaled(load_16_bytes(from + 18), scale);
+    } else {
+      const __m256 scale = broadcast_f16(from);
+      const __m128i both = load_16_bytes(from + 2);
+      const __m128i mask = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
+      first = scaled(_mm_sub_epi8(_mm_and_si128(both, mask), eight), scale);
+      second = scaled(_mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), mask), eight), scale);
+    }
+  }
+};
+
+constexpr Kernels kKernels = CpuKernels<Lanes>::kernels("avx2");
+
+}  // namespace
+
+const Kernels* avx2_kernels() { return &kKernels; }
+
+}  // namespace thermocline
+
+#else
+
+const thermocline::Kernels* thermocline::avx2_kernels() { return nullptr; }
+
+#endif

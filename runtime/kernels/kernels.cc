@@ -1,0 +1,70 @@
+// Which kernels this machine can run, and which of them to use.
+#include "runtime/kernels/kernels.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "runtime/kernels/instruction_sets.h"
+
+namespace thermocline {
+namespace {
+
+bool has_avx2() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+#else
+  return false;
+#endif
+}
+
+bool has_avx512() {
+#if defined(__x86_64__)
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#else
+  return false;
+#endif
+}
+
+bool always() { return true; }
+
+struct InstructionSet {
+  const char* name;
+  const Kernels* (*kernels)();
+  bool (*runs_here)();
+};
+
+// The fastest first.
+constexpr InstructionSet kInstructionSets[] = {
+    {"avx512", avx512_kernels, has_avx512},
+    {"avx2", avx2_kernels, has_avx2},
+    {"portable", portable_kernels, always},
+};
+
+const Kernels* usable(const InstructionSet& set) {
+  return set.runs_here() ? set.kernels() : nullptr;
+}
+
+const Kernels& choose() {
+  const char* asked = std::getenv("TC_KERNELS");
+  const Kernels* chosen = asked != nullptr ? kernels_by_name(asked) : nullptr;
+  for (const InstructionSet& set : kInstructionSets)
+    if (chosen == nullptr) chosen = usable(set);
+  return *chosen;
+}
+
+}  // namespace
+
+const Kernels* kernels_by_name(const char* name) {
+  for (const InstructionSet& set : kInstructionSets)
+    if (std::strcmp(set.name, name) == 0) return usable(set);
+  return nullptr;
+}
+
+const Kernels& cpu_kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+}  // namespace thermocline

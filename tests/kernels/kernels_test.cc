@@ -1,0 +1,353 @@
+// Every CPU kernel, in every instruction set that this machine has, against double precision; and
+// the promise that results are the same bits however the work is split, in every instruction set.
+#include "runtime/kernels/kernels.h"
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <limits>
+
+#include "tests/kernels/reference.h"
+
+using namespace thermocline;
+using namespace thermocline::test;
+
+namespace {
+
+// f32 sums in 16 lanes: each lane rounds once per 16 columns, so the error stays below
+// (cols / 16 + 5) half-ulps (2^-24 each) of the sum of the terms' sizes.
+double dot_tolerance(int cols) { return (cols / 16 + 6) * 0x1p-24; }
+
+// weighted_rows rounds once per row.
+double rows_tolerance(int rows) { return (rows + 1) * 0x1p-24; }
+
+std::vector<const Kernels*> all_kernels() {
+  std::vector<const Kernels*> found;
+  for (const char* name : {"portable", "avx2", "avx512"})
+    if (const Kernels* kernels = kernels_by_name(name)) found.push_back(kernels);
+  return found;
+}
+
+std::vector<int> widths_of(DType dtype) {
+  if (facts(dtype).items_per_block == 1) return {1, 7, 16, 17, 31, 32, 33, 64, 100, 331};
+  return {32, 64, 96, 320};
+}
+
+// Same bits, or both NaN.
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i)
+    if (std::memcmp(&a[i], &b[i], 4) != 0 && !(std::isnan(a[i]) && std::isnan(b[i]))) return false;
+  return true;
+}
+
+constexpr float kUntouched = -12345;
+
+// One problem: weights, tokens with a stride, room for the result with a stride.
+struct Problem {
+  Matrix w;
+  int token_count, x_stride, y_stride, mask_stride;
+  std::vector<float> x;        // (token_count, x_stride), for matmul
+  std::vector<float> a;        // (token_count, y_stride), for weighted_rows
+  std::vector<uint64_t> mask;  // (token_count, mask_stride), over rows
+
+  Problem(DType dtype, int rows, int cols, int tokens, double density, std::mt19937_64& random)
+      : w(random_matrix(dtype, rows, cols, random)),
+        token_count(tokens),
+        x_stride(cols + 3),
+        y_stride(rows + 5),
+        mask_stride(rows / 64 + 2),
+        x(random_floats(static_cast<size_t>(tokens) * x_stride, random)),
+        a(random_floats(static_cast<size_t>(tokens) * y_stride, random)),
+        mask(random_mask(tokens, mask_stride, density, random)) {}
+
+  const uint64_t* mask_of(int t) const { return mask.data() + t * mask_stride; }
+
+  std::vector<float> matmul(const Kernels& k, const std::vector<int>& row_splits) const {
+    std::vector<float> y(static_cast<size_t>(token_count) * y_stride, kUntouched);
+    for (size_t i = 0; i + 1 < row_splits.size(); ++i)
+      k.matmul(w.dtype, w.bytes.data(), w.cols, row_splits[i], row_splits[i + 1], x.data(),
+               x_stride, token_count, y.data(), y_stride);
+    return y;
+  }
+  std::vector<float> masked(const Kernels& k, const std::vector<int>& row_splits) const {
+    std::vector<float> y(static_cast<size_t>(token_count) * y_stride, kUntouched);
+    for (size_t i = 0; i + 1 < row_splits.size(); ++i)
+      k.matmul_masked(w.dtype, w.bytes.data(), w.cols, row_splits[i], row_splits[i + 1],
+                      mask.data(), mask_stride, x.data(), x_stride, token_count, y.data(),
+                      y_stride);
+    return y;
+  }
+  // Adds to x, as a residual connection does.
+  std::vector<float> weighted(const Kernels& k, const std::vector<int>& col_splits) const {
+    std::vector<float> y = x;
+    for (size_t i = 0; i + 1 < col_splits.size(); ++i)
+      k.weighted_rows(w.dtype, w.bytes.data(), w.rows, w.cols, col_splits[i], col_splits[i + 1],
+                      mask.data(), mask_stride, a.data(), y_stride, token_count, y.data(),
+                      x_stride);
+    return y;
+  }
+};
+
+std::vector<int> split(int count, int unit) {
+  std::vector<int> at{0};
+  for (int piece = unit; at.back() < count; piece += 2 * unit)
+    at.push_back(std::min(count, at.back() + piece));
+  return at;
+}
+
+// Runs check(problem, label) over types, odd sizes, token counts and mask densities.
+template <class Check>
+void for_each_problem(Check check) {
+  std::mt19937_64 random(1);
+  for (const DType dtype : kAllTypes)
+    for (const int cols : widths_of(dtype))
+      for (const int rows : {1, 4, 5, 67, 130})
+        for (const int tokens : {1, 2, 3, 4, 5, 7, 8, 9}) {
+          const double density = tokens % 4 == 0 ? 1 : tokens == 7 ? 0 : 0.4;
+          INFO(facts(dtype).name << " " << rows << "x" << cols << ", " << tokens << " tokens");
+          check(Problem(dtype, rows, cols, tokens, density, random));
+        }
+}
+
+}  // namespace
+
+TEST_CASE("matmul and matmul_masked agree with double precision") {
+  for (const Kernels* kernels : all_kernels()) {
+    INFO(kernels->name);
+    for_each_problem([&](const Problem& p) {
+      const auto dense = p.matmul(*kernels, {0, p.w.rows});
+      const auto masked = p.masked(*kernels, {0, p.w.rows});
+      const double tolerance = dot_tolerance(p.w.cols);
+      bool close = true, chosen = true;
+      for (int t = 0; t < p.token_count; ++t)
+        for (int r = 0; r < p.y_stride; ++r) {
+          const float y = dense[t * p.y_stride + r], y_masked = masked[t * p.y_stride + r];
+          const bool inside = r < p.w.rows;
+          const Sum sum = inside ? dot(p.w, r, p.x.data() + t * p.x_stride) : Sum{kUntouched, 0};
+          close &= std::fabs(y - sum.value) <= tolerance * sum.size;
+          chosen &= y_masked == (inside && bit_of(p.mask_of(t), r) ? y : kUntouched);
+        }
+      REQUIRE(close);
+      REQUIRE(chosen);
+    });
+  }
+}
+
+TEST_CASE("weighted_rows agrees with double precision") {
+  for (const Kernels* kernels : all_kernels()) {
+    INFO(kernels->name);
+    for_each_problem([&](const Problem& p) {
+      const auto y = p.weighted(*kernels, {0, p.w.cols});
+      const double tolerance = rows_tolerance(p.w.rows);
+      bool close = true;
+      for (int t = 0; t < p.token_count; ++t)
+        for (int c = 0; c < p.x_stride; ++c) {
+          Sum sum;
+          sum.add(p.x[t * p.x_stride + c]);
+          for (int r = 0; c < p.w.cols && r < p.w.rows; ++r)
+            if (bit_of(p.mask_of(t), r)) sum.add(p.w.at(r, c) * p.a[t * p.y_stride + r]);
+          close &= std::fabs(y[t * p.x_stride + c] - sum.value) <= tolerance * sum.size;
+        }
+      REQUIRE(close);
+    });
+  }
+}
+
+TEST_CASE("results are the same bits for every split, token count and instruction set") {
+  const Kernels& portable = *kernels_by_name("portable");
+  for_each_problem([&](const Problem& p) {
+    const int unit = facts(p.w.dtype).items_per_block;
+    const auto dense = p.matmul(portable, {0, p.w.rows});
+    const auto masked = p.masked(portable, {0, p.w.rows});
+    const auto weighted = p.weighted(portable, {0, p.w.cols});
+    Problem first = p;
+    first.token_count = 1;
+    for (const Kernels* kernels : all_kernels()) {
+      INFO(kernels->name);
+      REQUIRE(same(p.matmul(*kernels, split(p.w.rows, 1)), dense));
+      REQUIRE(same(p.masked(*kernels, split(p.w.rows, 1)), masked));
+      REQUIRE(same(p.weighted(*kernels, split(p.w.cols, unit)), weighted));
+      const auto beginning = [](std::vector<float> y, size_t count) {
+        y.resize(count);
+        return y;
+      };
+      REQUIRE(same(first.matmul(*kernels, {0, p.w.rows}), beginning(dense, p.y_stride)));
+      REQUIRE(same(first.masked(*kernels, {0, p.w.rows}), beginning(masked, p.y_stride)));
+      REQUIRE(same(beginning(first.weighted(*kernels, {0, p.w.cols}), p.x_stride),
+                   beginning(weighted, p.x_stride)));
+    }
+  });
+}
+
+TEST_CASE("weights are decoded exactly") {
+  // One column set to one picks out a weight; all scales that f16 has, infinities and NaN too.
+  for (const Kernels* kernels : all_kernels()) {
+    INFO(kernels->name);
+    for (const DType dtype : {DType::f16, DType::q8_0, DType::q4_0}) {
+      const int cols = 32;
+      Matrix w{dtype, 65536, cols, std::vector<std::byte>(65536 * bytes_of(dtype, cols))};
+      for (int r = 0; r < w.rows; ++r) {
+        const auto bits = static_cast<uint16_t>(r);
+        std::byte* block = w.bytes.data() + r * bytes_of(dtype, cols);
+        for (size_t i = 0; i < bytes_of(dtype, cols); ++i) block[i] = std::byte(31 * r + 7 * i);
+        for (int c = 0; c < (dtype == DType::f16 ? cols : 1); ++c)
+          std::memcpy(block + 2 * c, &bits, 2);
+      }
+      std::vector<float> x(w.rows, 1), y(cols, 0);
+      bool exact = true;
+      for (int r = 0; r < w.rows; ++r) {
+        const uint64_t one = 1;
+        std::fill(y.begin(), y.end(), 0.0f);
+        kernels->weighted_rows(dtype, w.row(r), 1, cols, 0, cols, &one, 1, x.data(), 1, 1, y.data(),
+                               cols);
+        for (int c = 0; c < cols; ++c) {
+          const double expected = w.at(r, c);
+          exact &= y[c] == expected || (std::isnan(y[c]) && std::isnan(expected));
+        }
+      }
+      REQUIRE(exact);
+    }
+  }
+}
+
+TEST_CASE("NaN and infinity reach the results that they belong to, and no others") {
+  const float kInfinity = std::numeric_limits<float>::infinity();
+  std::mt19937_64 random(2);
+  for (const Kernels* kernels : all_kernels()) {
+    INFO(kernels->name);
+    for (const int bad : {0, 15, 16, 31, 32, 36}) {
+      Problem p(DType::f32, 9, 37, 3, 1, random);
+      const float nan = std::nanf("");
+      std::memcpy(p.w.bytes.data() + 4 * bytes_of(DType::f32, 37) + 4 * bad, &nan, 4);
+      p.x[p.x_stride + bad] = kInfinity;
+      const auto y = p.matmul(*kernels, {0, 9});
+      const auto masked = p.masked(*kernels, {0, 9});
+      REQUIRE(same(y, masked));
+      for (int t = 0; t < 3; ++t)
+        for (int r = 0; r < 9; ++r) {
+          const float value = y[t * p.y_stride + r];
+          CHECK(std::isnan(value) == (r == 4));
+          if (r != 4) CHECK(std::isinf(value) == (t == 1));
+        }
+      const auto sums = p.weighted(*kernels, {0, 37});
+      for (int t = 0; t < 3; ++t)
+        for (int c = 0; c < 37; ++c) CHECK(std::isnan(sums[t * p.x_stride + c]) == (c == bad));
+      for (int t = 0; t < 3; ++t) p.mask[t * p.mask_stride] &= ~uint64_t{1 << 4};
+      for (const float value : p.weighted(*kernels, {0, 37})) CHECK(!std::isnan(value));
+    }
+  }
+}
+
+TEST_CASE("rms_norm agrees with double precision") {
+  std::mt19937_64 random(3);
+  for (const Kernels* kernels : all_kernels())
+    for (const int dim : {1, 3, 8, 64, 100, 8192}) {
+      const auto x = random_floats(dim, random), weight = random_floats(dim, random);
+      std::vector<float> y(dim);
+      kernels->rms_norm(x.data(), weight.data(), dim, 1e-5f, y.data());
+      double squares = 0;
+      for (const float value : x) squares += static_cast<double>(value) * value;
+      for (int i = 0; i < dim; ++i) {
+        const double expected = x[i] * weight[i] / std::sqrt(squares / dim + 1e-5f);
+        REQUIRE(std::fabs(y[i] - expected) <= 4 * 0x1p-24 * std::fabs(expected));
+      }
+    }
+}
+
+TEST_CASE("rope turns pairs by position times frequency") {
+  std::mt19937_64 random(4);
+  for (const Kernels* kernels : all_kernels())
+    for (const int position : {0, 1, 17, 4095, 131071}) {
+      const int heads = 3, dim = 10;
+      const auto before = random_floats(heads * dim, random);
+      auto x = before;
+      kernels->rope(x.data(), heads, dim, position, 10000);
+      if (position == 0) REQUIRE(x == before);
+      for (int i = 0; i < heads * dim; i += 2) {
+        const double angle = position * std::pow(10000.0, -double(i % dim) / dim);
+        const double first = before[i] * std::cos(angle) - before[i + 1] * std::sin(angle);
+        const double second = before[i] * std::sin(angle) + before[i + 1] * std::cos(angle);
+        const double tolerance = 4 * 0x1p-24 * (std::fabs(before[i]) + std::fabs(before[i + 1]));
+        REQUIRE(std::fabs(x[i] - first) <= tolerance);
+        REQUIRE(std::fabs(x[i + 1] - second) <= tolerance);
+      }
+    }
+}
+
+namespace {
+
+struct Attention {
+  int positions, dim, stride;
+  std::vector<float> q, keys, values;
+
+  Attention(int position_count, int head_dim, float sharpness, std::mt19937_64& random)
+      : positions(position_count),
+        dim(head_dim),
+        stride(2 * head_dim + 1),
+        q(random_floats(head_dim, random)),
+        keys(random_floats(static_cast<size_t>(position_count) * stride, random)),
+        values(random_floats(static_cast<size_t>(position_count) * stride, random)) {
+    for (float& value : q) value *= sharpness;
+  }
+  std::vector<float> run(const Kernels& kernels) const {
+    std::vector<float> scores(positions + 1, kUntouched), out(dim);
+    kernels.attend(q.data(), keys.data(), values.data(), positions, stride, dim, scores.data(),
+                   out.data());
+    REQUIRE(scores.back() == kUntouched);
+    return out;
+  }
+  std::vector<double> expected() const {
+    std::vector<double> scores(positions), out(dim);
+    double largest = -INFINITY, total = 0;
+    for (int p = 0; p < positions; ++p) {
+      for (int i = 0; i < dim; ++i)
+        scores[p] += static_cast<double>(q[i]) * keys[static_cast<size_t>(p) * stride + i];
+      scores[p] /= std::sqrt(dim);
+      largest = std::max(largest, scores[p]);
+    }
+    for (double& score : scores) total += score = std::exp(score - largest);
+    for (int p = 0; p < positions; ++p)
+      for (int i = 0; i < dim; ++i)
+        out[i] += scores[p] / total * values[static_cast<size_t>(p) * stride + i];
+    return out;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("attend agrees with double precision") {
+  // The error of a score of size s shifts its weight by s * 2^-22 or so; values are of size 1.
+  std::mt19937_64 random(5);
+  for (const float sharpness : {0.0f, 1.0f, 30.0f})
+    for (const int dim : {2, 8, 48, 128})
+      for (const int positions : {1, 2, 5, 16, 17, 300, 2000}) {
+        const Attention problem(positions, dim, sharpness, random);
+        const auto expected = problem.expected();
+        const auto portable = problem.run(*kernels_by_name("portable"));
+        for (const Kernels* kernels : all_kernels()) {
+          INFO(kernels->name << ", " << positions << " positions of " << dim);
+          const auto out = problem.run(*kernels);
+          REQUIRE(same(out, portable));
+          for (int i = 0; i < dim; ++i)
+            REQUIRE(std::fabs(out[i] - expected[i]) <= 4e-6 * (1 + 10 * sharpness));
+        }
+      }
+}
+
+TEST_CASE("attend neither overflows nor hides NaN") {
+  std::mt19937_64 random(6);
+  for (const Kernels* kernels : all_kernels()) {
+    Attention problem(40, 16, 1e18f, random);
+    for (const float value : problem.run(*kernels)) REQUIRE(std::fabs(value) < 10);
+    problem.keys[7 * problem.stride] = std::nanf("");
+    for (const float value : problem.run(*kernels)) REQUIRE(std::isnan(value));
+  }
+}
+
+TEST_CASE("kernels are found by name") {
+  REQUIRE(kernels_by_name("portable") != nullptr);
+  REQUIRE(kernels_by_name("portable")->name == std::string("portable"));
+  REQUIRE(kernels_by_name("no such set") == nullptr);
+  REQUIRE(kernels_by_name("") == nullptr);
+  if (std::getenv("TC_KERNELS") == nullptr) REQUIRE(&cpu_kernels() == all_kernels().back());
+}

@@ -1,0 +1,124 @@
+// What the kernel tests compare with: random weights of every element type and double-precision
+// arithmetic written as the contracts of runtime/kernels/kernels.h read.
+//
+// Goals: share no code with the kernels or the converters. Non-goals: speed.
+// Thread-safety: none needed.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "models/dtype.h"
+
+namespace thermocline::test {
+
+inline constexpr DType kAllTypes[] = {DType::f32, DType::f16, DType::bf16, DType::q8_0,
+                                      DType::q4_0};
+
+// Random matrices are made of random bits: every value that a type can hold in [-2, 2] or so.
+struct Matrix {
+  DType dtype;
+  int rows, cols;
+  std::vector<std::byte> bytes;
+
+  const std::byte* row(int r) const { return bytes.data() + r * bytes_of(dtype, cols); }
+  double at(int r, int c) const;
+};
+
+inline double value_of_f16(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double size = exponent == 31  ? (fraction == 0 ? INFINITY : NAN)
+                      : exponent == 0 ? std::ldexp(fraction, -24)
+                                      : std::ldexp(1024 + fraction, exponent - 25);
+  return bits >> 15 ? -size : size;
+}
+
+template <class T>
+T read(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+inline double Matrix::at(int r, int c) const {
+  const std::byte* from = row(r);
+  if (dtype == DType::f32) return read<float>(from + 4 * c);
+  if (dtype == DType::f16) return value_of_f16(read<uint16_t>(from + 2 * c));
+  if (dtype == DType::bf16) {
+    const uint32_t bits = static_cast<uint32_t>(read<uint16_t>(from + 2 * c)) << 16;
+    return read<float>(reinterpret_cast<const std::byte*>(&bits));
+  }
+  const std::byte* block = from + c / 32 * facts(dtype).bytes_per_block;
+  const double scale = value_of_f16(read<uint16_t>(block));
+  const int j = c % 32;
+  if (dtype == DType::q8_0) return scale * read<int8_t>(block + 2 + j);
+  const int both = read<uint8_t>(block + 2 + j % 16);
+  return scale * ((j < 16 ? both & 15 : both >> 4) - 8);
+}
+
+inline uint16_t random_f16(std::mt19937_64& random, int exponent_min, int exponent_max) {
+  const int exponent =
+      exponent_min + static_cast<int>(random() % (exponent_max - exponent_min + 1));
+  return static_cast<uint16_t>((random() & 1) << 15 | exponent << 10 | (random() & 1023));
+}
+
+inline Matrix random_matrix(DType dtype, int rows, int cols, std::mt19937_64& random) {
+  Matrix matrix{dtype, rows, cols, {}};
+  matrix.bytes.resize(rows * bytes_of(dtype, cols));
+  for (std::byte& byte : matrix.bytes) byte = static_cast<std::byte>(random());
+  std::uniform_real_distribution<float> uniform(-2, 2);
+  const size_t unit = facts(dtype).bytes_per_block;
+  for (size_t at = 0; at < matrix.bytes.size(); at += unit) {
+    std::byte* to = matrix.bytes.data() + at;
+    const float value = uniform(random);
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const uint16_t half = dtype == DType::bf16  ? static_cast<uint16_t>(bits >> 16)
+                          : dtype == DType::f16 ? random_f16(random, 0, 15)
+                                                : random_f16(random, 0, 12);
+    if (dtype == DType::f32)
+      std::memcpy(to, &value, 4);
+    else
+      std::memcpy(to, &half, 2);
+  }
+  return matrix;
+}
+
+inline std::vector<float> random_floats(size_t count, std::mt19937_64& random) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+// Masks with each bit set with the given probability; bits beyond `rows` are set too, so that a
+// kernel that reads past its rows is caught.
+inline std::vector<uint64_t> random_mask(int token_count, int stride, double density,
+                                         std::mt19937_64& random) {
+  std::bernoulli_distribution coin(density);
+  std::vector<uint64_t> words(static_cast<size_t>(token_count) * stride, 0);
+  for (uint64_t& word : words)
+    for (int bit = 0; bit < 64; ++bit) word |= static_cast<uint64_t>(coin(random)) << bit;
+  return words;
+}
+
+inline bool bit_of(const uint64_t* mask, int index) { return mask[index / 64] >> (index % 64) & 1; }
+
+// A sum and the sum of its terms' sizes: rounding errors are proportional to the latter.
+struct Sum {
+  double value = 0, size = 0;
+  void add(double term) {
+    value += term;
+    size += std::fabs(term);
+  }
+};
+
+inline Sum dot(const Matrix& w, int r, const float* x) {
+  Sum sum;
+  for (int c = 0; c < w.cols; ++c) sum.add(w.at(r, c) * x[c]);
+  return sum;
+}
+
+}  // namespace thermocline::test
