@@ -1,0 +1,274 @@
+#include "sim/answer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+namespace thermocline {
+namespace {
+
+constexpr double kTiePoints = 0.0005;  // hit ratios nearer than this are called equal
+constexpr double kTieTime = 0.002;     // and times
+
+// One policy less another at the budgets that both have.
+struct Comparison {
+  std::string dynamic, fixed;
+  std::vector<double> percents;    // budgets, of the FFN
+  std::vector<double> hit_points;  // dynamic - fixed
+  std::vector<double> time_share;  // dynamic / fixed - 1; empty where no times
+};
+
+Comparison compare(const Curve& fixed, const Curve& dynamic) {
+  Comparison result{dynamic.name, fixed.name, {}, {}, {}};
+  for (const PolicyRow* a : fixed.rows) {
+    const PolicyRow* b = row_at(dynamic, a->budget_bytes);
+    if (b == nullptr) continue;
+    result.percents.push_back(a->budget_percent);
+    result.hit_points.push_back(b->hit_ratio - a->hit_ratio);
+    if (a->tpot_ms && b->tpot_ms && a->tpot_ms->mean > 0) {
+      result.time_share.push_back(b->tpot_ms->mean / a->tpot_ms->mean - 1);
+    }
+  }
+  return result;
+}
+
+std::string range_of(double low, double high, const std::string& unit, int digits) {
+  const std::string a = fmt::format("{:.{}f}", low, digits);
+  const std::string b = fmt::format("{:.{}f}", high, digits);
+  return a == b ? a + unit : a + " to " + b + unit;
+}
+
+std::string budgets_phrase(const Comparison& c) {
+  const auto [low, high] = std::minmax_element(c.percents.begin(), c.percents.end());
+  if (c.percents.size() == 1) return fmt::format("at the one budget tried, {:.3g} %", *low);
+  return fmt::format("at all {} budgets, {:.3g} % to {:.3g} %", c.percents.size(), *low, *high);
+}
+
+// Least and greatest size of the differences that have this sign.
+std::pair<double, double> extent(const std::vector<double>& differences, bool positive) {
+  double low = INFINITY, high = 0;
+  for (const double d : differences) {
+    if ((d > 0) != positive) continue;
+    low = std::min(low, std::abs(d));
+    high = std::max(high, std::abs(d));
+  }
+  return {low, high};
+}
+
+std::string hit_sentence(const Comparison& c) {
+  const auto count = [&](auto predicate) {
+    return std::count_if(c.hit_points.begin(), c.hit_points.end(), predicate);
+  };
+  const int64_t total = static_cast<int64_t>(c.hit_points.size());
+  const int64_t wins = count([](double d) { return d > kTiePoints; });
+  const int64_t losses = count([](double d) { return d < -kTiePoints; });
+  const auto by = [&](bool positive) {
+    const auto [low, high] = extent(c.hit_points, positive);
+    return range_of(100 * low, 100 * high, " points", 1);
+  };
+  if (wins == total || losses == total) {
+    return fmt::format(
+        "The {} hot set serves more of what fires than the {} one {} of the FFN: "
+        "its hit ratio is higher by {}",
+        wins == total ? c.dynamic : c.fixed, wins == total ? c.fixed : c.dynamic, budgets_phrase(c),
+        by(wins == total));
+  }
+  if (wins == 0 && losses == 0) {
+    return fmt::format(
+        "{} and {} serve the same share of what fires {} of the FFN, within 0.05 "
+        "points",
+        c.dynamic, c.fixed, budgets_phrase(c));
+  }
+  std::string text = fmt::format("Of {} budgets,", total);
+  if (wins > 0)
+    text += fmt::format(" {} has the higher hit ratio at {} (by {})", c.dynamic, wins, by(true));
+  if (losses > 0)
+    text += fmt::format("{} {} at {} (by {})", wins > 0 ? ";" : "", c.fixed, losses, by(false));
+  if (wins + losses < total) text += fmt::format("; {} are ties", total - wins - losses);
+  return text;
+}
+
+std::string time_clause(const Comparison& c) {
+  if (c.time_share.empty()) return ". No time was modelled.";
+  const auto [low, high] = std::minmax_element(c.time_share.begin(), c.time_share.end());
+  if (*low > -kTieTime && *high < kTieTime) {
+    return "; modelled time per token is the same within 0.2 %.";
+  }
+  const auto [faster_low, faster_high] = extent(c.time_share, false);
+  const auto [slower_low, slower_high] = extent(c.time_share, true);
+  if (*high <= kTieTime) {
+    return fmt::format("; {}'s modelled time per token is {} shorter.", c.dynamic,
+                       range_of(100 * std::max(0.0, faster_low), 100 * faster_high, " %", 1));
+  }
+  if (*low >= -kTieTime) {
+    return fmt::format("; {}'s modelled time per token is {} longer.", c.dynamic,
+                       range_of(100 * slower_low, 100 * slower_high, " %", 1));
+  }
+  return fmt::format("; {}'s modelled time per token is from {:.1f} % shorter to {:.1f} % longer.",
+                     c.dynamic, 100 * faster_high, 100 * slower_high);
+}
+
+// At the middle budget of `fixed`: what the other needs for the same hit ratio.
+std::string memory_sentence(const Curve& fixed, const Curve& dynamic) {
+  const PolicyRow& middle = *fixed.rows[fixed.rows.size() / 2];
+  const std::string goal =
+      fmt::format("the hit ratio that {} has at {:.3g} % of the FFN ({})", fixed.name,
+                  middle.budget_percent, percent(middle.hit_ratio));
+  const auto needed = percent_for_hit_ratio(dynamic, middle.hit_ratio);
+  if (!needed) {
+    return fmt::format("Memory: {} does not reach {} within these budgets.", dynamic.name, goal);
+  }
+  if (*needed <= dynamic.rows.front()->budget_percent) {
+    return fmt::format("Memory: {} reaches {} with its least budget, {:.3g} % or less.",
+                       dynamic.name, goal, *needed);
+  }
+  const double share = *needed / middle.budget_percent - 1;
+  if (std::abs(share) < 0.005) {
+    return fmt::format("Memory: {} needs the same for {}.", dynamic.name, goal);
+  }
+  return fmt::format(
+      "Memory: for {}, {} needs {:.1f} % of it: {:.0f} % {} (interpolated between "
+      "budgets).",
+      goal, dynamic.name, *needed, 100 * std::abs(share), share < 0 ? "less" : "more");
+}
+
+// The policy named fixed, else the first that is no oracle.
+const Curve* baseline_of(const std::vector<Curve>& curves) {
+  const Curve* first = nullptr;
+  for (const Curve& curve : curves) {
+    if (curve.oracle) continue;
+    if (curve.rows.front()->policy == "fixed") return &curve;
+    if (first == nullptr) first = &curve;
+  }
+  return first;
+}
+
+double mean_hit_ratio(const Curve& curve) {
+  double sum = 0;
+  for (const PolicyRow* row : curve.rows) sum += row->hit_ratio;
+  return sum / static_cast<double>(curve.rows.size());
+}
+
+// The dynamic policy with the best mean hit ratio.
+const Curve* challenger_of(const std::vector<Curve>& curves, const Curve* baseline) {
+  const Curve* best = nullptr;
+  for (const Curve& curve : curves) {
+    if (curve.oracle || &curve == baseline) continue;
+    if (best == nullptr || mean_hit_ratio(curve) > mean_hit_ratio(*best)) best = &curve;
+  }
+  return best;
+}
+
+std::vector<std::string> caveats_of(const ModelResults& model) {
+  std::set<std::string> weights;
+  for (const PolicyRow& row : model.replayed) weights.insert(row.weights);
+  for (const RunRow& run : model.runs) weights.insert(run.weights);
+  std::vector<std::string> caveats;
+  if (weights.count("synthetic") != 0) {
+    caveats.push_back(
+        "The weights are synthetic. Sizes, arithmetic and how often neurons fire follow the model "
+        "and published statistics; which neurons fire together, and how that changes from task to "
+        "task, was generated. So this tells what each policy costs and that the machinery is "
+        "right. It does not tell which policy wins on the real checkpoint: for that, give "
+        "`model` its path.");
+  }
+  if (weights.count("trained-demo") != 0) {
+    caveats.push_back(
+        "The weights are those of a small model trained for demonstration: its "
+        "neurons fire as trained ones do, at sizes far from 70B.");
+  }
+  for (const RunRow& run : model.runs) {
+    caveats.push_back(
+        fmt::format("One test trace of {} steps, one seed: differences carry no "
+                    "confidence interval.",
+                    run.step_count));
+  }
+  return caveats;
+}
+
+}  // namespace
+
+std::vector<Curve> curves_of(const ModelResults& model) {
+  std::vector<Curve> curves;
+  std::map<std::string, int> same_policy;
+  for (const PolicyRow& row : model.replayed) {
+    auto found = std::find_if(curves.begin(), curves.end(),
+                              [&](const Curve& curve) { return curve.name == row.name(); });
+    if (found == curves.end()) {
+      const auto style = std::count_if(curves.begin(), curves.end(),
+                                       [&](const Curve& c) { return c.oracle == row.oracle; });
+      curves.push_back({row.name(), row.oracle, static_cast<int>(style), {}});
+      found = curves.end() - 1;
+      ++same_policy[row.policy];
+    }
+    found->rows.push_back(&row);
+  }
+  for (Curve& curve : curves) {
+    std::sort(curve.rows.begin(), curve.rows.end(), [](const PolicyRow* a, const PolicyRow* b) {
+      return a->budget_bytes < b->budget_bytes;
+    });
+    const std::string& policy = curve.rows.front()->policy;
+    if (same_policy[policy] == 1) curve.name = policy;
+  }
+  return curves;
+}
+
+const PolicyRow* row_at(const Curve& curve, uint64_t budget_bytes) {
+  for (const PolicyRow* row : curve.rows) {
+    if (row->budget_bytes == budget_bytes) return row;
+  }
+  return nullptr;
+}
+
+std::vector<uint64_t> budgets_of(const std::vector<Curve>& curves) {
+  std::set<uint64_t> budgets;
+  for (const Curve& curve : curves) {
+    for (const PolicyRow* row : curve.rows) budgets.insert(row->budget_bytes);
+  }
+  return {budgets.begin(), budgets.end()};
+}
+
+std::optional<double> percent_for_hit_ratio(const Curve& curve, double hit_ratio) {
+  const PolicyRow* before = nullptr;
+  for (const PolicyRow* row : curve.rows) {
+    if (row->hit_ratio >= hit_ratio) {
+      if (before == nullptr) return row->budget_percent;
+      const double rise = row->hit_ratio - before->hit_ratio;
+      const double share = (hit_ratio - before->hit_ratio) / rise;
+      return before->budget_percent + share * (row->budget_percent - before->budget_percent);
+    }
+    before = row;
+  }
+  return std::nullopt;
+}
+
+Answer answer_of(const ModelResults& model) {
+  const std::vector<Curve> curves = curves_of(model);
+  const Curve* fixed = baseline_of(curves);
+  const Curve* dynamic = challenger_of(curves, fixed);
+  Answer answer;
+  answer.caveats = caveats_of(model);
+  if (fixed == nullptr || dynamic == nullptr) {
+    answer.headline = "Nothing to compare: these results hold fewer than two policies.";
+    return answer;
+  }
+  const Comparison comparison = compare(*fixed, *dynamic);
+  if (comparison.percents.empty()) {
+    answer.headline = "Nothing to compare: no budget is common to two policies.";
+    return answer;
+  }
+  answer.headline = hit_sentence(comparison) + time_clause(comparison);
+  answer.memory = memory_sentence(*fixed, *dynamic);
+  return answer;
+}
+
+std::string percent(double ratio, int digits) {
+  return fmt::format("{:.{}f} %", 100 * ratio, digits);
+}
+
+std::string points(double difference) { return fmt::format("{:+.1f} points", 100 * difference); }
+
+}  // namespace thermocline

@@ -1,0 +1,150 @@
+#include "sim/html.h"
+
+#include <fmt/format.h>
+
+namespace thermocline {
+namespace {
+
+// Okabe-Ito colours, which the colour-blind tell apart: see sim/plot.cc for the plots.
+constexpr std::string_view kStyle = R"css(
+:root { --ink: #1c1f23; --soft: #5b636d; --rule: #d9dde2; --wash: #f6f7f9; --accent: #0072b2;
+  --warn: #d55e00; --good: #00785a; }
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body { margin: 0; background: #fff; color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans",
+  Arial, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 40px 32px 72px; }
+header p { margin: 0; }
+.kicker { color: var(--soft); font-size: 13px; letter-spacing: .04em; }
+.kicker b { color: var(--accent); font-weight: 600; letter-spacing: .02em; }
+h1 { margin: 10px 0 14px; color: var(--soft); font-size: 17px; font-weight: 500; line-height: 1.4; }
+h2 { margin: 52px 0 4px; font: 600 24px/1.3 Charter, "Bitstream Charter", Georgia,
+  "Liberation Serif", serif; }
+h3 { margin: 30px 0 8px; font-size: 15px; font-weight: 600; }
+.answer { margin: 0; font: 25px/1.42 Charter, "Bitstream Charter", Georgia, "Liberation Serif",
+  serif; }
+.also { margin: 14px 0 0; max-width: 78ch; color: var(--ink); }
+.under { margin: 0 0 16px; color: var(--soft); max-width: 88ch; }
+.caveat { margin: 24px 0 0; padding: 12px 16px; border-left: 4px solid var(--warn);
+  background: #fdf6f0; max-width: 92ch; }
+.caveat p { margin: 0 0 6px; } .caveat p:last-child { margin: 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 0 28px;
+  margin: 28px 0 0; }
+.tile { border-top: 2px solid var(--ink); padding: 10px 0 14px; }
+.tile b { display: block; font-size: 25px; font-weight: 600; line-height: 1.25;
+  font-variant-numeric: tabular-nums; }
+.tile b.bad { color: var(--warn); } .tile b.good { color: var(--good); }
+.tile span { color: var(--soft); font-size: 13px; line-height: 1.4; display: block; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 14px;
+  font-variant-numeric: tabular-nums lining-nums; }
+th { text-align: left; vertical-align: bottom; color: var(--soft); font-weight: 600;
+  font-size: 12.5px;
+  border-bottom: 1.5px solid var(--ink); padding: 6px 12px; }
+td { padding: 5px 12px; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th:first-child, td.lead { padding-left: 0; }
+td.lead { border-bottom-color: #aab1b9; white-space: nowrap; }
+tr.last td { border-bottom-color: #aab1b9; }
+.n { text-align: right; white-space: nowrap; }
+td strong { font-weight: 700; }
+.oracle { color: var(--soft); font-style: italic; }
+.swatch { display: inline-block; width: 18px; height: 0; margin-right: 8px; vertical-align: middle;
+  border-top: 3px solid; }
+.swatch.dash { border-top-style: dashed; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
+  gap: 8px 32px; margin: 22px 0 0; }
+figure { margin: 0; break-inside: avoid; }
+figure svg { width: 100%; height: auto; display: block; }
+figcaption { color: var(--soft); font-size: 13.5px; margin: 2px 0 8px; }
+.noplot { border: 1px dashed var(--rule); padding: 40px 20px; text-align: center;
+  color: var(--soft); background: var(--wash); }
+code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace;
+  font-size: 12.5px; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--wash); padding: 12px 14px;
+  margin: 6px 0; border-radius: 3px; }
+td code { overflow-wrap: anywhere; }
+.tag { display: inline-block; padding: 0 8px; border-radius: 9px; font-size: 12px;
+  border: 1px solid; white-space: nowrap; }
+.tag.measured { color: #00604a; border-color: #00785a; } .tag.modelled { color: #005a8d; }
+.tag.synthetic { color: #a84a00; border-color: #d55e00; }
+.tag.real { color: var(--ink); }
+footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
+  color: var(--soft); font-size: 13px; }
+@media (max-width: 640px) { main { padding: 24px 18px 48px; } .answer { font-size: 20px; }
+  h2 { font-size: 21px; } td, th { padding-left: 8px; padding-right: 8px; } }
+@media print { body { font-size: 11pt; } main { max-width: none; padding: 0; }
+  .tile, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; }
+  .caveat, pre, .noplot { background: none; border: 1px solid var(--rule); } }
+)css";
+
+std::string cell(const char* tag, const HtmlCell& cell) {
+  const std::string css = cell.number ? " class=\"n\"" : cell.row_span > 1 ? " class=\"lead\"" : "";
+  const std::string span = cell.row_span > 1 ? fmt::format(" rowspan=\"{}\"", cell.row_span) : "";
+  const std::string html = cell.strong ? "<strong>" + cell.html + "</strong>" : cell.html;
+  return fmt::format("<{0}{1}{2}>{3}</{0}>", tag, css, span, html);
+}
+
+}  // namespace
+
+std::string escape_html(std::string_view text) {
+  std::string html;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        html += "&amp;";
+        break;
+      case '<':
+        html += "&lt;";
+        break;
+      case '>':
+        html += "&gt;";
+        break;
+      case '"':
+        html += "&quot;";
+        break;
+      case '\'':
+        html += "&#39;";
+        break;
+      default:
+        if (static_cast<unsigned char>(c) < 32 && c != '\n' && c != '\t') {
+          html += "\xEF\xBF\xBD";
+        } else {
+          html += c;
+        }
+    }
+  }
+  return html;
+}
+
+HtmlCell text_cell(std::string_view text) { return {escape_html(text)}; }
+HtmlCell number_cell(std::string_view text, bool strong) {
+  return {escape_html(text), true, 1, strong};
+}
+
+std::string html_row(const std::vector<HtmlCell>& cells) {
+  std::string html = "<tr>";
+  for (const HtmlCell& one : cells) html += cell("td", one);
+  return html + "</tr>\n";
+}
+
+std::string html_table(const std::vector<HtmlCell>& head, const std::vector<std::string>& rows) {
+  std::string html = "<div class=\"scroll\"><table>\n<thead><tr>";
+  for (const HtmlCell& one : head) html += cell("th", one);
+  html += "</tr></thead>\n<tbody>\n";
+  for (const std::string& row : rows) html += row;
+  return html + "</tbody>\n</table></div>\n";
+}
+
+std::string html_page(std::string_view title, const std::string& body) {
+  return fmt::format(
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n"
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+      "style-src 'unsafe-inline'\" />\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n"
+      "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n"
+      "</html>\n",
+      escape_html(title), kStyle, body);
+}
+
+}  // namespace thermocline

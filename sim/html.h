@@ -1,0 +1,33 @@
+// HTML: what a self-contained page needs, well formed as XML too.
+//
+// Goals: every string that comes from data passes escape_html; nothing is fetched from anywhere.
+// Non-goals: a template language.
+// Thread-safety: pure functions.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thermocline {
+
+// & < > " ' become entities; control characters, which XML forbids, become U+FFFD.
+std::string escape_html(std::string_view text);
+
+// A cell of a table: `html` is markup already.
+struct HtmlCell {
+  std::string html;
+  bool number = false;  // right-aligned
+  int row_span = 1;
+  bool strong = false;
+};
+HtmlCell text_cell(std::string_view text);
+HtmlCell number_cell(std::string_view text, bool strong = false);
+
+std::string html_row(const std::vector<HtmlCell>& cells);
+// A table in a box that scrolls sideways where the screen is narrow. `rows` come from html_row.
+std::string html_table(const std::vector<HtmlCell>& head, const std::vector<std::string>& rows);
+// A whole page; `title` is text, `body` is markup.
+std::string html_page(std::string_view title, const std::string& body);
+
+}  // namespace thermocline

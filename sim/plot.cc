@@ -1,0 +1,142 @@
+#include "sim/plot.h"
+
+#include <fmt/format.h>
+#include <stdlib.h>
+
+#include <array>
+#include <cctype>
+#include <filesystem>
+
+#include "models/cli.h"
+#include "models/error.h"
+#include "sim/process.h"
+
+namespace thermocline {
+namespace {
+
+struct LineStyle {
+  const char* colour;
+  int point_type;  // gnuplot's number of a marker
+  int dash_type;
+};
+
+// Okabe and Ito, "Color Universal Design" (2008), the ones dark enough for a line on white.
+constexpr std::array<LineStyle, 6> kStyles = {{{"#0072b2", 7, 1},     // blue, disc
+                                               {"#d55e00", 5, 1},     // vermillion, square
+                                               {"#009e73", 9, 4},     // green, triangle
+                                               {"#cc79a7", 13, 5},    // purple, diamond
+                                               {"#e69f00", 11, 4},    // orange, triangle down
+                                               {"#56b4e9", 15, 5}}};  // sky, pentagon
+constexpr LineStyle kBound = {"#555555", 4, 2};                       // grey, open square, dashed
+
+const LineStyle& style_of(int style, bool bound) {
+  return bound ? kBound : kStyles[static_cast<size_t>(style) % kStyles.size()];
+}
+
+// A gnuplot string. Only letters, digits and harmless marks pass: quotes, backquotes and newlines
+// mean something to gnuplot.
+std::string gnuplot_string(std::string_view text) {
+  std::string plain;
+  for (const char c : text) {
+    const bool harmless = std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+                          std::string_view(" -_.,:;=()%/+").find(c) != std::string::npos;
+    plain += harmless ? c : '?';
+  }
+  return "\"" + plain + "\"";
+}
+
+std::string data_block(const PlotLine& line, size_t index) {
+  std::string text = fmt::format("$line{} << END\n", index);
+  for (const auto& [x, y] : line.points) text += fmt::format("{:.9g} {:.9g}\n", x, y);
+  return text + "END\n";
+}
+
+std::string line_clause(const PlotLine& line, size_t index) {
+  const LineStyle& style = style_of(line.style, line.bound);
+  return fmt::format(
+      "$line{} using 1:2 with linespoints linecolor rgb \"{}\" linewidth 2 pointtype {} "
+      "pointsize 0.7 dashtype {} title {}",
+      index, style.colour, style.point_type, style.dash_type, gnuplot_string(line.title));
+}
+
+// gnuplot names the parts of every drawing alike; `id` sets them apart.
+std::string with_own_names(std::string svg, const std::string& id) {
+  for (const std::string name : {"gpDot", "gpPt", "gnuplot_plot_", "gnuplot_canvas"}) {
+    for (size_t at = 0; (at = svg.find(name, at)) != std::string::npos;
+         at += id.size() + 1 + name.size()) {
+      svg.insert(at, id + "_");
+    }
+  }
+  return svg;
+}
+
+// From <svg to </svg>: without the XML declaration, which a page cannot hold.
+std::string svg_element(const std::string& document) {
+  const size_t begin = document.find("<svg"), end = document.rfind("</svg>");
+  if (begin == std::string::npos || end == std::string::npos || end < begin) return "";
+  return document.substr(begin, end + 6 - begin);
+}
+
+class ScratchFolder {
+ public:
+  ScratchFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "thermocline-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) throw work_failed(pattern + ": cannot create");
+    path_ = pattern;
+  }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
+std::string plot_colour(int style, bool bound) { return style_of(style, bound).colour; }
+
+std::string plot_script(const Plot& plot) {
+  std::string script =
+      "set terminal svg size 560,380 dynamic noenhanced font \"Liberation Sans,Arial,Helvetica\" "
+      "fontscale 0.95\n"
+      "set encoding utf8\nset border 3 linecolor rgb \"#5b636d\"\nset tics nomirror out scale 0.6\n"
+      "set grid ytics linecolor rgb \"#d9dde2\" linetype 1 linewidth 0.6\n"
+      "set offsets graph 0.04, graph 0.04, graph 0.12, graph 0.06\n";
+  script += plot.legend_at_top ? "set key top right" : "set key bottom right";
+  script += " reverse Left samplen 2.5 spacing 1.25\n";
+  script += "set xlabel " + gnuplot_string(plot.x_label) + "\nset ylabel " +
+            gnuplot_string(plot.y_label) + "\n";
+  std::string clauses;
+  for (size_t i = 0; i < plot.lines.size(); ++i) {
+    script += data_block(plot.lines[i], i);
+    clauses += (i == 0 ? "plot " : ", ") + line_clause(plot.lines[i], i);
+  }
+  return script + clauses + "\n";
+}
+
+Drawing draw(const Plot& plot, const std::string& id) {
+  if (plot.lines.empty()) return {"", "There is nothing to draw: no row has these values."};
+  if (find_program("gnuplot").empty()) {
+    return {"",
+            "gnuplot is not installed here, so this plot is missing; install gnuplot-nox and "
+            "run thermocline report again. The table above holds all its numbers."};
+  }
+  const ScratchFolder folder;
+  write_file(folder / "plot.gp", "set output '" + folder / "plot.svg" + "'\n" + plot_script(plot));
+  const ChildResult result =
+      run_child({"gnuplot", folder / "plot.gp"}, {"gnuplot", folder / "plot.log", {}});
+  const std::string log = tail_of(folder / "plot.log", 1);
+  const bool drawn = result.exit_code == 0 && std::filesystem::exists(folder / "plot.svg");
+  const std::string svg = drawn ? svg_element(read_file(folder / "plot.svg")) : "";
+  if (svg.empty()) {
+    return {"", fmt::format("gnuplot failed with exit code {}: {}", result.exit_code, log)};
+  }
+  return {with_own_names(svg, id), ""};
+}
+
+}  // namespace thermocline

@@ -1,0 +1,41 @@
+// Plots: lines against a budget, drawn by gnuplot as SVG for embedding in a page.
+//
+// Goals: readable in print and by the colour-blind (Okabe-Ito colours, a marker and a dash pattern
+//   for each line); no identifier of one plot collides with another's in the same page; the same
+//   plot gives the same bytes.
+// Non-goals: interaction; any other kind of plot.
+// Thread-safety: draw runs a child process and belongs to the main thread.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thermocline {
+
+struct PlotLine {
+  std::string title;
+  std::vector<std::pair<double, double>> points;  // (x, y)
+  bool bound = false;                             // an oracle: dashed and grey
+  int style = 0;                                  // which colour and marker
+};
+
+struct Plot {
+  std::string x_label, y_label;
+  std::vector<PlotLine> lines;
+  bool legend_at_top = false;  // else at the bottom
+};
+
+struct Drawing {
+  std::string svg;      // empty where it could not be drawn
+  std::string problem;  // then why, in a sentence
+};
+
+// The hexadecimal colour of a style, for swatches beside names.
+std::string plot_colour(int style, bool bound);
+// The gnuplot script for a plot (the words and numbers of data are made harmless).
+std::string plot_script(const Plot& plot);
+// `id` is unique in the page.
+Drawing draw(const Plot& plot, const std::string& id);
+
+}  // namespace thermocline

@@ -1,0 +1,113 @@
+// Results: the rows that `run` and `replay` wrote, checked and typed, by model.
+//
+// Goals: every field is checked when it is read, an error names file, row and key; live counters
+//   are compared with the replay's as integers; rows of several files merge into one results.json
+//   that carries all the report needs.
+// Non-goals: computing anything that a row does not say; HTML.
+// Thread-safety: plain data and pure functions.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thermocline {
+
+using Json = nlohmann::ordered_json;
+
+struct Distribution {
+  double mean = 0, p50 = 0, p95 = 0, p99 = 0;
+};
+
+using Counters = std::map<std::string, uint64_t>;
+
+// One policy at one budget.
+struct PolicyRow {
+  std::string policy;
+  std::string parameters;  // "halflife=32,cap=200"; empty where it has none
+  bool oracle = false;
+  bool live = false;  // counted during the execution, not in replay
+  std::string weights, weight_hash, trace_hash;
+  uint64_t budget_bytes = 0;
+  double budget_percent = 0;  // of all FFN bundles
+  double hit_ratio = 0;
+  double byte_hit_ratio = 0;
+  double moved_bytes_per_token = 0;
+  uint64_t hot_bytes_peak = 0;
+  std::optional<Distribution> tpot_ms;
+  Counters counters;
+
+  std::string name() const { return parameters.empty() ? policy : policy + ":" + parameters; }
+};
+
+// The run that recorded the test trace.
+struct RunRow {
+  std::string model, weights, layout, prompts;
+  uint64_t ranks = 0, threads = 0, step_count = 0, seed = 0, peak_rss_bytes = 0;
+  std::optional<Distribution> ttft_ms, tpot_ms;
+  std::optional<double> layer_ms, layer_gb_per_s, read_gb_per_s;
+};
+
+struct RankRow {
+  uint64_t rank = 0, stage = 0, peak_rss_bytes = 0;
+  double compute_ms = 0, comm_ms = 0, wait_ms = 0;  // means per step
+};
+
+// The cost model against the machine that recorded the trace.
+struct ExecutedRow {
+  double executed_ms = 0, predicted_ms = 0;
+  double predicted_over_executed = 0;
+};
+
+struct StageRow {
+  std::string stage, command;
+  double seconds = 0;
+};
+
+struct ModelResults {
+  std::string label;
+  std::vector<RunRow> runs;  // at most one: of the test split
+  std::vector<RankRow> ranks;
+  std::vector<PolicyRow> live, replayed;
+  std::optional<ExecutedRow> executed;
+  std::vector<StageRow> stages;
+};
+
+struct Results {
+  std::string version;
+  Json machine;
+  Json study;  // the row of kind "study", or null
+  std::vector<ModelResults> models;
+};
+
+// Where rows come from when results are merged.
+struct ResultFile {
+  std::string path;
+  std::string label;  // the model's
+  std::string stage;  // "profile" | "test" | "replay"
+};
+
+// The rows of a file written by write_json. Errors: no such file, not JSON, no such rows.
+Json open_rows(const std::string& path);
+// Rows of all files in order, each with its label and stage first.
+Json merge_rows(const std::vector<ResultFile>& files);
+// Rows of kind "policy" as CSV, nested fields flattened ("tpot_ms_p95").
+std::string csv_of(const Json& rows);
+
+Results parse_results(const Json& document, const std::string& origin);
+// A results.json, the folder of one, or several JSON files of `run` and `replay`.
+Results open_results(const std::vector<std::string>& paths);
+
+// Live counters against the replay's, for the same policy, parameters and budget.
+struct Agreement {
+  uint64_t total = 0, equal = 0;
+  std::vector<std::string> differences;  // a line each
+  bool holds() const { return total > 0 && equal == total && differences.empty(); }
+};
+Agreement compare_live(const ModelResults& model);
+
+}  // namespace thermocline

@@ -1,0 +1,278 @@
+#include "sim/report.h"
+
+#include <stdlib.h>
+
+#include <catch2/catch.hpp>
+
+#include "models/cli.h"
+#include "models/error.h"
+#include "sim/answer.h"
+#include "sim/html.h"
+#include "sim/plot.h"
+#include "sim/process.h"
+#include "sim/results.h"
+#include "tests/sim/result_rows.h"
+#include "tests/support.h"
+
+namespace thermocline {
+namespace {
+
+using Catch::Matchers::Contains;
+
+ModelResults model_of(const Json& document) {
+  return parse_results(document, "r.json").models.at(0);
+}
+
+std::string error_of(const Json& document) {
+  try {
+    parse_results(document, "r.json");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::input);
+    return error.what();
+  }
+  return "no error";
+}
+
+// PATH without programs, for the time of a scope.
+class NoPrograms {
+ public:
+  NoPrograms() : path_(::getenv("PATH")) { ::setenv("PATH", "/nowhere", 1); }
+  ~NoPrograms() { ::setenv("PATH", path_.c_str(), 1); }
+
+ private:
+  std::string path_;
+};
+
+TEST_CASE("the answer says who wins where, by how much, in time and in memory") {
+  const ModelResults model = model_of(test::full_document());
+  const Answer answer = answer_of(model);
+  CHECK_THAT(answer.headline,
+             Contains("ewma has the higher hit ratio at 2 (by 2.0 to 5.0 points)"));
+  CHECK_THAT(answer.headline, Contains("fixed at 1 (by 1.0 points)"));
+  CHECK_THAT(answer.headline, Contains("from 2.0 % shorter to 3.3 % longer"));
+  CHECK_THAT(answer.memory,
+             Contains("at 20 % of the FFN (50.0 %)") && Contains("18.8 %") && Contains("6 % less"));
+  REQUIRE(answer.caveats.size() == 2);
+  CHECK_THAT(answer.caveats[0], Contains("synthetic") && Contains("does not tell"));
+}
+
+TEST_CASE("the answer follows the data") {
+  Json document = test::full_document();
+  const auto set = [&](const std::string& policy, double hit_ratio, double tpot_ms) {
+    for (Json& row : document["rows"]) {
+      if (row["kind"] != "policy" || row["policy"] != policy || !row.contains("tpot_ms")) continue;
+      row["hit_ratio"] = hit_ratio;
+      row["tpot_ms"] = test::distribution_row(tpot_ms);
+    }
+  };
+  SECTION("fixed wins") {
+    set("fixed", 0.6, 40);
+    set("ewma", 0.5, 44);
+    const Answer answer = answer_of(model_of(document));
+    CHECK_THAT(answer.headline, Contains("fixed hot set serves more") &&
+                                    Contains("by 10.0 points") && Contains("10.0 % longer"));
+    CHECK_THAT(answer.memory, Contains("does not reach"));
+  }
+  SECTION("ewma wins") {
+    set("fixed", 0.5, 40);
+    set("ewma", 0.6, 38);
+    const Answer answer = answer_of(model_of(document));
+    CHECK_THAT(answer.headline, Contains("ewma hot set serves more") && Contains("5.0 % shorter"));
+    CHECK_THAT(answer.memory, Contains("least budget"));
+  }
+  SECTION("a tie") {
+    set("fixed", 0.5, 40);
+    set("ewma", 0.5, 40);
+    CHECK_THAT(answer_of(model_of(document)).headline, Contains("the same share"));
+  }
+  SECTION("one policy") {
+    for (Json& row : document["rows"]) {
+      if (row["kind"] == "policy") row["policy"] = "fixed";
+    }
+    Json rows = Json::array();
+    for (const Json& row : document["rows"]) {
+      if (row["kind"] != "policy" || !row["oracle"].get<bool>()) rows.push_back(row);
+    }
+    rows.erase(std::remove_if(rows.begin(), rows.end(),
+                              [](const Json& row) {
+                                return row["kind"] == "policy" && row["parameters"] != "";
+                              }),
+               rows.end());
+    document["rows"] = rows;
+    CHECK_THAT(answer_of(model_of(document)).headline, Contains("fewer than two policies"));
+  }
+  SECTION("real weights make no caveat about synthesis") {
+    for (Json& row : document["rows"]) {
+      if (row.contains("weights")) row["weights"] = "real";
+    }
+    CHECK(answer_of(model_of(document)).caveats.size() == 1);
+  }
+}
+
+TEST_CASE("the budget for a hit ratio is interpolated") {
+  const ModelResults model = model_of(test::full_document());
+  const std::vector<Curve> curves = curves_of(model);
+  REQUIRE(curves.size() == 3);
+  CHECK(curves[0].name == "fixed");
+  CHECK(*percent_for_hit_ratio(curves[0], 0.6) == Approx(25));
+  CHECK(*percent_for_hit_ratio(curves[0], 0.1) == Approx(10));
+  CHECK_FALSE(percent_for_hit_ratio(curves[0], 0.71));
+}
+
+TEST_CASE("rows are read strictly, and errors name file, row and key") {
+  const auto with = [](const char* key, const Json& value) {
+    Json document = test::full_document();
+    document["rows"][5][key] = value;
+    return document;
+  };
+  CHECK(error_of(test::full_document()) == "no error");
+  CHECK_THAT(error_of(with("hit_ratio", "high")),
+             Contains("r.json: row 5") && Contains("a number 'hit_ratio'") && Contains("\"high\""));
+  CHECK_THAT(error_of(with("hit_ratio", 1.5)), Contains("from 0 to 1"));
+  CHECK_THAT(error_of(with("hit_ratio", nullptr)), Contains("found none"));
+  CHECK_THAT(error_of(with("budget_bytes", -1)), Contains("a count 'budget_bytes'"));
+  CHECK_THAT(error_of(with("oracle", "no")), Contains("true or false"));
+  CHECK_THAT(error_of(with("counters", Json::object())), Contains("'step_count'"));
+  CHECK_THAT(error_of(with("kind", 3)), Contains("'kind'"));
+  CHECK_THAT(error_of({{"rows", 3}}), Contains("rows"));
+  CHECK_THAT(error_of(Json::array()), Contains("rows"));
+  CHECK_THAT(error_of(test::document_of({1, 2})), Contains("an object"));
+}
+
+TEST_CASE("files that are not results are input errors") {
+  const test::TempDir folder;
+  CHECK_THROWS_AS(open_results({folder / "none.json"}), Error);
+  CHECK_THROWS_WITH(open_results({folder.path()}), Contains("results.json of a finished study"));
+  const std::string text = test::full_document().dump();
+  for (size_t length = 0; length < text.size(); length += 97) {
+    write_file(folder / "cut.json", text.substr(0, length));
+    CHECK_THROWS_WITH(open_results({folder / "cut.json"}),
+                      Contains("cut.json") && Contains("JSON"));
+  }
+  write_file(folder / "bits.json", "{\"rows\": [\"\xff\xfe\"]}");
+  CHECK_THROWS_AS(open_results({folder / "bits.json"}), Error);
+}
+
+TEST_CASE("several files make one set of results") {
+  const test::TempDir folder;
+  write_file(folder / "run.json", test::document_of(test::policy_rows(true)).dump());
+  write_file(folder / "replay.json", test::document_of(test::policy_rows(false)).dump());
+  const Results results = open_results({folder / "run.json", folder / "replay.json"});
+  REQUIRE(results.models.size() == 1);
+  CHECK(compare_live(results.models[0]).holds());
+}
+
+TEST_CASE("live counters are compared with the replay's as integers") {
+  ModelResults model = model_of(test::full_document());
+  CHECK(compare_live(model).total == 6);
+  CHECK(compare_live(model).holds());
+  SECTION("one counter") {
+    ++model.live[1].counters["evicted"];
+    const Agreement agreement = compare_live(model);
+    CHECK(agreement.equal == 5);
+    REQUIRE(agreement.differences.size() == 1);
+    CHECK_THAT(agreement.differences[0], Contains("ewma") && Contains("evicted live 8, replay 7"));
+  }
+  SECTION("a row that the replay lacks") {
+    model.replayed.erase(model.replayed.begin());
+    CHECK_THAT(compare_live(model).differences.at(0), Contains("no such row"));
+  }
+  SECTION("other parameters are another policy") {
+    model.live[1].parameters = "halflife=65";
+    CHECK_FALSE(compare_live(model).holds());
+  }
+  SECTION("nothing to compare does not count as agreement") {
+    model.live.clear();
+    CHECK_FALSE(compare_live(model).holds());
+  }
+}
+
+TEST_CASE("CSV holds the policy rows, flattened and quoted") {
+  Json rows = Json::array({test::policy_row("fixed", 10, 0.3, 50, false), test::run_row("x")});
+  rows[0]["parameters"] = "a=1,\"b\"";
+  const std::string csv = csv_of(rows);
+  CHECK(std::count(csv.begin(), csv.end(), '\n') == 2);
+  CHECK_THAT(csv, Contains("tpot_ms_p95") && Contains("counters_hits") &&
+                      Contains("\"a=1,\"\"b\"\"\"") && Contains(",300000,"));
+}
+
+TEST_CASE("text from data is escaped") {
+  CHECK(escape_html("<script>&\"'") == "&lt;script&gt;&amp;&quot;&#39;");
+  CHECK(escape_html(std::string_view("a\0b", 3)) ==
+        "a\xEF\xBF\xBD"
+        "b");
+  const std::string script = plot_script({"x", "y", {{"a\"`date`\n'", {{1, 2}}}}});
+  CHECK_THAT(script, !Contains("`") && !Contains("\"a\""));
+}
+
+// Every string of the rows replaced by markup that must not get through.
+Json poisoned(Json document) {
+  const std::string poison = "</style><script>alert(\"1\")</script>&'\x01";
+  for (Json& row : document["rows"]) {
+    for (const char* key : {"label", "model", "weights", "weight_hash", "trace_hash", "layout",
+                            "prompts", "parameters"}) {
+      if (row.contains(key)) row[key] = poison;
+    }
+    if (row["kind"] == "policy" && row["policy"] == "ewma") row["policy"] = poison;
+  }
+  document["machine"]["cpu"] = poison;
+  document["version"] = poison;
+  return document;
+}
+
+TEST_CASE("the report is well formed, self-contained and free of what data brings") {
+  const bool poison = GENERATE(false, true);
+  const Json document = poison ? poisoned(test::full_document()) : test::full_document();
+  const Report report = make_report(parse_results(document, "r.json"));
+  CHECK_THAT(report.html, !Contains("<script"));
+  const test::TempDir folder;
+  write_file(folder / "report.html", report.html);
+  const test::CommandResult parsed = test::run_command(
+      "python3 -c \"import sys, xml.dom.minidom as m, re\n"
+      "text = open(sys.argv[1], encoding='utf-8').read()\n"
+      "m.parseString(text.replace('<!DOCTYPE html>', ''))\n"
+      "bare = re.sub(r'xmlns(:xlink)?=.http://www.w3.org/[a-z0-9/]*.', '', text)\n"
+      "bad = re.findall(r'https?://|url\\(|@import|<link|<img|<iframe| src=', bare)\n"
+      "print('bad:', bad)\" '" +
+      folder / "report.html'");
+  INFO(parsed.output);
+  CHECK(parsed.exit_code == 0);
+  CHECK_THAT(parsed.output, Contains("bad: []"));
+}
+
+TEST_CASE("the report shows answer, tables, plots, evidence and making") {
+  const Results results = parse_results(test::full_document(), "r.json");
+  const Report report = make_report(results);
+  CHECK_THAT(report.html, Contains("ewma has the higher hit ratio at 2"));
+  CHECK_THAT(report.html, Contains("The weights are synthetic"));
+  CHECK_THAT(report.html, Contains("live = replay") && Contains("6 of 6"));
+  CHECK_THAT(report.html, Contains("<strong>35.0 %</strong>") && Contains("-5.0 points"));
+  CHECK_THAT(report.html, Contains("predicted over executed is 0.95"));
+  CHECK_THAT(report.html, Contains("89 % of the 22.4 GB/s"));
+  CHECK_THAT(report.html, Contains("fedcba9876543210") && Contains("halflife=64"));
+  CHECK(report.html == make_report(results).html);  // the same rows, the same bytes
+  if (find_program("gnuplot").empty()) {
+    WARN("no gnuplot here: plots not looked at");
+    return;
+  }
+  CHECK(report.problems.empty());
+  CHECK_THAT(report.html, Contains("<svg") && Contains("m0h_gpPt") && Contains("m0t_gpPt"));
+}
+
+TEST_CASE("without gnuplot there is a report with a note in place of each plot") {
+  const NoPrograms no_programs;
+  const Report report = make_report(parse_results(test::full_document(), "r.json"));
+  REQUIRE(report.problems.size() == 1);
+  CHECK_THAT(report.problems[0], Contains("gnuplot is not installed"));
+  CHECK_THAT(report.html, !Contains("<svg") && Contains("gnuplot is not installed"));
+}
+
+TEST_CASE("results without executions or times make a report too") {
+  Json document = test::document_of(test::policy_rows(false));
+  for (Json& row : document["rows"]) row.erase("tpot_ms");
+  const Report report = make_report(parse_results(document, "r.json"));
+  CHECK_THAT(report.html, Contains("No time was modelled") && Contains("no row has these values"));
+}
+
+}  // namespace
+}  // namespace thermocline

@@ -1,0 +1,119 @@
+// Rows as `run` and `replay` write them, made up for tests of the study and the report.
+//
+// Thread-safety: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "models/cli.h"
+#include "sim/results.h"
+
+namespace thermocline::test {
+
+constexpr uint64_t kFullBytes = 792723456;  // FFN bundles of two 70B layers in Q4_0
+
+inline Json distribution_row(double mean) {
+  return {{"mean", mean}, {"p50", mean * 0.9}, {"p95", mean * 1.2}, {"p99", mean * 1.5}};
+}
+
+inline Json policy_row(const std::string& policy, double percent, double hit_ratio, double tpot_ms,
+                       bool live) {
+  const auto hits = static_cast<uint64_t>(hit_ratio * 1e6 + 0.5);
+  const auto budget = static_cast<uint64_t>(kFullBytes * percent / 100);
+  Json row = {{"kind", "policy"},
+              {"model", "preset:relullama-70b,layers=2"},
+              {"weights", "synthetic"},
+              {"weight_hash", "00112233445566aa"},
+              {"trace_hash", "fedcba9876543210"},
+              {"policy", policy},
+              {"parameters", policy == "ewma" ? "halflife=64" : ""},
+              {"oracle", policy == "oracle-static"},
+              {"budget_bytes", budget},
+              {"budget_percent", percent},
+              {"hit_ratio", hit_ratio},
+              {"byte_hit_ratio", hit_ratio},
+              {"moved_bytes_per_token", policy == "ewma" ? 2e6 : 0.0},
+              {"hot_bytes_peak", budget - 100},
+              {"source", live ? "measured" : "modelled"},
+              {"seed", 1},
+              {"version", kVersion}};
+  row["counters"] = {{"step_count", 1000}, {"needed", 1000000},   {"hits", hits},
+                     {"admitted", 7},      {"evicted", 7},        {"refused", 0},
+                     {"loaded", 90},       {"hot_count_peak", 95}};
+  if (!live) row["tpot_ms"] = distribution_row(tpot_ms);
+  return row;
+}
+
+// fixed loses at 10 %, wins at 30 %: hit ratios cross.
+inline Json policy_rows(bool live) {
+  Json rows = Json::array();
+  rows.push_back(policy_row("fixed", 10, 0.30, 50, live));
+  rows.push_back(policy_row("ewma", 10, 0.35, 49, live));
+  rows.push_back(policy_row("fixed", 20, 0.50, 40, live));
+  rows.push_back(policy_row("ewma", 20, 0.52, 40, live));
+  rows.push_back(policy_row("fixed", 30, 0.70, 30, live));
+  rows.push_back(policy_row("ewma", 30, 0.69, 31, live));
+  if (live) return rows;
+  rows.push_back(policy_row("oracle-static", 10, 0.40, 45, false));
+  rows.push_back(policy_row("oracle-static", 20, 0.60, 35, false));
+  rows.push_back(policy_row("oracle-static", 30, 0.80, 25, false));
+  return rows;
+}
+
+inline Json run_row(const std::string& model) {
+  return {{"kind", "run"},
+          {"model", model},
+          {"weights", "synthetic"},
+          {"layout", "pp1,tp4"},
+          {"ranks", 4},
+          {"threads", 1},
+          {"prompts", "embedded, test, 0 shots"},
+          {"step_count", 1000},
+          {"seed", 1},
+          {"ttft_ms", distribution_row(9000)},
+          {"tpot_ms", distribution_row(57.3)},
+          {"layer_ms", 24.1},
+          {"layer_gb_per_s", 19.9},
+          {"read_gb_per_s", 22.4},
+          {"peak_rss_bytes", 1 << 30}};
+}
+
+inline Json rank_row(int rank) {
+  return {{"kind", "rank"}, {"rank", rank},   {"stage", 0},          {"compute_ms", 50},
+          {"comm_ms", 2.5}, {"wait_ms", 1.5}, {"model", "preset:x"}, {"peak_rss_bytes", 1 << 28}};
+}
+
+inline Json executed_row() {
+  return {{"kind", "executed"},
+          {"model", "preset:x"},
+          {"executed_tpot_ms", 57.3},
+          {"predicted_tpot_ms", 54.4},
+          {"predicted_over_executed", 0.949}};
+}
+
+inline Json document_of(const Json& rows) {
+  return {{"command", "test"},
+          {"version", kVersion},
+          {"machine", {{"cpu", "a test"}, {"cores", 2}}},
+          {"rows", rows}};
+}
+
+// All the report needs, of one model.
+inline Json full_document(const std::string& label = "demo") {
+  Json rows = Json::array();
+  const auto add = [&](Json row) {
+    row["label"] = label;
+    rows.push_back(row);
+  };
+  add(run_row("preset:relullama-70b,layers=2"));
+  for (int rank = 0; rank < 4; ++rank) add(rank_row(rank));
+  for (const bool live : {true, false}) {
+    const Json of_policies = policy_rows(live);
+    for (const Json& row : of_policies) add(row);
+  }
+  add(executed_row());
+  return document_of(rows);
+}
+
+}  // namespace thermocline::test
