@@ -1,0 +1,214 @@
+#include "sim/study.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+#include "models/checkpoint.h"
+#include "models/cli.h"
+#include "models/error.h"
+#include "models/model_spec.h"
+#include "models/prompts.h"
+#include "models/units.h"
+#include "sim/policy.h"
+#include "sim/toml_reader.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int64_t kTasksMax = 1 << 20;
+const std::string kSplits = "prompt, test, validation, train or all";
+
+std::vector<TomlKey<Study>> top_keys() {
+  return {
+      name_key("name", &Study::name, "names the study; results go to results/NAME"),
+      integer_key("ranks", &Study::ranks, 1, 4096, "1", "processes that share the model"),
+      integer_key("threads", &Study::threads, 1, 1024, "1", "threads of each rank"),
+      text_key("layout", &Study::layout, "a layout such as \"pp2,tp2\"", "chosen by `run`",
+               "pipeline x tensor split over the ranks"),
+      text_key("launcher", &Study::launcher, "a command; {ranks} stands for their number",
+               "\"" + std::string(kDefaultLauncher) + "\"",
+               "starts the ranks; \"none\": ranks are threads of one process"),
+      list_key("policies", &Study::policies, "an array of policies, as --policy takes them",
+               "[\"fixed\", \"ewma\", \"oracle-static\"]",
+               "compared live and in replay; oracles in replay only"),
+      text_key("budgets", &Study::budgets, "budgets, as --budget takes them", "\"10%..50%/10%\"",
+               "memory for hot neurons, whole model"),
+      text_key("migration", &Study::migration, "bytes, such as \"32MiB\"", "\"32MiB\"",
+               "what may move into fast memory per step, whole model"),
+      integer_key("seed", &Study::seed, 0, int64_t{1} << 53, "1", "seed of every random choice"),
+      flag_key("teacher_forced", &Study::teacher_forced, "true",
+               "feed the reference solutions, so that every run sees the same text"),
+      integer_key("max_new_tokens", &Study::max_new_tokens, 0, kTasksMax, "the default of `run`",
+                  "tokens decoded per task"),
+  };
+}
+
+std::vector<TomlKey<StudyPrompts>> prompts_keys() {
+  return {
+      text_key("path", &StudyPrompts::path, "a .jsonl in MBPP's format", "the embedded tasks",
+               "where the tasks come from, seen from the current folder"),
+      text_key("profile_split", &StudyPrompts::profile_split, kSplits, "\"train\"",
+               "the tasks that policies may learn from"),
+      text_key("test_split", &StudyPrompts::test_split, kSplits, "\"test\"",
+               "the tasks that policies are judged on"),
+      integer_key("shots", &StudyPrompts::shots, 0, 3, "0", "solved examples in a prompt: 0 or 3"),
+      integer_key("profile_limit", &StudyPrompts::profile_limit, 0, kTasksMax, "0",
+                  "first N tasks of the profile split; 0: all"),
+      integer_key("test_limit", &StudyPrompts::test_limit, 0, kTasksMax, "0",
+                  "first N tasks of the test split; 0: all"),
+  };
+}
+
+std::vector<TomlKey<StudyModel>> model_keys() {
+  return {
+      name_key("label", &StudyModel::label, "names the model's folder and section"),
+      text_key("model", &StudyModel::model, "a path or preset:NAME, as --model takes it",
+               "required", "the model to run"),
+      text_key("tokenizer", &StudyModel::tokenizer, "a path, or \"byte\"",
+               "the checkpoint's own, else byte", "how text becomes tokens"),
+      integer_key("profile_limit", &StudyModel::profile_limit, 0, kTasksMax, "as in [prompts]",
+                  "first N tasks of the profile split, for this model"),
+      integer_key("test_limit", &StudyModel::test_limit, 0, kTasksMax, "as in [prompts]",
+                  "first N tasks of the test split, for this model"),
+  };
+}
+
+template <class T>
+void append_keys(std::vector<StudyKey>& list, const std::string& table,
+                 const std::vector<TomlKey<T>>& keys) {
+  for (const TomlKey<T>& key : keys) {
+    list.push_back({table, key.name, key.expected, key.fallback, key.meaning});
+  }
+}
+
+std::string model_prefix(size_t index) { return fmt::format("model[{}].", index); }
+
+void read_prompts(Study& study, const toml::value& document, const std::string& origin) {
+  if (!document.contains("prompts")) return;
+  const toml::value& table = document.at("prompts");
+  const TomlValue found{table, origin, "prompts"};
+  if (!table.is_table()) found.reject("a table", describe(table));
+  read_table(study.prompts, prompts_keys(), table, origin, "prompts.", study.places);
+}
+
+void read_models(Study& study, const toml::value& document, const std::string& origin) {
+  const std::string expected = "at least one [[model]] table";
+  if (!document.contains("model")) throw bad_input(origin, expected, "none");
+  const toml::value& list = document.at("model");
+  if (!list.is_array()) TomlValue{list, origin, "model"}.reject("[[model]] tables", describe(list));
+  std::set<std::string> labels;
+  for (const toml::value& table : list.as_array()) {
+    if (!table.is_table()) TomlValue{table, origin, "model"}.reject("a table", describe(table));
+    StudyModel model;
+    const std::string prefix = model_prefix(study.models.size());
+    read_table(model, model_keys(), table, origin, prefix, study.places);
+    if (!labels.insert(model.label).second) {
+      throw bad_input(study.places[prefix + "label"], "a label of its own for each model",
+                      "'" + model.label + "' twice");
+    }
+    study.models.push_back(model);
+  }
+  if (study.models.empty()) throw bad_input(origin, expected, "none");
+}
+
+// Runs `check`; what it throws is said to come from where `key` stands in the file.
+template <class Check>
+void check_key(const Study& study, const std::string& key, Check check) {
+  try {
+    check();
+  } catch (const Error& error) {
+    const auto place = study.places.find(key);
+    const std::string where = place == study.places.end() ? "the default" : place->second;
+    throw Error(ErrorKind::input, where + ": " + key + ": " + error.what());
+  }
+}
+
+void check_policies(const Study& study) {
+  if (live_policies(study).empty()) {
+    throw bad_usage("expected a policy that can run live, found oracles only");
+  }
+}
+
+void check_prompts(const Study& study, const std::string& split) {
+  PromptOptions options;
+  options.path = study.prompts.path;
+  options.split = split;
+  options.shots = static_cast<int>(study.prompts.shots);
+  make_prompts(options);
+}
+
+struct BundleSize {
+  uint64_t full_bytes, bundle_bytes;
+};
+
+BundleSize bundle_size(const StudyModel& model) {
+  const ModelSpec spec = parse_model_spec(model.model);
+  if (spec.synthetic()) {
+    return {ffn_bytes(spec.shape, spec.dtype), bundle_bytes(spec.shape, spec.dtype)};
+  }
+  const auto checkpoint = open_checkpoint(spec.path);
+  const ModelShape& shape = checkpoint->shape();
+  const DType dtype =
+      checkpoint->get("blk.0.ffn_gate.weight", shape.ffn_dim, shape.model_dim).dtype;
+  return {ffn_bytes(shape, dtype), bundle_bytes(shape, dtype)};
+}
+
+void check_model(const Study& study, size_t index) {
+  BundleSize size{};
+  check_key(study, model_prefix(index) + "model", [&] { size = bundle_size(study.models[index]); });
+  check_key(study, "budgets",
+            [&] { parse_budgets(study.budgets, size.full_bytes, size.bundle_bytes); });
+}
+
+}  // namespace
+
+std::vector<StudyKey> study_keys() {
+  std::vector<StudyKey> list;
+  append_keys(list, "", top_keys());
+  append_keys(list, "prompts", prompts_keys());
+  append_keys(list, "model", model_keys());
+  return list;
+}
+
+std::string study_keys_markdown() {
+  std::string text = "| key | expected | default | meaning |\n|---|---|---|---|\n";
+  for (const StudyKey& key : study_keys()) {
+    const std::string name = key.table.empty() ? key.name : key.table + "." + key.name;
+    text += fmt::format("| `{}` | {} | {} | {} |\n", name, key.expected, key.fallback, key.meaning);
+  }
+  return text;
+}
+
+Study parse_study(std::string_view bytes, const std::string& origin) {
+  const toml::value document = parse_toml(bytes, origin);
+  Study study;
+  study.launcher = kDefaultLauncher;
+  read_table(study, top_keys(), document, origin, "", study.places, {"prompts", "model"});
+  read_prompts(study, document, origin);
+  read_models(study, document, origin);
+  return study;
+}
+
+Study open_study(const std::string& path) {
+  Study study = parse_study(read_file(path), path);
+  check_key(study, "policies", [&] { check_policies(study); });
+  check_key(study, "migration", [&] { parse_bytes(study.migration); });
+  const StudyPrompts& prompts = study.prompts;
+  check_key(study, "prompts.profile_split", [&] { check_prompts(study, prompts.profile_split); });
+  check_key(study, "prompts.test_split", [&] { check_prompts(study, prompts.test_split); });
+  for (size_t i = 0; i < study.models.size(); ++i) check_model(study, i);
+  return study;
+}
+
+std::vector<std::string> live_policies(const Study& study) {
+  std::string list;
+  for (const std::string& text : study.policies) list += (list.empty() ? "" : ",") + text;
+  std::vector<std::string> live;
+  for (const PolicySpec& spec : parse_policies(list)) {
+    if (!spec.entry->needs_future) live.push_back(spec.label());
+  }
+  return live;
+}
+
+}  // namespace thermocline
