@@ -1,0 +1,116 @@
+// HDF5 behind one door: files, datasets, attributes. Only hdf5.cc includes the library's header.
+//
+// Goals: one place that calls HDF5, checks every result and turns its error stack into an Error;
+//   nothing of HDF5 on stderr; what comes from a file is checked before memory is taken for it.
+// Non-goals: a general wrapper; types, filters and layouts that a trace does not use.
+// Reading fails with Error{input}, writing with Error{failed}. After a failed write the file is
+//   left as the last flush() wrote it: neither it nor its datasets are closed through the library,
+//   which would put half-written metadata on the disk.
+// Thread-safety: every call takes one process-wide lock, so objects may be used from any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace thermocline {
+
+enum class Element : uint8_t { u8, u32, u64, i32, f32 };
+
+template <class T>
+constexpr Element element_of() {
+  if constexpr (std::is_same_v<T, uint8_t>) return Element::u8;
+  if constexpr (std::is_same_v<T, uint32_t>) return Element::u32;
+  if constexpr (std::is_same_v<T, uint64_t>) return Element::u64;
+  if constexpr (std::is_same_v<T, int32_t>) return Element::i32;
+  if constexpr (std::is_same_v<T, float>) return Element::f32;
+}
+
+using Extent = std::vector<uint64_t>;
+
+struct DatasetSpec {
+  std::string name;  // "steps/token": groups are made as needed
+  Element element;
+  Extent extent;       // at creation
+  Extent chunk;        // empty: contiguous and of fixed extent; else the first dimension may grow
+  int gzip_level = 0;  // 0: not compressed
+};
+
+// A block of a virtual dataset, and the whole dataset of another file that fills it.
+struct VirtualBlock {
+  std::string file;  // relative to the folder of the file that holds the virtual dataset
+  std::string dataset;
+  Extent source_extent;
+  Extent begin;
+  Extent count;
+};
+
+class Hdf5Dataset {
+ public:
+  virtual ~Hdf5Dataset() = default;
+  virtual Element element() const = 0;
+  virtual const Extent& extent() const = 0;
+  virtual bool chunked() const = 0;
+  // Grows the first dimension.
+  virtual void extend(uint64_t rows) = 0;
+  virtual void write_bytes(const Extent& begin, const Extent& count, const void* data) = 0;
+  virtual void read_bytes(const Extent& begin, const Extent& count, void* data) const = 0;
+
+  // The block [begin, begin + count), row-major; data.size() is its number of elements.
+  template <class T>
+  void write(const Extent& begin, const Extent& count, std::span<const T> data) {
+    check_block(element_of<T>(), count, data.size());
+    write_bytes(begin, count, data.data());
+  }
+  template <class T>
+  void read(const Extent& begin, const Extent& count, std::span<T> data) const {
+    check_block(element_of<T>(), count, data.size());
+    read_bytes(begin, count, data.data());
+  }
+
+ private:
+  void check_block(Element element, const Extent& count, uint64_t size) const;
+};
+
+class Hdf5File {
+ public:
+  virtual ~Hdf5File() = default;
+  virtual const std::string& path() const = 0;
+  virtual uint64_t file_bytes() const = 0;  // at open
+
+  virtual std::unique_ptr<Hdf5Dataset> create(const DatasetSpec& spec) = 0;
+  // Elements that no block fills read as all ones, so that they cannot pass for zeros.
+  virtual void create_virtual(const DatasetSpec& spec, const std::vector<VirtualBlock>& blocks) = 0;
+  virtual std::unique_ptr<Hdf5Dataset> open(const std::string& name) const = 0;
+
+  // Attributes of the root group. Numbers are scalars, texts UTF-8 of variable length.
+  virtual void write_number_bytes(const std::string& name, Element element, const void* value) = 0;
+  virtual void read_number_bytes(const std::string& name, Element element, void* value) const = 0;
+  virtual void write_text(const std::string& name, const std::string& text) = 0;
+  virtual std::string read_text(const std::string& name) const = 0;
+  virtual void write_texts(const std::string& name, const std::vector<std::string>& texts) = 0;
+  virtual std::vector<std::string> read_texts(const std::string& name) const = 0;
+
+  virtual void flush() = 0;
+  virtual void close() = 0;  // datasets first; the destructor closes too, but cannot report
+
+  template <class T>
+  void write_number(const std::string& name, T value) {
+    write_number_bytes(name, element_of<T>(), &value);
+  }
+  template <class T>
+  T read_number(const std::string& name) const {
+    T value{};
+    read_number_bytes(name, element_of<T>(), &value);
+    return value;
+  }
+};
+
+// The parts of the library that this build has. Without HDF5 both throw Error{failed}.
+std::unique_ptr<Hdf5File> create_hdf5(const std::string& path);  // replaces what is there
+std::unique_ptr<Hdf5File> open_hdf5(const std::string& path);    // to read
+
+}  // namespace thermocline

@@ -1,0 +1,175 @@
+#include "traces/master.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "models/error.h"
+#include "traces/schema.h"
+
+namespace thermocline {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kPopcountChunk = 64;  // steps
+constexpr uint64_t kPopcountBlock = 4096;
+
+std::vector<VirtualBlock> active_blocks(const std::vector<Shard>& shards, uint64_t steps) {
+  std::vector<VirtualBlock> blocks;
+  for (const Shard& shard : shards) {
+    const NeuronPool& pool = shard.pool();
+    const Extent extent = {steps, pool.layer_count, pool.bytes_per_layer()};
+    blocks.push_back({fs::path(shard.path()).filename().string(),
+                      dataset::kActive,
+                      extent,
+                      {0, pool.layer_begin, pool.neuron_begin / 8},
+                      extent});
+  }
+  return blocks;
+}
+
+void write_active(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
+  const ModelShape& shape = shards[0].header().shape;
+  const Extent extent = {steps, shape.layer_count, (uint64_t{shape.ffn_dim} + 7) / 8};
+  file.create_virtual({dataset::kActive, Element::u8, extent, {}}, active_blocks(shards, steps));
+}
+
+void write_times(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
+  for (const Column& column : kTimeColumns) {
+    std::vector<VirtualBlock> blocks;
+    for (const Shard& shard : shards) {
+      blocks.push_back({fs::path(shard.path()).filename().string(),
+                        column.name,
+                        {steps},
+                        {0, shard.rank()},
+                        {steps, 1}});
+    }
+    file.create_virtual({column.name, column.element, {steps, shards.size()}, {}}, blocks);
+  }
+}
+
+// What all ranks have alike is rank 0's.
+template <size_t N>
+void write_shared(Hdf5File& file, const Shard& first, const Column (&columns)[N], uint64_t rows) {
+  for (const Column& column : columns) {
+    file.create_virtual(
+        {column.name, column.element, {rows}, {}},
+        {{fs::path(first.path()).filename().string(), column.name, {rows}, {0}, {rows}}});
+  }
+}
+
+void write_popcounts(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
+  const uint64_t layers = shards[0].header().shape.layer_count;
+  const auto counts =
+      file.create({dataset::kPopcounts, Element::u32, {steps, layers}, {kPopcountChunk, layers}});
+  for (uint64_t begin = 0; begin < steps; begin += kPopcountBlock) {
+    const uint64_t count = std::min(kPopcountBlock, steps - begin);
+    counts->write<uint32_t>({begin, 0}, {count, layers}, sum_popcounts(shards, begin, count));
+  }
+}
+
+void write_joined(const std::string& path, const std::vector<Shard>& shards) {
+  const auto file = create_hdf5(path);
+  const uint64_t steps = shards[0].step_count();
+  write_header(*file, shards[0].header(), kMasterKind);
+  std::vector<std::string> names;
+  for (const Shard& shard : shards) names.push_back(fs::path(shard.path()).filename().string());
+  file->write_texts("shards", names);
+  file->write_number<uint64_t>("step_count", steps);
+  file->write_number<uint8_t>("finished", 1);
+  write_active(*file, shards, steps);
+  write_times(*file, shards, steps);
+  write_shared(*file, shards[0], kStepColumns, steps);
+  write_shared(*file, shards[0], kTaskColumns, shards[0].tasks().size());
+  write_popcounts(*file, shards, steps);
+  file->flush();
+  file->close();
+}
+
+bool equal_steps(const std::vector<StepInfo>& one, const std::vector<StepInfo>& other) {
+  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                    [](const StepInfo& a, const StepInfo& b) {
+                      return a.token == b.token && a.position == b.position && a.task == b.task &&
+                             a.phase == b.phase;
+                    });
+}
+
+bool equal_tasks(const std::vector<TaskRecord>& one, const std::vector<TaskRecord>& other) {
+  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                    [](const TaskRecord& a, const TaskRecord& b) {
+                      return a.task_id == b.task_id && a.step_begin == b.step_begin &&
+                             a.step_count == b.step_count && a.prompt_tokens == b.prompt_tokens;
+                    });
+}
+
+}  // namespace
+
+Master::Master(const std::string& path) : file(open_hdf5(path)) {
+  header = read_header(*file, kMasterKind);
+  step_count = file->read_number<uint64_t>("step_count");
+  for (const std::string& name : file->read_texts("shards")) {
+    if (name.empty() || fs::path(name).filename() != name) {
+      throw bad_input(path, "shards in the same folder", name);
+    }
+    shard_paths.push_back((fs::path(path).parent_path() / name).string());
+  }
+  if (shard_paths.size() != header.pools.size()) {
+    throw bad_input(path, fmt::format("{} shards", header.pools.size()),
+                    fmt::format("{}", shard_paths.size()));
+  }
+}
+
+void check_together(const std::vector<Shard>& shards) {
+  const Shard& first = shards[0];
+  const auto steps = first.steps(0, first.step_count());
+  const auto tasks = first.tasks();
+  for (uint32_t rank = 0; rank < shards.size(); ++rank) {
+    const Shard& shard = shards[rank];
+    const auto expect = [&shard](bool holds, const std::string& what, const std::string& found) {
+      if (!holds) throw bad_input(shard.path(), what, found);
+    };
+    const std::string field = difference(first.header(), shard.header());
+    expect(field.empty(), "the recording of " + first.path(), "another " + field);
+    expect(shard.rank() == rank, fmt::format("rank {}", rank), fmt::format("{}", shard.rank()));
+    expect(shard.finished(), "a finished shard",
+           fmt::format("an unfinished one of {} steps", shard.step_count()));
+    expect(shard.step_count() == first.step_count(), fmt::format("{} steps", first.step_count()),
+           fmt::format("{}", shard.step_count()));
+    expect(equal_steps(steps, shard.steps(0, shard.step_count())), "the steps of " + first.path(),
+           "other tokens, positions, tasks or phases");
+    expect(equal_tasks(tasks, shard.tasks()), "the tasks of " + first.path(), "others");
+  }
+}
+
+std::vector<uint32_t> sum_popcounts(const std::vector<Shard>& shards, uint64_t begin,
+                                    uint64_t count) {
+  const uint32_t layers = shards[0].header().shape.layer_count;
+  std::vector<uint32_t> sums(count * layers);
+  for (const Shard& shard : shards) {
+    const NeuronPool& pool = shard.pool();
+    const std::vector<uint32_t> counts = shard.popcounts(begin, count);
+    for (uint64_t i = 0; i < counts.size(); ++i) {
+      const uint64_t step = i / pool.layer_count, layer = i % pool.layer_count;
+      sums[step * layers + pool.layer_begin + layer] += counts[i];
+    }
+  }
+  return sums;
+}
+
+void write_master(const std::string& path) {
+  std::vector<Shard> shards;
+  shards.emplace_back(shard_path(path, 0));
+  const size_t rank_count = shards[0].header().pools.size();
+  for (uint32_t rank = 1; rank < rank_count; ++rank) shards.emplace_back(shard_path(path, rank));
+  check_together(shards);
+  const std::string temporary = path + ".partial";
+  write_joined(temporary, shards);
+  std::error_code failed;
+  fs::rename(temporary, path, failed);
+  if (failed) throw work_failed(path + ": cannot rename: " + failed.message());
+}
+
+}  // namespace thermocline

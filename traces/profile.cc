@@ -1,0 +1,36 @@
+#include "traces/profile.h"
+
+#include <algorithm>
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kBlockBytes = uint64_t{8} << 20;
+
+}  // namespace
+
+void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
+                    uint64_t step_count, const std::function<void(const StepBlock&)>& visit) {
+  const uint64_t step_bytes = std::max<uint64_t>(pool.words_per_step() * sizeof(uint64_t), 1);
+  const uint64_t block_steps = std::max<uint64_t>(kBlockBytes / step_bytes, 1);
+  StepBlock block;
+  for (uint64_t done = 0; done < step_count; done += block.step_count) {
+    reader.read(pool, step_begin + done, std::min(block_steps, step_count - done), block);
+    visit(block);
+  }
+}
+
+ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
+                             uint64_t step_count) {
+  ActivationProfile profile(pool);
+  for_each_block(reader, pool, step_begin, step_count, [&profile](const StepBlock& block) {
+    for (uint64_t i = 0; i < block.step_count; ++i) profile.add(block.step(i));
+  });
+  return profile;
+}
+
+NeuronPool whole_model(const TraceHeader& header) {
+  return {0, header.shape.layer_count, 0, header.shape.ffn_dim};
+}
+
+}  // namespace thermocline

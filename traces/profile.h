@@ -1,0 +1,27 @@
+// Reading a trace in pieces that fit into memory, and what it adds up to.
+//
+// Goals: bounded memory whatever the length of the trace.
+// Thread-safety: pure functions over a reader.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "models/neuron.h"
+#include "traces/trace.h"
+
+namespace thermocline {
+
+// Calls visit with consecutive blocks of steps [step_begin, step_begin + step_count) of `pool`,
+// each of a few MiB.
+void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
+                    uint64_t step_count, const std::function<void(const StepBlock&)>& visit);
+
+// How often each neuron of `pool` fired in steps [step_begin, step_begin + step_count).
+ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
+                             uint64_t step_count);
+
+// The pool of all neurons of the model.
+NeuronPool whole_model(const TraceHeader& header);
+
+}  // namespace thermocline

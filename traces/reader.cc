@@ -1,0 +1,287 @@
+// open_trace: the shards of a trace as one whole.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+
+#include "models/error.h"
+#include "models/hash.h"
+#include "traces/master.h"
+#include "traces/schema.h"
+#include "traces/shard.h"
+#include "traces/trace.h"
+
+namespace thermocline {
+namespace {
+
+namespace fs = std::filesystem;
+
+static_assert(std::endian::native == std::endian::little, "words are read as bytes");
+
+// The columns [begin, end) that two ranges share; empty where begin >= end.
+struct Range {
+  uint32_t begin, end;
+  uint32_t count() const { return end - begin; }
+};
+
+Range intersection(uint32_t begin, uint32_t count, uint32_t other_begin, uint32_t other_count) {
+  return {std::max(begin, other_begin), std::min(begin + count, other_begin + other_count)};
+}
+
+// Layers and neurons (whole model) that a shard and a wanted pool share.
+struct Overlap {
+  Range layers, neurons;
+  bool empty() const { return layers.begin >= layers.end || neurons.begin >= neurons.end; }
+};
+
+Overlap overlap_of(const NeuronPool& one, const NeuronPool& other) {
+  return {intersection(one.layer_begin, one.layer_count, other.layer_begin, other.layer_count),
+          intersection(one.neuron_begin, one.neuron_count, other.neuron_begin, other.neuron_count)};
+}
+
+// Copies what the shard holds of block.pool into its words.
+void copy_bits(const Shard& shard, const Overlap& shared, StepBlock& block) {
+  const NeuronPool& from = shard.pool();
+  const NeuronPool& to = block.pool;
+  const std::vector<uint8_t> bits =
+      shard.bits(block.step_begin, block.step_count, shared.layers.begin - from.layer_begin,
+                 shared.layers.count());
+  auto* words = reinterpret_cast<uint8_t*>(block.words.data());
+  const uint64_t from_row = from.bytes_per_layer(), to_row = uint64_t{to.words_per_layer()} * 8;
+  const uint64_t from_at = (shared.neurons.begin - from.neuron_begin) / 8;
+  const uint64_t to_at = (shared.neurons.begin - to.neuron_begin) / 8;
+  const uint64_t bytes = (uint64_t{shared.neurons.count()} + 7) / 8;
+  for (uint64_t step = 0; step < block.step_count; ++step) {
+    for (uint64_t i = 0; i < shared.layers.count(); ++i) {
+      const uint64_t layer = shared.layers.begin - to.layer_begin + i;
+      std::memcpy(words + (step * to.layer_count + layer) * to_row + to_at,
+                  bits.data() + (step * shared.layers.count() + i) * from_row + from_at, bytes);
+    }
+  }
+}
+
+// A pool that ends within a byte must not see its neighbour's bits.
+void clear_spare_bits(StepBlock& block) {
+  const uint32_t used = block.pool.neuron_count % 64;
+  if (used == 0) return;
+  const uint64_t mask = (uint64_t{1} << used) - 1;
+  const uint64_t stride = block.pool.words_per_layer();
+  for (uint64_t last = stride - 1; last < block.words.size(); last += stride) {
+    block.words[last] &= mask;
+  }
+}
+
+class Reader final : public TraceReader {
+ public:
+  Reader(std::vector<Shard> shards, std::vector<std::string> missing, uint64_t master_bytes)
+      : shards_(std::move(shards)), missing_(std::move(missing)), file_bytes_(master_bytes) {
+    step_count_ = shards_[0].step_count();
+    for (const Shard& shard : shards_) {
+      step_count_ = std::min(step_count_, shard.step_count());
+      file_bytes_ += shard.file_bytes();
+    }
+    for (const TaskRecord& task : shards_[0].tasks()) {
+      if (uint64_t{task.step_begin} + task.step_count <= step_count_) tasks_.push_back(task);
+    }
+  }
+
+  const TraceHeader& header() const override { return shards_[0].header(); }
+  uint64_t step_count() const override { return step_count_; }
+  bool finished() const override { return missing_.empty(); }
+  const std::vector<std::string>& missing() const override { return missing_; }
+  uint64_t file_bytes() const override { return file_bytes_; }
+  const std::vector<TaskRecord>& tasks() const override { return tasks_; }
+  std::vector<StepInfo> steps() const override { return shards_[0].steps(0, step_count_); }
+
+  std::vector<StepTimes> times(uint32_t rank) const override {
+    TC_CHECK(rank < header().pools.size(), "a rank of the trace");
+    for (const Shard& shard : shards_) {
+      if (shard.rank() == rank) return shard.times(0, step_count_);
+    }
+    throw lost(rank);
+  }
+
+  std::vector<uint32_t> popcounts() const override {
+    return sum_popcounts(shards_, 0, step_count_);
+  }
+
+  void read(const NeuronPool& pool, uint64_t step_begin, uint64_t step_count,
+            StepBlock& block) const override {
+    const ModelShape& shape = header().shape;
+    TC_CHECK(uint64_t{pool.layer_begin} + pool.layer_count <= shape.layer_count, "layers");
+    TC_CHECK(uint64_t{pool.neuron_begin} + pool.neuron_count <= shape.ffn_dim, "neurons");
+    TC_CHECK(pool.neuron_begin % 8 == 0, "neurons from a multiple of 8");
+    TC_CHECK(step_begin <= step_count_ && step_count <= step_count_ - step_begin, "steps");
+    check_present(pool);
+    block.pool = pool;
+    block.step_begin = step_begin;
+    block.step_count = step_count;
+    block.words.assign(step_count * pool.words_per_step(), 0);
+    for (const Shard& shard : shards_) {
+      const Overlap shared = overlap_of(shard.pool(), pool);
+      if (!shared.empty()) copy_bits(shard, shared, block);
+    }
+    clear_spare_bits(block);
+  }
+
+  std::string hash() const override {
+    Fnv1a hash;
+    add_header(hash);
+    for (const TaskRecord& task : tasks_) {
+      hash.add_value(task.task_id);
+      hash.add_value(task.step_begin);
+      hash.add_value(task.step_count);
+      hash.add_value(task.prompt_tokens);
+    }
+    for (const StepInfo& step : steps()) {
+      hash.add_value(step.token);
+      hash.add_value(step.position);
+      hash.add_value(step.task);
+      hash.add_value(step.phase);
+    }
+    for (const uint32_t count : popcounts()) hash.add_value(count);
+    for (const std::string& line : missing_) hash.add(line);
+    return hash.hex();
+  }
+
+ private:
+  void add_header(Fnv1a& hash) const {
+    const TraceHeader& header = this->header();
+    for (const std::string* text :
+         {&header.model, &header.weight_provenance, &header.weight_hash, &header.activation_rule,
+          &header.prompts, &header.prompts_hash}) {
+      hash.add_value(text->size());
+      hash.add(*text);
+    }
+    const ModelShape& shape = header.shape;
+    for (const uint32_t dimension :
+         {shape.layer_count, shape.model_dim, shape.ffn_dim, shape.head_count, shape.kv_head_count,
+          shape.head_dim, shape.vocab_size}) {
+      hash.add_value(dimension);
+    }
+    hash.add_value(shape.activation);
+    hash.add_value(header.ffn_dtype);
+    for (const float threshold : header.activation_thresholds) hash.add_value(threshold);
+    hash.add_value(header.seed);
+  }
+
+  Error lost(uint32_t rank) const {
+    return {ErrorKind::input, fmt::format("rank {} of this partial trace is missing", rank)};
+  }
+
+  // Every neuron of the pool is in a shard that is here.
+  void check_present(const NeuronPool& pool) const {
+    for (uint32_t rank = 0; rank < header().pools.size(); ++rank) {
+      const bool here = std::any_of(shards_.begin(), shards_.end(),
+                                    [rank](const Shard& shard) { return shard.rank() == rank; });
+      if (!here && !overlap_of(header().pools[rank], pool).empty()) throw lost(rank);
+    }
+  }
+
+  std::vector<Shard> shards_;  // by rank, without the missing ones
+  std::vector<std::string> missing_;
+  uint64_t file_bytes_;
+  uint64_t step_count_;
+  std::vector<TaskRecord> tasks_;
+};
+
+std::unique_ptr<TraceReader> open_whole(const std::string& path) {
+  const Master master(path);
+  std::vector<Shard> shards;
+  for (const std::string& shard : master.shard_paths) shards.emplace_back(shard);
+  check_together(shards);
+  const std::string field = difference(master.header, shards[0].header());
+  if (!field.empty()) {
+    throw bad_input(shards[0].path(), "the shard that " + path + " joins", "another " + field);
+  }
+  if (master.step_count != shards[0].step_count()) {
+    throw bad_input(path, fmt::format("{} steps, as its shards", shards[0].step_count()),
+                    fmt::format("{}", master.step_count));
+  }
+  return std::make_unique<Reader>(std::move(shards), std::vector<std::string>{},
+                                  master.file->file_bytes());
+}
+
+// What the shards beside `path` hold, whatever became of the rest.
+class PartialTrace {
+ public:
+  explicit PartialTrace(const std::string& path) : path_(path) {
+    if (!fs::exists(path)) missing_.push_back(path + ": no master");
+    // The first shard that can be read tells how many there should be.
+    for (uint32_t rank = 0; rank < rank_count_; ++rank) open(rank);
+    if (shards_.empty()) throw bad_input(path, "a shard that can be read", listing());
+  }
+
+  std::unique_ptr<TraceReader> reader() {
+    std::error_code absent;
+    const uint64_t master_bytes = fs::exists(path_) ? fs::file_size(path_, absent) : 0;
+    note_unfinished();
+    return std::make_unique<Reader>(std::move(shards_), std::move(missing_), master_bytes);
+  }
+
+ private:
+  static constexpr uint32_t kRanksLookedFor = 1024;
+
+  void open(uint32_t rank) {
+    const std::string finished = shard_path(path_, rank), partial = partial_path(path_, rank);
+    const std::string found = fs::exists(finished) ? finished : partial;
+    if (!fs::exists(found)) {
+      lost_.push_back(finished + ": missing");
+      return;
+    }
+    try {
+      add(Shard(found), rank);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::input) throw;
+      lost_.push_back(error.what());
+    }
+  }
+
+  void add(Shard shard, uint32_t rank) {
+    if (shard.rank() != rank) {
+      throw bad_input(shard.path(), fmt::format("rank {}", rank), fmt::format("{}", shard.rank()));
+    }
+    if (shards_.empty()) {
+      rank_count_ = static_cast<uint32_t>(shard.header().pools.size());
+    } else if (const auto field = difference(shards_[0].header(), shard.header()); !field.empty()) {
+      throw bad_input(shard.path(), "the recording of " + shards_[0].path(), "another " + field);
+    }
+    shards_.push_back(std::move(shard));
+  }
+
+  void note_unfinished() {
+    missing_.insert(missing_.end(), lost_.begin(), lost_.end());
+    uint64_t common = shards_[0].step_count();
+    for (const Shard& shard : shards_) common = std::min(common, shard.step_count());
+    for (const Shard& shard : shards_) {
+      if (!shard.finished()) {
+        missing_.push_back(fmt::format("{}: unfinished, {} steps; the trace ends at step {}",
+                                       shard.path(), shard.step_count(), common));
+      }
+    }
+  }
+
+  std::string listing() const {
+    std::string text;
+    for (size_t i = 0; i < lost_.size() && i < 4; ++i) text += (i > 0 ? "; " : "") + lost_[i];
+    return text;
+  }
+
+  const std::string path_;
+  uint32_t rank_count_ = kRanksLookedFor;
+  std::vector<Shard> shards_;
+  std::vector<std::string> missing_;  // starts with the master, then lost_, then unfinished
+  std::vector<std::string> lost_;
+};
+
+}  // namespace
+
+std::unique_ptr<TraceReader> open_trace(const std::string& path, const OpenOptions& options) {
+  if (!options.allow_partial) return open_whole(path);
+  return PartialTrace(path).reader();
+}
+
+}  // namespace thermocline

@@ -1,0 +1,72 @@
+// The names in a trace file, and the header: written, read, validated and compared in one place.
+//
+// traces/README.md has the whole table. Goals: a header that comes from a file is as trustworthy
+// as one that the program made: shape within limits, pools that tile the model exactly.
+// Non-goals: the data of the steps (traces/shard.h).
+// Thread-safety: pure functions.
+#pragma once
+
+#include <string>
+
+#include "traces/hdf5.h"
+#include "traces/trace.h"
+
+namespace thermocline {
+
+inline constexpr const char* kShardKind = "thermocline-trace-shard";
+inline constexpr const char* kMasterKind = "thermocline-trace";
+
+namespace dataset {
+inline constexpr const char* kActive = "active";                     // u8 (step, layer, byte)
+inline constexpr const char* kPopcounts = "popcounts";               // u32 (step, layer)
+inline constexpr const char* kPools = "pools";                       // u32 (rank, 4)
+inline constexpr const char* kThresholds = "activation_thresholds";  // f32 (layer)
+inline constexpr const char* kToken = "steps/token";
+inline constexpr const char* kPosition = "steps/position";
+inline constexpr const char* kTask = "steps/task";
+inline constexpr const char* kPhase = "steps/phase";
+inline constexpr const char* kCompute = "times/compute_ns";
+inline constexpr const char* kComm = "times/comm_ns";
+inline constexpr const char* kWait = "times/wait_ns";
+inline constexpr const char* kTaskId = "tasks/task_id";
+inline constexpr const char* kTaskBegin = "tasks/step_begin";
+inline constexpr const char* kTaskSteps = "tasks/step_count";
+inline constexpr const char* kTaskPrompt = "tasks/prompt_tokens";
+}  // namespace dataset
+
+// A one-dimensional dataset.
+struct Column {
+  const char* name;
+  Element element;
+};
+
+inline constexpr Column kStepColumns[] = {
+    {dataset::kToken, Element::i32},
+    {dataset::kPosition, Element::u32},
+    {dataset::kTask, Element::u32},
+    {dataset::kPhase, Element::u8},
+};
+inline constexpr Column kTimeColumns[] = {
+    {dataset::kCompute, Element::u64},
+    {dataset::kComm, Element::u64},
+    {dataset::kWait, Element::u64},
+};
+inline constexpr Column kTaskColumns[] = {
+    {dataset::kTaskId, Element::i32},
+    {dataset::kTaskBegin, Element::u32},
+    {dataset::kTaskSteps, Element::u32},
+    {dataset::kTaskPrompt, Element::u32},
+};
+
+// Throws Error{input} naming `origin` unless the pools tile layers x ffn_dim exactly, without
+// overlap, each beginning at a multiple of 8 neurons.
+void validate_pools(const TraceHeader& header, const std::string& origin);
+
+void write_header(Hdf5File& file, const TraceHeader& header, const std::string& kind);
+// Errors: another kind of file, a newer schema, a shape or pools that cannot be.
+TraceHeader read_header(const Hdf5File& file, const std::string& kind);
+
+// The name of the first field in which the two differ; empty where they are equal.
+std::string difference(const TraceHeader& one, const TraceHeader& other);
+
+}  // namespace thermocline

@@ -1,0 +1,60 @@
+// Shard: one rank's file, opened to read. What it hands out has been checked.
+//
+// Goals: a step that is not there, or bits that do not add up to their popcount, are errors, never
+//   zeros; a count from the file is held against the file's size before memory is taken for it.
+// Non-goals: joining ranks (traces/reader.cc).
+// Thread-safety: const after construction; calls take HDF5's lock.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "traces/hdf5.h"
+#include "traces/trace.h"
+
+namespace thermocline {
+
+class Shard {
+ public:
+  // Errors: not a shard, a newer schema, truncated, extents that contradict each other.
+  explicit Shard(const std::string& path);
+
+  const std::string& path() const { return file_->path(); }
+  uint64_t file_bytes() const { return file_->file_bytes(); }
+  const TraceHeader& header() const { return header_; }
+  uint32_t rank() const { return rank_; }
+  const NeuronPool& pool() const { return header_.pools[rank_]; }
+  bool finished() const { return finished_; }
+  uint64_t step_count() const { return step_count_; }  // flushed, or all where finished
+
+  std::vector<StepInfo> steps(uint64_t begin, uint64_t count) const;
+  std::vector<StepTimes> times(uint64_t begin, uint64_t count) const;
+  // Tasks that end at or before step_count().
+  std::vector<TaskRecord> tasks() const;
+  std::vector<uint32_t> popcounts(uint64_t begin, uint64_t count) const;  // (count, layer_count)
+  // Layers [layer_begin, +layer_count) of the pool, from 0: (count, layer_count, bytes_per_layer).
+  // Each row is held against its popcount; spare bits must be zero.
+  std::vector<uint8_t> bits(uint64_t begin, uint64_t count, uint32_t layer_begin,
+                            uint32_t layer_count) const;
+
+ private:
+  std::unique_ptr<Hdf5Dataset> open_steps(const char* name, Element element,
+                                          const Extent& row) const;
+  void check_length(const Hdf5Dataset& dataset, const std::string& name) const;
+  void check_bits(const std::vector<uint8_t>& bits, uint64_t begin, uint64_t count,
+                  uint32_t layer_begin, uint32_t layer_count) const;
+  template <class T>
+  std::vector<T> column(const char* name, uint64_t begin, uint64_t count) const;
+
+  std::unique_ptr<Hdf5File> file_;
+  TraceHeader header_;
+  uint32_t rank_ = 0;
+  bool finished_ = false;
+  uint64_t step_count_ = 0;
+  std::unique_ptr<Hdf5Dataset> active_;
+  std::unique_ptr<Hdf5Dataset> popcounts_;
+};
+
+}  // namespace thermocline
