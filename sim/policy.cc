@@ -122,6 +122,10 @@ std::string policy_name(std::string_view id) {
 
 std::string PolicySpec::label() const { return text_of(*entry, values, false); }
 std::string PolicySpec::resolved() const { return text_of(*entry, values, true); }
+std::string PolicySpec::parameters() const {
+  const std::string text = resolved();
+  return text.size() > entry->name.size() ? text.substr(entry->name.size() + 1) : "";
+}
 
 std::vector<PolicySpec> parse_policies(std::string_view text) {
   PolicyListParser parser;

@@ -90,6 +90,8 @@ struct PolicySpec {
 
   std::string label() const;     // "ewma:halflife=32": only what differs from the defaults
   std::string resolved() const;  // every parameter
+  // "halflife=32,gamma=0.5": every parameter without the name, as result rows carry it.
+  std::string parameters() const;
   std::unique_ptr<Policy> make() const { return entry->make(values); }
 };
 

@@ -342,6 +342,8 @@ TEST_CASE("policy lists parse into labels and resolved parameters") {
   REQUIRE(specs.size() == 3);
   CHECK(specs[0].label() == "ewma:halflife=16,cap=200");
   CHECK(specs[0].resolved() == "ewma:halflife=16,gamma=0.5,floor=0,residency=16,cap=200,period=8");
+  CHECK(specs[0].parameters() == "halflife=16,gamma=0.5,floor=0,residency=16,cap=200,period=8");
+  CHECK(specs[2].parameters() == "");
   CHECK(specs[1].label() == "fixed");
   CHECK(specs[2].entry->needs_future);
   CHECK(parse_policies(specs[0].resolved())[0].values == specs[0].values);
