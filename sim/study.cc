@@ -9,9 +9,9 @@
 #include "models/error.h"
 #include "models/model_spec.h"
 #include "models/prompts.h"
+#include "models/toml_reader.h"
 #include "models/units.h"
 #include "sim/policy.h"
-#include "sim/toml_reader.h"
 
 namespace thermocline {
 namespace {

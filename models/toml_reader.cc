@@ -1,4 +1,4 @@
-#include "sim/toml_reader.h"
+#include "models/toml_reader.h"
 
 #include <cctype>
 #include <sstream>
