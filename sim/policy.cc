@@ -168,6 +168,18 @@ uint64_t bundles_of_pool(uint64_t budget_bytes, uint64_t bundle_bytes, const Neu
   return bundles * pool.total() / model_neuron_count;
 }
 
+void add_pool(HotSetStats& sum, const HotSetStats& pool) {
+  TC_CHECK(sum.step_count == 0 || sum.step_count == pool.step_count, "pools of different runs");
+  sum.step_count = pool.step_count;
+  sum.needed += pool.needed;
+  sum.hits += pool.hits;
+  sum.admitted += pool.admitted;
+  sum.evicted += pool.evicted;
+  sum.refused += pool.refused;
+  sum.loaded += pool.loaded;
+  sum.hot_count_peak += pool.hot_count_peak;
+}
+
 PolicyDriver::PolicyDriver(const PolicySpec& spec, const PolicyContext& context)
     : context_(context), policy_(spec.make()), hot_(context.pool) {
   if (!spec.entry->needs_future) context_.future = nullptr;

@@ -74,11 +74,11 @@ Registry<PolicyEntry>& policies();
 
 // Class has: static std::vector<PolicyParameter> parameters(); static constexpr bool needs_future;
 // and a constructor from PolicyValues.
-#define THERMOCLINE_POLICY(id, summary, Class)                                               \
-  const bool registered_policy_##id = ::thermocline::policies().add(                        \
-      {::thermocline::policy_name(#id), summary, Class::needs_future, Class::parameters(),   \
+#define THERMOCLINE_POLICY(id, summary, Class)                                                   \
+  const bool registered_policy_##id = ::thermocline::policies().add(                             \
+      {::thermocline::policy_name(#id), summary, Class::needs_future, Class::parameters(),       \
        [](const ::thermocline::PolicyValues& values) -> std::unique_ptr<::thermocline::Policy> { \
-         return std::make_unique<Class>(values);                                             \
+         return std::make_unique<Class>(values);                                                 \
        }})
 
 std::string policy_name(std::string_view id);  // "oracle_static" -> "oracle-static"
@@ -99,19 +99,22 @@ struct PolicySpec {
 // Errors: unknown policy or parameter (with the valid names), a value out of range.
 std::vector<PolicySpec> parse_policies(std::string_view text);
 
-// What a run over a pool added up to. Sums over pools are plain additions, except the peak, which
-// adds because all pools hold their sets at the same time.
+// What a run over a pool added up to.
 struct HotSetStats {
   uint64_t step_count = 0;
   uint64_t needed = 0;    // active neurons, summed over steps
   uint64_t hits = 0;      // of these, hot when needed
   uint64_t admitted = 0;  // bundles moved into the fast tier after the start
   uint64_t evicted = 0;
-  uint64_t refused = 0;    // admissions that budget or migration limit did not allow
-  uint64_t loaded = 0;     // bundles loaded at the start
+  uint64_t refused = 0;  // admissions that budget or migration limit did not allow
+  uint64_t loaded = 0;   // bundles loaded at the start
   uint64_t hot_count_peak = 0;
   bool operator==(const HotSetStats&) const = default;
 };
+
+// Adds the stats of a pool to a sum over the pools of a model, which all go through the same steps
+// (step_count is theirs, not added) and hold their sets at the same time (peaks add).
+void add_pool(HotSetStats& sum, const HotSetStats& pool);
 
 struct StepCounts {
   uint32_t needed = 0;

@@ -373,3 +373,11 @@ TEST_CASE("a pool's bundles are its share of the budget, rounded down") {
   CHECK(bundles_of_pool(0, 13824, pool, 80 * 28672) == 0);
   CHECK(bundles_of_pool(48, 48, {0, 1, 0, 3}, 10) == 0);
 }
+
+TEST_CASE("stats of pools add up, and the steps are the same for all") {
+  HotSetStats sum;
+  add_pool(sum, {5, 10, 4, 3, 2, 1, 7, 8});
+  add_pool(sum, {5, 1, 1, 1, 1, 1, 1, 1});
+  CHECK(sum == HotSetStats{5, 11, 5, 4, 3, 2, 8, 9});
+  CHECK(signal_of([&] { add_pool(sum, {6, 1, 1, 1, 1, 1, 1, 1}); }) == SIGABRT);
+}
