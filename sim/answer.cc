@@ -41,10 +41,35 @@ std::string range_of(double low, double high, const std::string& unit, int digit
   return a == b ? a + unit : a + " to " + b + unit;
 }
 
-std::string budgets_phrase(const Comparison& c) {
-  const auto [low, high] = std::minmax_element(c.percents.begin(), c.percents.end());
-  if (c.percents.size() == 1) return fmt::format("at the one budget tried, {:.3g} %", *low);
-  return fmt::format("at all {} budgets, {:.3g} % to {:.3g} %", c.percents.size(), *low, *high);
+// The budgets whose difference has this sign (-1, 0, 1), ties by `tie`.
+std::vector<bool> chosen(const std::vector<double>& differences, int sign, double tie) {
+  std::vector<bool> list;
+  for (const double d : differences) {
+    list.push_back((d > tie ? 1 : d < -tie ? -1 : 0) == sign);
+  }
+  return list;
+}
+
+// "10, 20 and 40 %"; neighbours of three or more become "10 to 40 %".
+std::string budgets_text(const Comparison& c, const std::vector<bool>& at) {
+  std::vector<std::string> parts;
+  for (size_t i = 0; i < at.size(); ++i) {
+    if (!at[i]) continue;
+    size_t end = i;
+    while (end + 1 < at.size() && at[end + 1]) ++end;
+    const std::string first = fmt::format("{:.3g}", c.percents[i]);
+    if (end >= i + 2) {
+      parts.push_back(fmt::format("{} to {:.3g}", first, c.percents[end]));
+      i = end;
+    } else {
+      parts.push_back(first);
+    }
+  }
+  std::string text;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    text += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
+  }
+  return text + " %";
 }
 
 // Least and greatest size of the differences that have this sign.
@@ -59,56 +84,43 @@ std::pair<double, double> extent(const std::vector<double>& differences, bool po
 }
 
 std::string hit_sentence(const Comparison& c) {
-  const auto count = [&](auto predicate) {
-    return std::count_if(c.hit_points.begin(), c.hit_points.end(), predicate);
+  const auto at = [&](int sign) { return chosen(c.hit_points, sign, kTiePoints); };
+  const auto some = [&](int sign) {
+    const std::vector<bool> list = at(sign);
+    return std::find(list.begin(), list.end(), true) != list.end();
   };
-  const int64_t total = static_cast<int64_t>(c.hit_points.size());
-  const int64_t wins = count([](double d) { return d > kTiePoints; });
-  const int64_t losses = count([](double d) { return d < -kTiePoints; });
-  const auto by = [&](bool positive) {
-    const auto [low, high] = extent(c.hit_points, positive);
-    return range_of(100 * low, 100 * high, " points", 1);
+  const auto by = [&](int sign) {
+    const auto [low, high] = extent(c.hit_points, sign > 0);
+    return "by " + range_of(100 * low, 100 * high, " points", 1);
   };
-  if (wins == total || losses == total) {
-    return fmt::format(
-        "The {} hot set serves more of what fires than the {} one {} of the FFN: "
-        "its hit ratio is higher by {}",
-        wins == total ? c.dynamic : c.fixed, wins == total ? c.fixed : c.dynamic, budgets_phrase(c),
-        by(wins == total));
+  if (!some(1) && !some(-1)) {
+    return fmt::format("{} and {} have the same hit ratio at {} of the FFN, within 0.05 points.",
+                       c.dynamic, c.fixed, budgets_text(c, at(0)));
   }
-  if (wins == 0 && losses == 0) {
-    return fmt::format(
-        "{} and {} serve the same share of what fires {} of the FFN, within 0.05 "
-        "points",
-        c.dynamic, c.fixed, budgets_phrase(c));
+  std::string text;
+  for (const int sign : {1, -1}) {
+    if (!some(sign)) continue;
+    const std::string& winner = sign > 0 ? c.dynamic : c.fixed;
+    const std::string where = budgets_text(c, at(sign));
+    text += text.empty() ? fmt::format("{} has the higher hit ratio at {} of the FFN, {}", winner,
+                                       where, by(sign))
+                         : fmt::format("; {} at {}, {}", winner, where, by(sign));
   }
-  std::string text = fmt::format("Of {} budgets,", total);
-  if (wins > 0)
-    text += fmt::format(" {} has the higher hit ratio at {} (by {})", c.dynamic, wins, by(true));
-  if (losses > 0)
-    text += fmt::format("{} {} at {} (by {})", wins > 0 ? ";" : "", c.fixed, losses, by(false));
-  if (wins + losses < total) text += fmt::format("; {} are ties", total - wins - losses);
-  return text;
+  if (some(0)) text += "; they tie at " + budgets_text(c, at(0));
+  return text + ".";
 }
 
-std::string time_clause(const Comparison& c) {
-  if (c.time_share.empty()) return ". No time was modelled.";
+std::string time_sentence(const Comparison& c) {
+  if (c.time_share.empty()) return "No time was modelled.";
   const auto [low, high] = std::minmax_element(c.time_share.begin(), c.time_share.end());
+  const std::string subject = fmt::format("The modelled time per token of {} is ", c.dynamic);
   if (*low > -kTieTime && *high < kTieTime) {
-    return "; modelled time per token is the same within 0.2 %.";
+    return fmt::format("{}that of {} within 0.2 %.", subject, c.fixed);
   }
-  const auto [faster_low, faster_high] = extent(c.time_share, false);
-  const auto [slower_low, slower_high] = extent(c.time_share, true);
-  if (*high <= kTieTime) {
-    return fmt::format("; {}'s modelled time per token is {} shorter.", c.dynamic,
-                       range_of(100 * std::max(0.0, faster_low), 100 * faster_high, " %", 1));
-  }
-  if (*low >= -kTieTime) {
-    return fmt::format("; {}'s modelled time per token is {} longer.", c.dynamic,
-                       range_of(100 * slower_low, 100 * slower_high, " %", 1));
-  }
-  return fmt::format("; {}'s modelled time per token is from {:.1f} % shorter to {:.1f} % longer.",
-                     c.dynamic, 100 * faster_high, 100 * slower_high);
+  if (*high <= 0) return subject + range_of(-100 * *high, -100 * *low, " %", 1) + " shorter.";
+  if (*low >= 0) return subject + range_of(100 * *low, 100 * *high, " %", 1) + " longer.";
+  return subject +
+         fmt::format("from {:.1f} % shorter to {:.1f} % longer.", -100 * *low, 100 * *high);
 }
 
 // At the middle budget of `fixed`: what the other needs for the same hit ratio.
@@ -172,8 +184,8 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
         "The weights are synthetic. Sizes, arithmetic and how often neurons fire follow the model "
         "and published statistics; which neurons fire together, and how that changes from task to "
         "task, was generated. So this tells what each policy costs and that the machinery is "
-        "right. It does not tell which policy wins on the real checkpoint: for that, give "
-        "`model` its path.");
+        "right. It does not tell which policy wins on the real checkpoint: for that, a "
+        "study names its path.");
   }
   if (weights.count("trained-demo") != 0) {
     caveats.push_back(
@@ -260,7 +272,9 @@ Answer answer_of(const ModelResults& model) {
     answer.headline = "Nothing to compare: no budget is common to two policies.";
     return answer;
   }
-  answer.headline = hit_sentence(comparison) + time_clause(comparison);
+  const std::string& weights = fixed->rows.front()->weights;
+  answer.headline = fmt::format("On {} ({} weights), {} {}", model.label, weights,
+                                hit_sentence(comparison), time_sentence(comparison));
   answer.memory = memory_sentence(*fixed, *dynamic);
   return answer;
 }

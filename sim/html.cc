@@ -24,10 +24,11 @@ h2 { margin: 52px 0 4px; font: 600 24px/1.3 Charter, "Bitstream Charter", Georgi
 h3 { margin: 30px 0 8px; font-size: 15px; font-weight: 600; }
 .answer { margin: 0; font: 25px/1.42 Charter, "Bitstream Charter", Georgia, "Liberation Serif",
   serif; }
-.also { margin: 14px 0 0; max-width: 78ch; color: var(--ink); }
-.under { margin: 0 0 16px; color: var(--soft); max-width: 88ch; }
+.also { margin: 14px 0 0; max-width: 100ch; }
+.under { margin: 0 0 16px; color: var(--soft); max-width: 110ch; }
+.policy { white-space: nowrap; }
 .caveat { margin: 24px 0 0; padding: 12px 16px; border-left: 4px solid var(--warn);
-  background: #fdf6f0; max-width: 92ch; }
+  background: #fdf6f0; max-width: 110ch; }
 .caveat p { margin: 0 0 6px; } .caveat p:last-child { margin: 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 0 28px;
   margin: 28px 0 0; }
@@ -37,16 +38,17 @@ h3 { margin: 30px 0 8px; font-size: 15px; font-weight: 600; }
 .tile b.bad { color: var(--warn); } .tile b.good { color: var(--good); }
 .tile span { color: var(--soft); font-size: 13px; line-height: 1.4; display: block; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 14px;
+table { border-collapse: collapse; min-width: 60%; font-size: 14px;
   font-variant-numeric: tabular-nums lining-nums; }
 th { text-align: left; vertical-align: bottom; color: var(--soft); font-weight: 600;
-  font-size: 12.5px;
-  border-bottom: 1.5px solid var(--ink); padding: 6px 12px; }
-td { padding: 5px 12px; border-bottom: 1px solid var(--rule); vertical-align: top; }
+  font-size: 12.5px; line-height: 1.35;
+  border-bottom: 1.5px solid var(--ink); padding: 6px 9px; }
+td { padding: 5px 9px; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th:first-child, td.lead { padding-left: 0; }
 td.lead { border-bottom-color: #aab1b9; white-space: nowrap; }
 tr.last td { border-bottom-color: #aab1b9; }
 .n { text-align: right; white-space: nowrap; }
+th.n { white-space: normal; }
 td strong { font-weight: 700; }
 .oracle { color: var(--soft); font-style: italic; }
 .swatch { display: inline-block; width: 18px; height: 0; margin-right: 8px; vertical-align: middle;

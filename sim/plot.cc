@@ -6,6 +6,7 @@
 #include <array>
 #include <cctype>
 #include <filesystem>
+#include <set>
 
 #include "models/cli.h"
 #include "models/error.h"
@@ -77,6 +78,18 @@ std::string svg_element(const std::string& document) {
   return document.substr(begin, end + 6 - begin);
 }
 
+// Marks on the x axis at the budgets themselves, where they are few.
+std::string tics_clause(const Plot& plot) {
+  std::set<double> marks;
+  for (const PlotLine& line : plot.lines) {
+    for (const auto& [x, y] : line.points) marks.insert(x);
+  }
+  if (marks.size() > 12) return "";
+  std::string list;
+  for (const double x : marks) list += (list.empty() ? "" : ", ") + fmt::format("{:.4g}", x);
+  return "set xtics (" + list + ")\n";
+}
+
 class ScratchFolder {
  public:
   ScratchFolder() {
@@ -102,8 +115,8 @@ std::string plot_colour(int style, bool bound) { return style_of(style, bound).c
 
 std::string plot_script(const Plot& plot) {
   std::string script =
-      "set terminal svg size 560,380 dynamic noenhanced font \"Liberation Sans,Arial,Helvetica\" "
-      "fontscale 0.95\n"
+      "set terminal svg size 540,360 dynamic noenhanced font \"Liberation Sans,Arial,Helvetica\" "
+      "fontscale 1.12\n"
       "set encoding utf8\nset border 3 linecolor rgb \"#5b636d\"\nset tics nomirror out scale 0.6\n"
       "set grid ytics linecolor rgb \"#d9dde2\" linetype 1 linewidth 0.6\n"
       "set offsets graph 0.04, graph 0.04, graph 0.12, graph 0.06\n";
@@ -111,6 +124,7 @@ std::string plot_script(const Plot& plot) {
   script += " reverse Left samplen 2.5 spacing 1.25\n";
   script += "set xlabel " + gnuplot_string(plot.x_label) + "\nset ylabel " +
             gnuplot_string(plot.y_label) + "\n";
+  script += tics_clause(plot);
   std::string clauses;
   for (size_t i = 0; i < plot.lines.size(); ++i) {
     script += data_block(plot.lines[i], i);

@@ -21,11 +21,6 @@ std::string paragraph(const std::string& css, const std::string& text) {
   return "<p" + attribute + ">" + escape_html(text) + "</p>\n";
 }
 
-std::string capitalised(std::string text) {
-  if (!text.empty()) text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
-  return text;
-}
-
 std::string milliseconds(double ms) { return fmt::format("{:.{}f} ms", ms, ms < 10 ? 2 : 1); }
 
 std::string bytes_text(double bytes) { return format_bytes(static_cast<uint64_t>(bytes + 0.5)); }
@@ -97,11 +92,11 @@ std::string answer_section(const Results& results) {
   const ModelResults& model = results.models.front();
   const Answer answer = answer_of(model);
   std::string html = "<h1>" + escape_html(kQuestion) + "</h1>\n";
-  html += paragraph("answer", capitalised(answer.headline));
+  html += paragraph("answer", answer.headline);
   if (!answer.memory.empty()) html += paragraph("also", answer.memory);
   for (size_t i = 1; i < results.models.size(); ++i) {
     const ModelResults& other = results.models[i];
-    html += paragraph("also", other.label + ": " + answer_of(other).headline);
+    html += paragraph("also", answer_of(other).headline);
   }
   if (!answer.caveats.empty()) {
     html += "<div class=\"caveat\">\n";
@@ -114,10 +109,11 @@ std::string answer_section(const Results& results) {
 // ---- one model --------------------------------------------------------------------------------
 
 std::string policy_name_html(const Curve& curve) {
-  return fmt::format("<span class=\"swatch{}\" style=\"color:{}\"></span>{}",
-                     curve.oracle ? " dash" : "", plot_colour(curve.style, curve.oracle),
-                     curve.oracle ? "<span class=\"oracle\">" + escape_html(curve.name) + "</span>"
-                                  : escape_html(curve.name));
+  return fmt::format(
+      "<span class=\"policy\"><span class=\"swatch{}\" style=\"color:{}\"></span>{}</span>",
+      curve.oracle ? " dash" : "", plot_colour(curve.style, curve.oracle),
+      curve.oracle ? "<span class=\"oracle\">" + escape_html(curve.name) + "</span>"
+                   : escape_html(curve.name));
 }
 
 double best_hit_ratio(const std::vector<Curve>& curves, uint64_t budget, bool oracle) {
