@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <set>
 
 #include "models/cli.h"
 #include "models/error.h"
@@ -64,6 +62,9 @@ class RowReader {
     const Json& value = get(key, "true or false");
     if (!value.is_boolean()) reject(key, "true or false", value);
     return value.get<bool>();
+  }
+  bool flag_or(const char* key, bool fallback) const {
+    return find(key) == nullptr ? fallback : flag(key);
   }
   std::optional<Distribution> distribution(const char* key) const {
     if (find(key) == nullptr) return std::nullopt;
@@ -127,6 +128,10 @@ void add_policy(ModelResults& model, const RowReader& reader) {
   row.moved_bytes_per_token = reader.number_from("moved_bytes_per_token", 0, 1e18);
   row.hot_bytes_peak = reader.count("hot_bytes_peak");
   row.tpot_ms = reader.distribution("tpot_ms");
+  row.cluster = reader.text_or("cluster", "");
+  row.cluster_measured = reader.flag_or("cluster_measured", false);
+  row.fits = reader.flag_or("fits", true);
+  row.gate = reader.text_or("gate", "");
   row.counters = counters_of(reader);
   (row.live ? model.live : model.replayed).push_back(row);
 }
@@ -166,7 +171,9 @@ double mean_ms(const RowReader& reader, const char* key) {
 void add_executed(ModelResults& model, const RowReader& reader) {
   model.executed =
       ExecutedRow{mean_ms(reader, "executed_tpot_ms"), mean_ms(reader, "predicted_tpot_ms"),
-                  reader.number("predicted_over_executed")};
+                  reader.number("predicted_over_executed"),
+                  reader.optional_number("compute_predicted_over_measured"),
+                  reader.optional_number("measured_overhead_ms")};
 }
 
 void add_stage(ModelResults& model, const RowReader& reader) {
@@ -220,53 +227,6 @@ const Json& rows_of(const Json& document, const std::string& origin) {
   return document["rows"];
 }
 
-void flatten(const std::string& prefix, const Json& value,
-             std::vector<std::pair<std::string, std::string>>& cells) {
-  if (value.is_object()) {
-    for (const auto& [name, item] : value.items()) {
-      flatten(prefix.empty() ? name : prefix + "_" + name, item, cells);
-    }
-    return;
-  }
-  const bool text = value.is_string();
-  cells.emplace_back(prefix, value.is_null() ? "" : text ? value.get<std::string>() : value.dump());
-}
-
-std::string csv_cell(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
-}
-
-std::string csv_line(const std::vector<std::string>& cells) {
-  std::string line;
-  for (size_t i = 0; i < cells.size(); ++i) line += (i == 0 ? "" : ",") + csv_cell(cells[i]);
-  return line + "\n";
-}
-
-std::string key_of(const PolicyRow& row) {
-  return fmt::format("{} at {} bytes", row.name(), row.budget_bytes);
-}
-
-std::string difference_of(const PolicyRow& live, const PolicyRow* replayed) {
-  if (replayed == nullptr) return key_of(live) + ": no such row in the replay";
-  std::string text;
-  std::set<std::string> names;
-  for (const auto& [name, value] : live.counters) names.insert(name);
-  for (const auto& [name, value] : replayed->counters) names.insert(name);
-  const auto shown = [](const Counters& counters, const std::string& name) {
-    const auto found = counters.find(name);
-    return found == counters.end() ? std::string("none") : std::to_string(found->second);
-  };
-  for (const std::string& name : names) {
-    const std::string a = shown(live.counters, name), b = shown(replayed->counters, name);
-    if (a != b)
-      text += fmt::format("{}{} live {}, replay {}", text.empty() ? "" : "; ", name, a, b);
-  }
-  return text.empty() ? "" : key_of(live) + ": " + text;
-}
-
 std::string file_of(const std::string& path) {
   if (!std::filesystem::is_directory(path)) return path;
   const std::string file = path + "/results.json";
@@ -277,40 +237,6 @@ std::string file_of(const std::string& path) {
 }  // namespace
 
 Json open_rows(const std::string& path) { return rows_of(parse_document(path), path); }
-
-Json merge_rows(const std::vector<ResultFile>& files) {
-  Json merged = Json::array();
-  for (const ResultFile& file : files) {
-    const Json rows = open_rows(file.path);
-    for (const Json& row : rows) {
-      Json labelled = {{"label", file.label}, {"recorded_by", file.stage}};
-      labelled.update(row);
-      merged.push_back(labelled);
-    }
-  }
-  return merged;
-}
-
-std::string csv_of(const Json& rows) {
-  std::vector<std::string> columns;
-  std::vector<std::map<std::string, std::string>> lines;
-  for (const Json& row : rows) {
-    if (row.value("kind", "") != "policy") continue;
-    std::vector<std::pair<std::string, std::string>> cells;
-    flatten("", row, cells);
-    for (const auto& [name, value] : cells) {
-      if (std::count(columns.begin(), columns.end(), name) == 0) columns.push_back(name);
-    }
-    lines.emplace_back(cells.begin(), cells.end());
-  }
-  std::string text = csv_line(columns);
-  for (auto& line : lines) {
-    std::vector<std::string> cells;
-    for (const std::string& column : columns) cells.push_back(line[column]);
-    text += csv_line(cells);
-  }
-  return text;
-}
 
 Results parse_results(const Json& document, const std::string& origin) {
   const Json& rows = rows_of(document, origin);
@@ -338,20 +264,6 @@ Results open_results(const std::vector<std::string>& paths) {
     }
   }
   return parse_results(all, origin);
-}
-
-Agreement compare_live(const ModelResults& model) {
-  std::map<std::string, const PolicyRow*> replayed;
-  for (const PolicyRow& row : model.replayed) replayed[key_of(row)] = &row;
-  Agreement agreement;
-  for (const PolicyRow& live : model.live) {
-    const auto found = replayed.find(key_of(live));
-    const std::string line = difference_of(live, found == replayed.end() ? nullptr : found->second);
-    ++agreement.total;
-    if (line.empty()) ++agreement.equal;
-    if (!line.empty()) agreement.differences.push_back(model.label + ": " + line);
-  }
-  return agreement;
 }
 
 }  // namespace thermocline

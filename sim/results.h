@@ -38,7 +38,11 @@ struct PolicyRow {
   double byte_hit_ratio = 0;
   double moved_bytes_per_token = 0;
   uint64_t hot_bytes_peak = 0;
-  std::optional<Distribution> tpot_ms;
+  std::optional<Distribution> tpot_ms;  // modelled on `cluster`
+  std::string cluster;
+  bool cluster_measured = false;  // or published figures
+  bool fits = true;               // into the memory of the cluster
+  std::string gate;               // what a step reads: "predicted" (active neurons) | "exact"
   Counters counters;
 
   std::string name() const { return parameters.empty() ? policy : policy + ":" + parameters; }
@@ -61,6 +65,8 @@ struct RankRow {
 struct ExecutedRow {
   double executed_ms = 0, predicted_ms = 0;
   double predicted_over_executed = 0;
+  std::optional<double> reading_ratio;  // modelled reading over measured compute
+  std::optional<double> overhead_ms;    // communication and waiting, taken as measured
 };
 
 struct StageRow {

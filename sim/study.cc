@@ -36,6 +36,8 @@ std::vector<TomlKey<Study>> top_keys() {
                "memory for hot neurons, whole model"),
       text_key("migration", &Study::migration, "bytes, such as \"32MiB\"", "\"32MiB\"",
                "what may move into fast memory per step, whole model"),
+      text_key("cluster", &Study::cluster, "a cluster file", "that of `replay`",
+               "the machines whose times are modelled"),
       integer_key("seed", &Study::seed, 0, int64_t{1} << 53, "1", "seed of every random choice"),
       flag_key("teacher_forced", &Study::teacher_forced, "true",
                "feed the reference solutions, so that every run sees the same text"),

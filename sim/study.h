@@ -42,6 +42,7 @@ struct Study {
   std::vector<std::string> policies = {"fixed", "ewma", "oracle-static"};
   std::string budgets = "10%..50%/10%";
   std::string migration = "32MiB";
+  std::string cluster;  // file of the cluster that times are modelled on; empty: replay's default
   int64_t seed = 1;
   bool teacher_forced = true;
   int64_t max_new_tokens = 0;  // 0: the default of `run`

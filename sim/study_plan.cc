@@ -110,8 +110,10 @@ struct Planner {
     append(stage.command, {"--profile", file("profile.h5")});
     append(stage.command, {"--policy", join(study.policies, ',')});
     append(stage.command, {"--budget", study.budgets, "--migration", study.migration});
+    option(stage.command, "--cluster", study.cluster);
     append(stage.command, {"--json", stage.output});
     stage.inputs = {file("test.h5"), file("profile.h5")};
+    if (!study.cluster.empty()) stage.inputs.push_back(study.cluster);
     return stage;
   }
 };

@@ -251,7 +251,9 @@ TEST_CASE("the report shows answer, tables, plots, evidence and making") {
   CHECK_THAT(report.html, Contains("The weights are synthetic"));
   CHECK_THAT(report.html, Contains("live = replay") && Contains("6 of 6"));
   CHECK_THAT(report.html, Contains("<strong>35.0 %</strong>") && Contains("-5.0 points"));
-  CHECK_THAT(report.html, Contains("predicted over executed is 0.95"));
+  CHECK_THAT(report.html, Contains("predicted over executed is 0.95 (0.93 for reading weights"));
+  CHECK_THAT(report.html, Contains("on pc-test (published figures)"));
+  CHECK_THAT(report.html, Contains("30.0 ms *") && !Contains("50.0 ms *"));
   CHECK_THAT(report.html, Contains("89 % of the 22.4 GB/s"));
   CHECK_THAT(report.html, Contains("fedcba9876543210") && Contains("halflife=64"));
   CHECK(report.html == make_report(results).html);  // the same rows, the same bytes

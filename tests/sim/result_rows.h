@@ -36,6 +36,10 @@ inline Json policy_row(const std::string& policy, double percent, double hit_rat
               {"moved_bytes_per_token", policy == "ewma" ? 2e6 : 0.0},
               {"hot_bytes_peak", budget - 100},
               {"source", live ? "measured" : "modelled"},
+              {"cluster", "pc-test"},
+              {"cluster_measured", false},
+              {"gate", "predicted"},
+              {"fits", percent < 30},
               {"seed", 1},
               {"version", kVersion}};
   row["counters"] = {{"step_count", 1000}, {"needed", 1000000},   {"hits", hits},
@@ -87,8 +91,10 @@ inline Json rank_row(int rank) {
 inline Json executed_row() {
   return {{"kind", "executed"},
           {"model", "preset:x"},
-          {"executed_tpot_ms", 57.3},
-          {"predicted_tpot_ms", 54.4},
+          {"executed_tpot_ms", distribution_row(57.3)},
+          {"predicted_tpot_ms", distribution_row(54.4)},
+          {"compute_predicted_over_measured", 0.93},
+          {"measured_overhead_ms", 4.2},
           {"predicted_over_executed", 0.949}};
 }
 

@@ -1,0 +1,34 @@
+// The parts of the report's page, and the small pieces of markup that they share.
+//
+// Goals: one function for each part, from results to markup; text from data is escaped here.
+// Non-goals: the page around them (sim/report.h), tables and escaping (sim/html.h).
+// Thread-safety: pure functions, except model_section, which draws with a child process.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "sim/results.h"
+
+namespace thermocline {
+
+// The question, the answer, what it cannot say, and the figures to remember.
+std::string answer_section(const Results& results);
+// Table, plots and execution of one model. `index` sets its drawings apart from another's;
+// `problems` gets what could not be drawn, once each.
+std::string model_section(const ModelResults& model, size_t index,
+                          std::vector<std::string>& problems);
+// What was measured, modelled and synthetic.
+std::string evidence_section(const Results& results);
+// Hashes, seeds, parameters, commands.
+std::string making_section(const Results& results);
+
+// A paragraph of text, of a class of the style sheet or none.
+std::string paragraph(const std::string& css, const std::string& text);
+// A small label: "measured", "modelled", or where weights come from.
+std::string tag(const std::string& name);
+std::string milliseconds(double ms);
+// Live = replay over all models.
+Agreement agreement_of(const Results& results);
+
+}  // namespace thermocline
