@@ -133,16 +133,15 @@ struct ElementType {
   Element element;
   hid_t stored;  // little-endian
   hid_t memory;
-  uint64_t bytes;
 };
 
 const std::vector<ElementType>& element_types() {
   static const std::vector<ElementType> table = {
-      {Element::u8, H5T_STD_U8LE, H5T_NATIVE_UINT8, 1},
-      {Element::u32, H5T_STD_U32LE, H5T_NATIVE_UINT32, 4},
-      {Element::u64, H5T_STD_U64LE, H5T_NATIVE_UINT64, 8},
-      {Element::i32, H5T_STD_I32LE, H5T_NATIVE_INT32, 4},
-      {Element::f32, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, 4},
+      {Element::u8, H5T_STD_U8LE, H5T_NATIVE_UINT8},
+      {Element::u32, H5T_STD_U32LE, H5T_NATIVE_UINT32},
+      {Element::u64, H5T_STD_U64LE, H5T_NATIVE_UINT64},
+      {Element::i32, H5T_STD_I32LE, H5T_NATIVE_INT32},
+      {Element::f32, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT},
   };
   return table;
 }
@@ -182,6 +181,10 @@ class Dataset final : public Hdf5Dataset {
   Element element() const override { return type_->element; }
   const Extent& extent() const override { return extent_; }
   bool chunked() const override { return chunk_bytes_ > 0; }
+  uint64_t stored_bytes() const override {
+    const Locked locked;
+    return H5Dget_storage_size(handle_.id());
+  }
   uint64_t chunk_bytes() const { return chunk_bytes_; }
 
   void extend(uint64_t rows) override {
@@ -241,7 +244,7 @@ class Dataset final : public Hdf5Dataset {
     if (H5Pget_layout(plist.id()) != H5D_CHUNKED) return;
     hsize_t dims[H5S_MAX_RANK] = {};
     const int rank = check(*file_, H5Pget_chunk(plist.id(), H5S_MAX_RANK, dims), name_);
-    chunk_bytes_ = type_->bytes;
+    chunk_bytes_ = bytes_of(type_->element);
     for (int i = 0; i < rank; ++i) {
       if (dims[i] == 0 || dims[i] > kChunkBytesMax / chunk_bytes_) {
         fail(*file_, name_ + " with chunks of at most 256 MiB", "larger chunks");

@@ -29,6 +29,10 @@ constexpr Element element_of() {
   if constexpr (std::is_same_v<T, float>) return Element::f32;
 }
 
+constexpr uint64_t bytes_of(Element element) {
+  return element == Element::u8 ? 1 : element == Element::u64 ? 8 : 4;
+}
+
 using Extent = std::vector<uint64_t>;
 
 struct DatasetSpec {
@@ -54,6 +58,8 @@ class Hdf5Dataset {
   virtual Element element() const = 0;
   virtual const Extent& extent() const = 0;
   virtual bool chunked() const = 0;
+  // Bytes in the file. HDF5 reads what was never stored as zeros: hold this against the extent.
+  virtual uint64_t stored_bytes() const = 0;
   // Grows the first dimension.
   virtual void extend(uint64_t rows) = 0;
   virtual void write_bytes(const Extent& begin, const Extent& count, const void* data) = 0;

@@ -1,10 +1,10 @@
 #include "traces/master.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include "models/error.h"
 #include "traces/schema.h"
@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kPopcountChunk = 64;  // steps
 constexpr uint64_t kPopcountBlock = 4096;
+constexpr uint32_t kRanksLookedFor = 1024;  // where no master says how many there are
 
 std::vector<VirtualBlock> active_blocks(const std::vector<Shard>& shards, uint64_t steps) {
   std::vector<VirtualBlock> blocks;
@@ -105,6 +106,29 @@ bool equal_tasks(const std::vector<TaskRecord>& one, const std::vector<TaskRecor
                     });
 }
 
+// Nothing where there is no master that can be read.
+std::vector<std::string> shards_of_master(const std::string& path) {
+  try {
+    return Master(path).shard_paths;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    return {};
+  }
+}
+
+// How many ranks the shard of `rank` says there are; nothing where it cannot be read.
+std::optional<uint32_t> rank_count_of(const std::string& path, uint32_t rank) {
+  for (const std::string& name : {shard_path(path, rank), partial_path(path, rank)}) {
+    if (!fs::exists(name)) continue;
+    try {
+      return static_cast<uint32_t>(Shard(name).header().pools.size());
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::input) throw;
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Master::Master(const std::string& path) : file(open_hdf5(path)) {
@@ -122,26 +146,51 @@ Master::Master(const std::string& path) : file(open_hdf5(path)) {
   }
 }
 
-void check_together(const std::vector<Shard>& shards) {
+std::vector<std::string> find_shards(const std::string& path) {
+  std::vector<std::string> paths = shards_of_master(path);
+  for (uint32_t rank = 0; paths.empty() && rank < kRanksLookedFor; ++rank) {
+    const uint32_t rank_count = rank_count_of(path, rank).value_or(0);
+    for (uint32_t i = 0; i < rank_count; ++i) paths.push_back(shard_path(path, i));
+  }
+  if (paths.empty()) throw bad_input(path, "a trace", "neither a master nor a shard");
+  for (uint32_t rank = 0; rank < paths.size(); ++rank) {
+    const std::string partial = partial_path(path, rank);
+    if (!fs::exists(paths[rank]) && fs::exists(partial)) paths[rank] = partial;
+  }
+  return paths;
+}
+
+void check_same_recording(const std::vector<Shard>& shards, uint64_t step_count) {
   const Shard& first = shards[0];
-  const auto steps = first.steps(0, first.step_count());
+  const auto steps = first.steps(0, step_count);
+  for (const Shard& shard : shards) {
+    const std::string field = difference(first.header(), shard.header());
+    if (!field.empty()) {
+      throw bad_input(shard.path(), "the recording of " + first.path(), "another " + field);
+    }
+    if (!equal_steps(steps, shard.steps(0, step_count))) {
+      throw bad_input(shard.path(), "the steps of " + first.path(),
+                      "other tokens, positions, tasks or phases");
+    }
+  }
+}
+
+void check_complete(const std::vector<Shard>& shards) {
+  const Shard& first = shards[0];
   const auto tasks = first.tasks();
   for (uint32_t rank = 0; rank < shards.size(); ++rank) {
     const Shard& shard = shards[rank];
     const auto expect = [&shard](bool holds, const std::string& what, const std::string& found) {
       if (!holds) throw bad_input(shard.path(), what, found);
     };
-    const std::string field = difference(first.header(), shard.header());
-    expect(field.empty(), "the recording of " + first.path(), "another " + field);
     expect(shard.rank() == rank, fmt::format("rank {}", rank), fmt::format("{}", shard.rank()));
     expect(shard.finished(), "a finished shard",
            fmt::format("an unfinished one of {} steps", shard.step_count()));
     expect(shard.step_count() == first.step_count(), fmt::format("{} steps", first.step_count()),
            fmt::format("{}", shard.step_count()));
-    expect(equal_steps(steps, shard.steps(0, shard.step_count())), "the steps of " + first.path(),
-           "other tokens, positions, tasks or phases");
     expect(equal_tasks(tasks, shard.tasks()), "the tasks of " + first.path(), "others");
   }
+  check_same_recording(shards, first.step_count());
 }
 
 std::vector<uint32_t> sum_popcounts(const std::vector<Shard>& shards, uint64_t begin,
@@ -164,7 +213,7 @@ void write_master(const std::string& path) {
   shards.emplace_back(shard_path(path, 0));
   const size_t rank_count = shards[0].header().pools.size();
   for (uint32_t rank = 1; rank < rank_count; ++rank) shards.emplace_back(shard_path(path, rank));
-  check_together(shards);
+  check_complete(shards);
   const std::string temporary = path + ".partial";
   write_joined(temporary, shards);
   std::error_code failed;

@@ -2,7 +2,7 @@
 // belong together; the steps themselves it reads from the shards.
 //
 // Goals: h5py sees the whole model in one place; nothing is joined that does not fit together.
-// Thread-safety: pure functions; a Master is const after construction.
+// Thread-safety: const after construction, pure functions.
 #pragma once
 
 #include <memory>
@@ -22,9 +22,16 @@ struct Master {
   explicit Master(const std::string& path);
 };
 
-// Throws Error{input} naming the shard unless all are finished parts of one recording: equal
-// headers, steps and tasks, each rank once. `shards` is by rank.
-void check_together(const std::vector<Shard>& shards);
+// Paths of a trace's shards by rank, finished or not; where a rank has none, the path that it
+// should have. The master says how many there are, else the first shard that can be read.
+// Error{input}: neither is there.
+std::vector<std::string> find_shards(const std::string& path);
+
+// Throws Error{input} naming the shard unless all are parts of one recording: equal headers, and
+// equal steps up to `step_count`.
+void check_same_recording(const std::vector<Shard>& shards, uint64_t step_count);
+// Also: every rank is there (in order), finished, with the same number of steps and the same tasks.
+void check_complete(const std::vector<Shard>& shards);
 
 // Active neurons by step and layer over all shards: (count, layer_count).
 std::vector<uint32_t> sum_popcounts(const std::vector<Shard>& shards, uint64_t begin,

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <filesystem>
-#include <optional>
 
 #include "models/error.h"
 #include "models/hash.h"
@@ -16,8 +14,6 @@
 
 namespace thermocline {
 namespace {
-
-namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "words are read as bytes");
 
@@ -143,7 +139,9 @@ class Reader final : public TraceReader {
       hash.add_value(step.phase);
     }
     for (const uint32_t count : popcounts()) hash.add_value(count);
-    for (const std::string& line : missing_) hash.add(line);
+    for (const Shard& shard : shards_) {
+      if (!missing_.empty()) hash.add_value(shard.rank());  // sums over some ranks
+    }
     return hash.hex();
   }
 
@@ -192,7 +190,7 @@ std::unique_ptr<TraceReader> open_whole(const std::string& path) {
   const Master master(path);
   std::vector<Shard> shards;
   for (const std::string& shard : master.shard_paths) shards.emplace_back(shard);
-  check_together(shards);
+  check_complete(shards);
   const std::string field = difference(master.header, shards[0].header());
   if (!field.empty()) {
     throw bad_input(shards[0].path(), "the shard that " + path + " joins", "another " + field);
@@ -205,76 +203,60 @@ std::unique_ptr<TraceReader> open_whole(const std::string& path) {
                                   master.file->file_bytes());
 }
 
-// What the shards beside `path` hold, whatever became of the rest.
+// What can be read of a trace, whatever became of the rest.
 class PartialTrace {
  public:
-  explicit PartialTrace(const std::string& path) : path_(path) {
-    if (!fs::exists(path)) missing_.push_back(path + ": no master");
-    // The first shard that can be read tells how many there should be.
-    for (uint32_t rank = 0; rank < rank_count_; ++rank) open(rank);
-    if (shards_.empty()) throw bad_input(path, "a shard that can be read", listing());
+  explicit PartialTrace(const std::string& path) {
+    note_master(path);
+    for (const std::string& shard : find_shards(path)) add(shard);
+    if (shards_.empty()) throw bad_input(path, "a shard that can be read", missing_.back());
+    common_steps_ = shards_[0].step_count();
+    for (const Shard& shard : shards_) {
+      common_steps_ = std::min(common_steps_, shard.step_count());
+    }
+    check_same_recording(shards_, common_steps_);
+    note_unfinished();
   }
 
   std::unique_ptr<TraceReader> reader() {
-    std::error_code absent;
-    const uint64_t master_bytes = fs::exists(path_) ? fs::file_size(path_, absent) : 0;
-    note_unfinished();
-    return std::make_unique<Reader>(std::move(shards_), std::move(missing_), master_bytes);
+    return std::make_unique<Reader>(std::move(shards_), std::move(missing_), master_bytes_);
   }
 
  private:
-  static constexpr uint32_t kRanksLookedFor = 1024;
-
-  void open(uint32_t rank) {
-    const std::string finished = shard_path(path_, rank), partial = partial_path(path_, rank);
-    const std::string found = fs::exists(finished) ? finished : partial;
-    if (!fs::exists(found)) {
-      lost_.push_back(finished + ": missing");
-      return;
-    }
+  void note_master(const std::string& path) {
     try {
-      add(Shard(found), rank);
+      master_bytes_ = Master(path).file->file_bytes();
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::input) throw;
-      lost_.push_back(error.what());
+      note(error);
     }
   }
 
-  void add(Shard shard, uint32_t rank) {
-    if (shard.rank() != rank) {
-      throw bad_input(shard.path(), fmt::format("rank {}", rank), fmt::format("{}", shard.rank()));
+  void add(const std::string& path) {
+    try {
+      shards_.emplace_back(path);
+    } catch (const Error& error) {
+      note(error);
     }
-    if (shards_.empty()) {
-      rank_count_ = static_cast<uint32_t>(shard.header().pools.size());
-    } else if (const auto field = difference(shards_[0].header(), shard.header()); !field.empty()) {
-      throw bad_input(shard.path(), "the recording of " + shards_[0].path(), "another " + field);
-    }
-    shards_.push_back(std::move(shard));
+  }
+
+  void note(const Error& error) {
+    if (error.kind() != ErrorKind::input) throw error;
+    missing_.push_back(error.what());
   }
 
   void note_unfinished() {
-    missing_.insert(missing_.end(), lost_.begin(), lost_.end());
-    uint64_t common = shards_[0].step_count();
-    for (const Shard& shard : shards_) common = std::min(common, shard.step_count());
     for (const Shard& shard : shards_) {
-      if (!shard.finished()) {
-        missing_.push_back(fmt::format("{}: unfinished, {} steps; the trace ends at step {}",
-                                       shard.path(), shard.step_count(), common));
-      }
+      if (shard.finished() && shard.step_count() == common_steps_) continue;
+      missing_.push_back(fmt::format("{}: {} at {} steps, of which all ranks have {}", shard.path(),
+                                     shard.finished() ? "finished" : "unfinished",
+                                     shard.step_count(), common_steps_));
     }
   }
 
-  std::string listing() const {
-    std::string text;
-    for (size_t i = 0; i < lost_.size() && i < 4; ++i) text += (i > 0 ? "; " : "") + lost_[i];
-    return text;
-  }
-
-  const std::string path_;
-  uint32_t rank_count_ = kRanksLookedFor;
   std::vector<Shard> shards_;
-  std::vector<std::string> missing_;  // starts with the master, then lost_, then unfinished
-  std::vector<std::string> lost_;
+  std::vector<std::string> missing_;
+  uint64_t master_bytes_ = 0;
+  uint64_t common_steps_ = 0;
 };
 
 }  // namespace

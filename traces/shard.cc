@@ -65,6 +65,13 @@ std::unique_ptr<Hdf5Dataset> Shard::open_steps(const char* name, Element element
                     "another type, layout or extent");
   }
   check_length(*dataset, name);
+  uint64_t row_bytes = bytes_of(element);
+  for (const uint64_t n : row) row_bytes *= n;
+  const bool compressed = std::string_view(name) == dataset::kActive;
+  if (!compressed && dataset->stored_bytes() < step_count_ * row_bytes) {
+    throw bad_input(path(), fmt::format("{} bytes in dataset {}", step_count_ * row_bytes, name),
+                    fmt::format("{}", dataset->stored_bytes()));
+  }
   return dataset;
 }
 
@@ -79,7 +86,8 @@ template <class T>
 std::vector<T> Shard::column(const char* name, uint64_t begin, uint64_t count) const {
   const auto dataset = file_->open(name);
   const bool plain = dataset->element() == element_of<T>() && dataset->extent().size() == 1;
-  const uint64_t length = plain ? dataset->extent()[0] : 0;
+  const uint64_t length =
+      plain ? std::min(dataset->extent()[0], dataset->stored_bytes() / sizeof(T)) : 0;
   if (!plain || begin > length || count > length - begin) {
     throw bad_input(path(), fmt::format("{} entries in dataset {}", begin + count, name),
                     fmt::format("{}", length));

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -148,9 +149,12 @@ std::string partial_path(const std::string& path, uint32_t rank);  // until it i
 struct ShardReport {
   std::string path;
   bool good;
-  std::string line;
+  std::string line;  // begins with the path
 };
-// Reads everything: popcounts against bits, spare bits, extents, finished flags.
-std::vector<ShardReport> check_trace(const std::string& path);
+using CheckProgress = std::function<void(uint64_t done, uint64_t total)>;  // in steps of shards
+// Reads everything: popcounts against bits, spare bits, extents, finished flags; the master against
+// its shards. `path` is a master, a shard, or where the master of an unfinished trace would be.
+// Error{input}: nothing of a trace is there.
+std::vector<ShardReport> check_trace(const std::string& path, const CheckProgress& progress = {});
 
 }  // namespace thermocline

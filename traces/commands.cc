@@ -1,0 +1,190 @@
+#include "traces/commands.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <optional>
+
+#include "models/cli.h"
+#include "models/error.h"
+#include "models/units.h"
+#include "traces/profile.h"
+#include "traces/trace.h"
+
+namespace thermocline {
+namespace {
+
+struct Options {
+  std::string path;
+  std::string json;
+  bool allow_partial = false;
+};
+
+void show(const std::string& text) { std::fputs(text.c_str(), stdout); }
+
+// Active neurons over all steps, by layer.
+std::vector<uint64_t> active_by_layer(const TraceReader& trace) {
+  const uint32_t layers = trace.header().shape.layer_count;
+  const std::vector<uint32_t> counts = trace.popcounts();
+  std::vector<uint64_t> totals(layers);
+  for (size_t i = 0; i < counts.size(); ++i) totals[i % layers] += counts[i];
+  return totals;
+}
+
+// Of the neurons that could have fired; 0 for a trace without steps.
+double share(uint64_t active, uint64_t neurons, uint64_t steps) {
+  return steps == 0 ? 0.0 : static_cast<double>(active) / static_cast<double>(neurons * steps);
+}
+
+uint64_t prefill_steps(const TraceReader& trace) {
+  const auto steps = trace.steps();
+  return static_cast<uint64_t>(std::count_if(steps.begin(), steps.end(), [](const StepInfo& step) {
+    return step.phase == Phase::prefill;
+  }));
+}
+
+nlohmann::ordered_json info_row(const TraceReader& trace, const Options& options,
+                                const std::vector<uint64_t>& active) {
+  const TraceHeader& header = trace.header();
+  const uint64_t total = std::accumulate(active.begin(), active.end(), uint64_t{0});
+  const uint64_t prefill = prefill_steps(trace);
+  return {{"kind", "trace"},
+          {"path", options.path},
+          {"model", header.model},
+          {"weights", header.weight_provenance},
+          {"weight_hash", header.weight_hash},
+          {"trace_hash", trace.hash()},
+          {"layer_count", header.shape.layer_count},
+          {"model_dim", header.shape.model_dim},
+          {"ffn_dim", header.shape.ffn_dim},
+          {"ffn_dtype", facts(header.ffn_dtype).name},
+          {"activation_rule", header.activation_rule},
+          {"prompts", header.prompts},
+          {"prompts_hash", header.prompts_hash},
+          {"layout", header.layout},
+          {"ranks", header.pools.size()},
+          {"seed", header.seed},
+          {"recorded_by", header.version},
+          {"step_count", trace.step_count()},
+          {"prefill_steps", prefill},
+          {"decode_steps", trace.step_count() - prefill},
+          {"task_count", trace.tasks().size()},
+          {"file_bytes", trace.file_bytes()},
+          {"active_share", share(total, header.shape.neuron_count(), trace.step_count())},
+          {"finished", trace.finished()},
+          {"missing", trace.missing()}};
+}
+
+nlohmann::ordered_json info_rows(const TraceReader& trace, const Options& options) {
+  const std::vector<uint64_t> active = active_by_layer(trace);
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  rows.push_back(info_row(trace, options, active));
+  for (size_t layer = 0; layer < active.size(); ++layer) {
+    rows.push_back(
+        {{"kind", "layer"},
+         {"layer", layer},
+         {"active", active[layer]},
+         {"active_share", share(active[layer], trace.header().shape.ffn_dim, trace.step_count())}});
+  }
+  return rows;
+}
+
+std::string text_of(const nlohmann::ordered_json& row, const char* key) {
+  return row.at(key).get<std::string>();
+}
+
+void show_facts(const TraceReader& trace, const nlohmann::ordered_json& row) {
+  const TraceHeader& header = trace.header();
+  const ModelShape& shape = header.shape;
+  show(fmt::format("trace    {}, hash {}\n", text_of(row, "path"), text_of(row, "trace_hash")));
+  show(fmt::format("model    {}: {} layers, model_dim {}, ffn_dim {}, {}, FFN in {}\n",
+                   header.model, shape.layer_count, shape.model_dim, shape.ffn_dim,
+                   name_of(shape.activation), facts(header.ffn_dtype).name));
+  show(fmt::format("weights  {}, hash {}\n", header.weight_provenance, header.weight_hash));
+  show(fmt::format("active   where {}\n", header.activation_rule));
+  show(fmt::format("prompts  {}, hash {}\n", header.prompts, header.prompts_hash));
+  show(fmt::format("layout   {}: {} ranks; seed {}; recorded by thermocline {}\n", header.layout,
+                   header.pools.size(), header.seed, header.version));
+  show(fmt::format("steps    {}: {} prefill, {} decode; {} tasks\n", trace.step_count(),
+                   row.at("prefill_steps").get<uint64_t>(), row.at("decode_steps").get<uint64_t>(),
+                   trace.tasks().size()));
+  const uint64_t raw = trace.step_count() * shape.layer_count * ((shape.ffn_dim + 7) / 8);
+  show(fmt::format("size     {} on disk for {} of bits\n", format_bytes(trace.file_bytes()),
+                   format_bytes(raw)));
+  show(fmt::format("finished {}\n", trace.finished() ? "yes" : "no"));
+  for (const std::string& line : trace.missing()) show(fmt::format("missing  {}\n", line));
+}
+
+void show_activity(const nlohmann::ordered_json& rows) {
+  show(fmt::format("\n{:>5}  {:>14}  active share\n", "layer", "active"));
+  for (const auto& row : rows) {
+    if (row.at("kind") != "layer") continue;
+    show(fmt::format("{:>5}  {:>14}  {:>11.2f}%\n", row.at("layer").get<size_t>(),
+                     row.at("active").get<uint64_t>(), 100 * row.at("active_share").get<double>()));
+  }
+  show(fmt::format("{:>5}  {:>14}  {:>11.2f}%\n", "all", "",
+                   100 * rows.at(0).at("active_share").get<double>()));
+}
+
+void run_info(const Options& options) {
+  const auto trace = open_trace(options.path, {.allow_partial = options.allow_partial});
+  const nlohmann::ordered_json rows = info_rows(*trace, options);
+  if (options.json != "-") {
+    show_facts(*trace, rows.at(0));
+    show_activity(rows);
+  }
+  if (!options.json.empty()) write_json(options.json, "trace info", rows);
+}
+
+void run_check(const Options& options) {
+  std::optional<Progress> bar;
+  const auto reports = check_trace(options.path, [&bar](uint64_t done, uint64_t total) {
+    if (!bar) bar.emplace("checking", total, "steps");
+    bar->update(done);
+  });
+  bar.reset();
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  size_t bad = 0;
+  for (const ShardReport& report : reports) {
+    bad += !report.good;
+    rows.push_back(
+        {{"kind", "file"}, {"path", report.path}, {"good", report.good}, {"message", report.line}});
+    if (options.json != "-") show(report.line + "\n");
+  }
+  if (!options.json.empty()) write_json(options.json, "trace check", rows);
+  if (bad == 0) return;
+  throw bad_input(options.path, "a finished trace of good files",
+                  fmt::format("{} of {} that are not", bad, reports.size()));
+}
+
+using Action = void (*)(const Options&);
+
+CLI::App* add_command(CLI::App& trace, const std::string& name, const std::string& summary,
+                      const std::shared_ptr<Options>& options, Action action) {
+  CLI::App* command = trace.add_subcommand(name, summary);
+  command->add_option("TRACE", options->path, "the trace's master, for example trace.h5")
+      ->required();
+  command->add_option("--json", options->json, "write the table as JSON; - is standard output");
+  command->footer(fmt::format("Example: thermocline trace {} results/trace.h5", name));
+  command->callback([options, action] { action(*options); });
+  return command;
+}
+
+}  // namespace
+
+void add_trace_commands(CLI::App& app) {
+  CLI::App* trace = app.add_subcommand("trace", "look at recorded traces and check them");
+  trace->require_subcommand(1);
+  const auto info = std::make_shared<Options>();
+  add_command(*trace, "info", "what a trace holds: model, prompts, steps, activity by layer", info,
+              run_info)
+      ->add_flag("--allow-partial", info->allow_partial,
+                 "accept an unfinished trace or lost shards, and say what is missing");
+  add_command(*trace, "check", "read everything and say, file by file, what is good",
+              std::make_shared<Options>(), run_check);
+}
+
+}  // namespace thermocline
