@@ -1,8 +1,9 @@
 // Random numbers without state: a function of (seed, stream, row, block).
 //
-// Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
+// Philox2x64-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
 //   SC 2011: ten rounds of multiply, exchange and xor turn a 128-bit counter and a 64-bit key into
-//   128 random bits. Integers only, so the same bits on every machine.
+//   128 random bits. Integers only, so the same bits on every machine; its one multiplication a
+//   round makes it the fastest of its family without vector instructions.
 // Goals: any rank makes any part of anything without making the rest. Non-goals: cryptography.
 // Thread-safety: pure functions.
 #pragma once
@@ -12,7 +13,7 @@
 
 namespace thermocline {
 
-std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
+std::array<uint64_t, 2> philox2x64(std::array<uint64_t, 2> counter, uint64_t key);
 
 // An unlimited table of random bytes in rows of 32-byte blocks. Streams do not overlap.
 class RandomStream {

@@ -82,7 +82,9 @@ void encode_q8_0(const uint32_t* code, uint16_t scale, const uint8_t* random, ui
                  std::byte* out) {
   for (uint64_t block = 0; block < blocks; ++block) {
     std::memcpy(out, &scale, sizeof scale);
-    encode_items<uint8_t>(code, random, kGaussianBlockItems, out + sizeof scale);
+    for (int i = 0; i < kGaussianBlockItems; ++i) {
+      out[sizeof scale + i] = static_cast<std::byte>(code[random[i]]);
+    }
     random += kGaussianBlockItems;
     out += facts(DType::q8_0).bytes_per_block;
   }

@@ -11,11 +11,13 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/activity_profile.h"
 #include "models/counter_random.h"
 #include "models/firing_rates.h"
+#include "models/hash.h"
 #include "models/quantize.h"
 #include "models/synthetic_plan.h"
 #include "tests/models/reference_decoder.h"
@@ -53,7 +55,7 @@ ModelShape small_shape() {
 
 ModelShape medium_shape() {
   ModelShape shape = shape_preset("tiny").shape;
-  shape.layer_count = 4;
+  shape.layer_count = 2;
   shape.model_dim = 512;
   shape.ffn_dim = 2048;
   shape.head_count = 8;
@@ -194,6 +196,28 @@ TEST_CASE("a shape whose rows end inside a block is served in the types without 
   }
 }
 
+// A change here is a new generator: then kGeneratorVersion goes up, and so do all weight hashes.
+TEST_CASE("the generator makes the bytes that it has always made") {
+  const std::pair<DType, const char*> goldens[] = {{DType::f32, "dd2fe60d08c4fcbf"},
+                                                   {DType::f16, "8efa87f45285173f"},
+                                                   {DType::bf16, "756f4ff5929ac0b3"},
+                                                   {DType::q8_0, "07057e598e3cc186"},
+                                                   {DType::q4_0, "2b2c8df8906f7552"}};
+  for (const auto& [dtype, golden] : goldens) {
+    ModelSpec spec = spec_of("preset:tiny", small_shape());
+    spec.dtype = dtype;
+    const auto weights = make_synthetic_weights(spec);
+    Fnv1a hash;
+    for (const Matrix matrix : kMatrices) {
+      const MatrixSize size = size_of(matrix, spec.shape);
+      const auto bytes = read(*weights, matrix, 1, {0, size.rows, 0, size.cols});
+      hash.add({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    }
+    INFO(facts(dtype).name);
+    CHECK(hash.hex() == golden);
+  }
+}
+
 TEST_CASE("one seed is one model, whatever the type") {
   const ModelShape shape = small_shape();
   ModelSpec spec = spec_of("preset:tiny,type=f32", shape);
@@ -218,13 +242,44 @@ TEST_CASE("one seed is one model, whatever the type") {
   }
 }
 
+TEST_CASE("every preset in every type is finite, however sparse or dense") {
+  for (const ShapePreset& preset : shape_presets()) {
+    for (const DType dtype : kDTypes) {
+      for (const char* activity : {"0.000001", "0.28", "0.999999"}) {
+        ModelSpec spec =
+            parse_model_spec("preset:" + std::string(preset.name) + ",activity=" + activity);
+        spec.shape.layer_count = std::min(spec.shape.layer_count, 2u);
+        spec.dtype = dtype;
+        const auto weights = make_synthetic_weights(spec);
+        std::vector<float> norm(spec.shape.model_dim);
+        for (const NormVector vector :
+             {NormVector::attention_norm, NormVector::ffn_norm, NormVector::output_norm}) {
+          weights->read(vector, 1, norm.data());
+          for (const float value : norm) REQUIRE(std::isfinite(value));
+        }
+        for (const Matrix matrix : kMatrices) {
+          const uint64_t cols = size_of(matrix, spec.shape).cols;
+          const auto bytes = read(*weights, matrix, 1, {40, 42, 0, cols});
+          std::vector<float> rows(2 * cols);
+          dequantize(dtype, bytes.data(), rows.size(), rows.data());
+          double squares = 0;
+          for (const float value : rows) squares += double{value} * value;
+          INFO(preset.name << " " << facts(dtype).name << " matrix " << int(matrix));
+          CHECK(std::isfinite(squares));
+          CHECK(squares > 0);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("elements have the planned variance and mean 0, in every type") {
   const ModelShape shape = medium_shape();
   for (const DType dtype : kDTypes) {
     ModelSpec spec = spec_of("preset:tiny", shape);
     spec.dtype = dtype;
     const auto weights = make_synthetic_weights(spec);
-    const auto up = values(*weights, Matrix::up, 2);
+    const auto up = values(*weights, Matrix::up, 1);
     double sum = 0, squares = 0, count = 0;
     for (size_t i = 0; i < up.size(); ++i) {
       if (i % shape.model_dim < SyntheticPlan::kConstantDim) {
@@ -388,7 +443,6 @@ TEST_CASE("neurons of executed layers fire at their rates") {
 
 TEST_CASE("rates hold for FATReLU and SiLU, sparse and dense") {
   ModelShape shape = medium_shape();
-  shape.layer_count = 2;
   shape.model_dim = 256;
   shape.ffn_dim = 1024;
   for (const FfnActivation activation : {FfnActivation::fatrelu, FfnActivation::silu}) {
@@ -405,7 +459,7 @@ TEST_CASE("rates hold for FATReLU and SiLU, sparse and dense") {
 TEST_CASE("executed layers are as uneven as published, and tokens share neurons") {
   const ModelSpec spec = spec_of("preset:tiny,type=q8_0", medium_shape());
   const auto weights = make_synthetic_weights(spec);
-  for (const LayerFirings& layer : run(*weights, random_tokens(400, spec.shape.vocab_size))) {
+  for (const LayerFirings& layer : run(*weights, random_tokens(300, spec.shape.vocab_size))) {
     CHECK(share_of_80_percent(layer.rates) == Approx(0.43).margin(0.02));
     // Independent draws of these rates would share (m c + 1) / (c + 1) = 0.50.
     CHECK(layer.adjacent_overlap > 0.52);
@@ -455,7 +509,7 @@ TEST_CASE("neurons of a 70B layer fire at their rates", "[slow]") {
   const auto rates = synthetic_firing_rates(spec, 0);
   for (size_t i = 0; i < rates.size(); i += kRowStep) expected.push_back(rates[i]);
   CHECK(mean(layer.rates) == Approx(mean(expected)).margin(0.01));
-  CHECK(correlation(layer.rates, expected) > 0.97);
+  CHECK(correlation(layer.rates, expected) > 0.95);
 }
 
 // Tokens that a model of one small layer says after the first, and how far its logits spread.
