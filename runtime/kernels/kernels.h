@@ -48,6 +48,10 @@ struct Kernels {
   // keys, values: (position_count, kv_stride) f32; scores: scratch (position_count).
   void (*attend)(const float* q, const float* keys, const float* values, int position_count,
                  int kv_stride, int head_dim, float* scores, float* out);
+
+  // The largest of `count` values, a multiple of 128; NaNs are skipped. It does little but read:
+  // read_bandwidth (runtime/kernels/bandwidth.h) times it.
+  float (*largest)(const float* x, uint64_t count);
 };
 
 // The set called `name`; null if there is none or this machine cannot run it.

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "runtime/kernels/bandwidth.h"
 #include "tests/kernels/reference.h"
 
 using namespace thermocline;
@@ -341,6 +342,26 @@ TEST_CASE("attend neither overflows nor hides NaN") {
     for (const float value : problem.run(*kernels)) REQUIRE(std::fabs(value) < 10);
     problem.keys[7 * problem.stride] = std::nanf("");
     for (const float value : problem.run(*kernels)) REQUIRE(std::isnan(value));
+  }
+}
+
+TEST_CASE("largest finds a value wherever it is") {
+  std::vector<float> x(512, -3);
+  for (const Kernels* kernels : all_kernels())
+    for (size_t i = 0; i < x.size(); ++i) {
+      x[i] = -2;
+      x[(i + 7) % x.size()] = std::nanf("");
+      REQUIRE(kernels->largest(x.data(), x.size()) == -2);
+      x[i] = x[(i + 7) % x.size()] = -3;
+    }
+}
+
+TEST_CASE("read_bandwidth is a plausible figure for any thread count") {
+  const std::vector<std::byte> buffer(8 << 20, std::byte{1});
+  for (const int threads : {1, 2, 3}) {
+    const double bandwidth = read_bandwidth(buffer.data(), buffer.size(), threads, 0.01);
+    REQUIRE(bandwidth > 1e6);
+    REQUIRE(bandwidth < 1e14);
   }
 }
 
