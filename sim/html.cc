@@ -26,7 +26,6 @@ h3 { margin: 30px 0 8px; font-size: 15px; font-weight: 600; }
   serif; }
 .also { margin: 14px 0 0; max-width: 100ch; }
 .under { margin: 0 0 16px; color: var(--soft); max-width: 110ch; }
-.policy { white-space: nowrap; }
 .caveat { margin: 24px 0 0; padding: 12px 16px; border-left: 4px solid var(--warn);
   background: #fdf6f0; max-width: 110ch; }
 .caveat p { margin: 0 0 6px; } .caveat p:last-child { margin: 0; }
@@ -44,9 +43,16 @@ th { text-align: left; vertical-align: bottom; color: var(--soft); font-weight: 
   font-size: 12.5px; line-height: 1.35;
   border-bottom: 1.5px solid var(--ink); padding: 6px 9px; }
 td { padding: 5px 9px; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th:first-child, td.lead { padding-left: 0; }
-td.lead { border-bottom-color: #aab1b9; white-space: nowrap; }
-tr.last td { border-bottom-color: #aab1b9; }
+th:first-child, td:first-child { padding-left: 0; }
+td.policy, td.policy:first-child { padding-left: 9px; white-space: nowrap; }
+td.lead { white-space: nowrap; }
+tbody.group { border-bottom: 1.5px solid #aab1b9; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr));
+  gap: 0 32px; margin: 8px 0 12px; font-size: 14px; }
+dl div { border-bottom: 1px solid var(--rule); padding: 4px 0; display: flex; gap: 14px;
+  justify-content: space-between; }
+dt { color: var(--soft); white-space: nowrap; } dd { margin: 0; text-align: right;
+  overflow-wrap: anywhere; }
 .n { text-align: right; white-space: nowrap; }
 th.n { white-space: normal; }
 td strong { font-weight: 700; }
@@ -81,10 +87,9 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
 )css";
 
 std::string cell(const char* tag, const HtmlCell& cell) {
-  const std::string css = cell.number ? " class=\"n\"" : cell.row_span > 1 ? " class=\"lead\"" : "";
+  const std::string css = cell.css.empty() ? "" : " class=\"" + cell.css + "\"";
   const std::string span = cell.row_span > 1 ? fmt::format(" rowspan=\"{}\"", cell.row_span) : "";
-  const std::string html = cell.strong ? "<strong>" + cell.html + "</strong>" : cell.html;
-  return fmt::format("<{0}{1}{2}>{3}</{0}>", tag, css, span, html);
+  return fmt::format("<{0}{1}{2}>{3}</{0}>", tag, css, span, cell.html);
 }
 
 }  // namespace
@@ -119,9 +124,10 @@ std::string escape_html(std::string_view text) {
   return html;
 }
 
-HtmlCell text_cell(std::string_view text) { return {escape_html(text)}; }
+HtmlCell text_cell(std::string_view text) { return {escape_html(text), "", 1}; }
 HtmlCell number_cell(std::string_view text, bool strong) {
-  return {escape_html(text), true, 1, strong};
+  const std::string html = escape_html(text);
+  return {strong ? "<strong>" + html + "</strong>" : html, "n", 1};
 }
 
 std::string html_row(const std::vector<HtmlCell>& cells) {
@@ -136,6 +142,15 @@ std::string html_table(const std::vector<HtmlCell>& head, const std::vector<std:
   html += "</tr></thead>\n<tbody>\n";
   for (const std::string& row : rows) html += row;
   return html + "</tbody>\n</table></div>\n";
+}
+
+std::string html_facts(const std::vector<std::pair<std::string, std::string>>& facts) {
+  std::string html = "<dl>\n";
+  for (const auto& [name, value] : facts) {
+    html +=
+        fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", escape_html(name), escape_html(value));
+  }
+  return html + "</dl>\n";
 }
 
 std::string html_page(std::string_view title, const std::string& body) {

@@ -7,6 +7,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace thermocline {
@@ -17,9 +18,8 @@ std::string escape_html(std::string_view text);
 // A cell of a table: `html` is markup already.
 struct HtmlCell {
   std::string html;
-  bool number = false;  // right-aligned
+  std::string css;  // a class of the style sheet: "n" aligns numbers, "lead" begins a group of rows
   int row_span = 1;
-  bool strong = false;
 };
 HtmlCell text_cell(std::string_view text);
 HtmlCell number_cell(std::string_view text, bool strong = false);
@@ -27,6 +27,8 @@ HtmlCell number_cell(std::string_view text, bool strong = false);
 std::string html_row(const std::vector<HtmlCell>& cells);
 // A table in a box that scrolls sideways where the screen is narrow. `rows` come from html_row.
 std::string html_table(const std::vector<HtmlCell>& head, const std::vector<std::string>& rows);
+// Names and values, as many beside each other as fit; both are text.
+std::string html_facts(const std::vector<std::pair<std::string, std::string>>& facts);
 // A whole page; `title` is text, `body` is markup.
 std::string html_page(std::string_view title, const std::string& body);
 

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "models/units.h"
 #include "sim/answer.h"
 #include "sim/html.h"
@@ -9,7 +11,7 @@ namespace thermocline {
 namespace {
 
 std::string evidence_row(const std::string& what, const std::string& kind, const std::string& how) {
-  return html_row({text_cell(what), {tag(kind)}, text_cell(how)});
+  return html_row({text_cell(what), {tag(kind), "", 1}, text_cell(how)});
 }
 
 std::string agreement_part(const Results& results) {
@@ -35,37 +37,36 @@ std::string json_text(const Json& value) {
   return text;
 }
 
-std::string fact(const std::string& name, const std::string& value) {
-  return html_row({text_cell(name), {"<code>" + escape_html(value) + "</code>"}});
-}
+using Facts = std::vector<std::pair<std::string, std::string>>;
 
-void append_facts(std::vector<std::string>& rows, const std::string& prefix, const Json& object) {
+void append_facts(Facts& facts, const Json& object) {
   if (!object.is_object()) return;
-  for (const auto& [name, value] : object.items()) {
-    if (name == "kind" || value.is_null()) continue;
-    const bool bytes = name.ends_with("_bytes") && value.is_number_unsigned();
-    rows.push_back(
-        fact(prefix + name, bytes ? format_bytes(value.get<uint64_t>()) : json_text(value)));
+  for (const auto& [key, value] : object.items()) {
+    if (key == "kind" || value.is_null()) continue;
+    const bool bytes = key.ends_with("_bytes") && value.is_number_unsigned();
+    std::string name = bytes ? key.substr(0, key.size() - 6) : key;
+    std::replace(name.begin(), name.end(), '_', ' ');
+    facts.emplace_back(name, bytes ? format_bytes(value.get<uint64_t>()) : json_text(value));
   }
 }
 
 std::string model_facts(const ModelResults& model) {
-  std::vector<std::string> rows;
-  for (const RunRow& run : model.runs) rows.push_back(fact("model", run.model));
+  Facts facts;
   for (const RunRow& run : model.runs) {
-    rows.push_back(fact("prompts", run.prompts));
-    rows.push_back(fact("seed", std::to_string(run.seed)));
+    facts.insert(facts.end(), {{"model", run.model},
+                               {"prompts", run.prompts},
+                               {"layout", run.layout},
+                               {"seed", std::to_string(run.seed)}});
   }
   if (!model.replayed.empty()) {
-    rows.push_back(fact("trace hash", model.replayed.front().trace_hash));
-    rows.push_back(fact("weight hash", model.replayed.front().weight_hash));
+    facts.emplace_back("trace hash", model.replayed.front().trace_hash);
+    facts.emplace_back("weight hash", model.replayed.front().weight_hash);
   }
   for (const Curve& curve : curves_of(model)) {
-    const std::string& parameters = curve.rows.front()->parameters;
-    rows.push_back(
-        fact(curve.rows.front()->policy, parameters.empty() ? "no parameters" : parameters));
+    const PolicyRow& row = *curve.rows.front();
+    facts.emplace_back(row.policy, row.parameters.empty() ? "no parameters" : row.parameters);
   }
-  return html_table({text_cell(model.label), text_cell("")}, rows);
+  return html_facts(facts);
 }
 
 std::string commands_part(const ModelResults& model) {
@@ -102,11 +103,11 @@ std::string evidence_section(const Results& results) {
 }
 
 std::string making_section(const Results& results) {
-  std::vector<std::string> rows = {fact("thermocline", results.version)};
-  append_facts(rows, "", results.study);
-  append_facts(rows, "machine: ", results.machine);
-  std::string html = "<section>\n<h2>How it was made</h2>\n" + agreement_part(results) +
-                     html_table({text_cell("All models"), text_cell("")}, rows);
+  Facts facts = {{"thermocline", results.version}};
+  append_facts(facts, results.study);
+  append_facts(facts, results.machine);
+  std::string html =
+      "<section>\n<h2>How it was made</h2>\n" + agreement_part(results) + html_facts(facts);
   for (const ModelResults& model : results.models) {
     html +=
         "<h3>" + escape_html(model.label) + "</h3>\n" + model_facts(model) + commands_part(model);

@@ -14,11 +14,10 @@ namespace {
 std::string bytes_text(double bytes) { return format_bytes(static_cast<uint64_t>(bytes + 0.5)); }
 
 std::string policy_name_html(const Curve& curve) {
-  return fmt::format(
-      "<span class=\"policy\"><span class=\"swatch{}\" style=\"color:{}\"></span>{}</span>",
-      curve.oracle ? " dash" : "", plot_colour(curve.style, curve.oracle),
-      curve.oracle ? "<span class=\"oracle\">" + escape_html(curve.name) + "</span>"
-                   : escape_html(curve.name));
+  return fmt::format("<span class=\"swatch{}\" style=\"color:{}\"></span>{}",
+                     curve.oracle ? " dash" : "", plot_colour(curve.style, curve.oracle),
+                     curve.oracle ? "<span class=\"oracle\">" + escape_html(curve.name) + "</span>"
+                                  : escape_html(curve.name));
 }
 
 double best_hit_ratio(const std::vector<Curve>& curves, uint64_t budget, bool oracle) {
@@ -40,7 +39,7 @@ std::vector<HtmlCell> policy_cells(const Curve& curve, const PolicyRow& row, dou
     return row.tpot_ms ? milliseconds((*row.tpot_ms).*field) + (row.fits ? "" : " *")
                        : std::string();
   };
-  return {{policy_name_html(curve)},
+  return {{policy_name_html(curve), "policy", 1},
           number_cell(percent(row.hit_ratio), strong),
           number_cell(regret),
           number_cell(bytes_text(row.moved_bytes_per_token)),
@@ -61,9 +60,9 @@ void append_budget(std::vector<std::string>& rows, const std::vector<Curve>& cur
     const auto [curve, row] = present[i];
     std::vector<HtmlCell> cells = policy_cells(*curve, *row, best, bound);
     if (i == 0) {
-      HtmlCell lead{fmt::format("<b>{:.3g} %</b> {}", row->budget_percent,
-                                escape_html(format_bytes(budget)))};
-      lead.row_span = static_cast<int>(present.size());
+      const HtmlCell lead{
+          fmt::format("<b>{:.3g} %</b> {}", row->budget_percent, escape_html(format_bytes(budget))),
+          "lead", static_cast<int>(present.size())};
       cells.insert(cells.begin(), lead);
     }
     rows.push_back(html_row(cells));
@@ -73,11 +72,15 @@ void append_budget(std::vector<std::string>& rows, const std::vector<Curve>& cur
 std::string policy_table(const std::vector<Curve>& curves) {
   std::vector<std::string> rows;
   for (const uint64_t budget : budgets_of(curves)) append_budget(rows, curves, budget);
-  return html_table(
-      {text_cell("Budget of the FFN"), text_cell("Policy"), number_cell("Hit ratio"),
-       number_cell("Against oracle"), number_cell("Moved per token"), number_cell("Peak hot bytes"),
-       number_cell("Time per token, modelled"), number_cell("p95, modelled")},
-      rows);
+  return html_table({text_cell("Budget of the FFN"),
+                     {"Policy", "policy", 1},
+                     number_cell("Hit ratio"),
+                     number_cell("Against oracle"),
+                     number_cell("Moved per token"),
+                     number_cell("Peak hot bytes"),
+                     number_cell("Time per token, modelled"),
+                     number_cell("p95, modelled")},
+                    rows);
 }
 
 Plot plot_of(const std::vector<Curve>& curves, const std::string& y_label, bool times) {

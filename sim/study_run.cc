@@ -72,12 +72,19 @@ bool is_done(const Stage& stage, const Json& marker) {
   return marker.contains("seconds") && marker["seconds"].is_number();
 }
 
+// A path as short as it can be typed here: printed commands are there to be pasted.
+std::string short_path(const std::string& path) {
+  const std::string near = std::filesystem::proximate(path).string();
+  if (near.starts_with("..") || near.empty()) return path;
+  return near.find('/') == std::string::npos ? "./" + near : near;
+}
+
 class StudyRun {
  public:
   StudyRun(const StudyOptions& options, Study study)
       : options_(options), study_(std::move(study)), out_(options.out) {
     if (out_.empty()) out_ = "results/" + study_.name;
-    program_ = options.program.empty() ? own_path() : options.program;
+    program_ = options.program.empty() ? short_path(own_path()) : options.program;
     const std::string launcher = launcher_program(study_);
     const bool found = launcher.empty() || !find_program(launcher).empty();
     if (!found) {
@@ -109,7 +116,7 @@ class StudyRun {
   std::vector<std::string> report_command() const { return {program_, "report", out_}; }
 
   std::string resume_line() const {
-    return shell_line({"thermocline", "study", options_.path, "--out", out_, "--resume"});
+    return shell_line({program_, "study", options_.path, "--out", out_, "--resume"});
   }
 
   // Nothing that took hours is overwritten by a forgotten option.
