@@ -11,7 +11,7 @@
 #include <functional>
 #include <set>
 
-#include "sim/tiny_traces.h"
+#include "tests/sim/tiny_traces.h"
 
 using namespace thermocline;
 using namespace thermocline::test;
