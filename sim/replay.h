@@ -28,7 +28,7 @@ struct ReplayOptions {
   std::vector<uint64_t> budgets;                  // bytes of the whole model
   uint64_t migration_bytes = uint64_t{32} << 20;  // per step, of the whole model
   uint32_t thread_count = 1;
-  std::function<void(uint64_t steps_done)> progress;  // called by the thread that called replay()
+  std::function<void(uint64_t steps_done)> progress = nullptr;  // on the caller's thread
 };
 
 // The hot threshold over the steps, a mean over the pools that have one.

@@ -1,0 +1,188 @@
+// The cost model against times worked out by hand.
+#include "sim/cost.h"
+
+#include <catch2/catch.hpp>
+
+#include "models/error.h"
+#include "tests/sim/memory_trace.h"
+
+using namespace thermocline;
+using namespace thermocline::test;
+
+namespace {
+
+// A bundle of memory_header's models: 3 rows of 32 f32.
+constexpr double kBundle = 384, kRow = 128;
+
+NodeProfile tiered_node() {
+  NodeProfile node;
+  node.name = "test";
+  node.tiers[0] = {10'000, 1000.0};
+  node.tiers[1] = {20'000, 100.0};
+  node.migration = {500.0, 0.25};
+  return node;
+}
+
+Cluster cluster_of(size_t node_count) {
+  Cluster cluster;
+  cluster.name = "test";
+  cluster.nodes.assign(node_count, tiered_node());
+  cluster.network = {1280.0, 0.5};  // 0.6 s for one vector of 128 bytes
+  return cluster;
+}
+
+TraceHeader one_rank() { return memory_header(2, 16, {{0, 2, 0, 16}}); }
+TraceHeader two_ranks() { return memory_header(2, 16, {{0, 2, 0, 8}, {0, 2, 8, 8}}); }
+TraceHeader two_stages() { return memory_header(2, 16, {{0, 1, 0, 16}, {1, 1, 0, 16}}); }
+
+RecordingConfig config_of(const TraceHeader& header, const std::string& json) {
+  TraceHeader copy = header;
+  copy.config_json = json;
+  return recording_config(copy, "t.h5");
+}
+
+}  // namespace
+
+TEST_CASE("a step of one node is dense, hot, cold and moved bytes over their bandwidths") {
+  const RecordingConfig config = config_of(one_rank(), R"({"dense_bytes":[2000]})");
+  const std::vector<StepCounts> counts{{10, 6, 2}};
+  const std::vector<uint64_t> hot{20};
+  Cluster cluster = cluster_of(1);
+  const double hot_s = 6 * kBundle / 1000, cold_s = 4 * kBundle / 100;
+  const double moved_s = 0.25 + 2 * kBundle / 500;
+  const CostModel serial(one_rank(), config, cluster, GateReads::predicted);
+  CHECK(serial.step_seconds(counts, hot) == Approx(2.0 + hot_s + cold_s + moved_s));
+  const std::vector<StepCounts> still{{10, 6, 0}};
+  CHECK(serial.step_seconds(still, hot) == Approx(2.0 + hot_s + cold_s));
+  cluster.overlap = true;
+  const CostModel overlapped(one_rank(), config, cluster, GateReads::predicted);
+  CHECK(overlapped.step_seconds(counts, hot) == Approx(2.0 + cold_s + moved_s));
+  cluster.overlap = false;
+  const CostModel exact(one_rank(), config, cluster, GateReads::exact);
+  // Of 32 neurons, 20 gate rows are read in the fast tier and 12 in the slow one.
+  CHECK(exact.step_seconds(still, hot) ==
+        Approx(2.0 + (6 * 2 * kRow + 20 * kRow) / 1000 + (4 * 2 * kRow + 12 * kRow) / 100));
+}
+
+TEST_CASE("tensor parallel ranks on several nodes wait for the slowest and pay for sums") {
+  const RecordingConfig config = config_of(two_ranks(), R"({"dense_bytes":[0,1000]})");
+  const std::vector<StepCounts> counts{{5, 5, 0}, {3, 3, 0}};
+  const std::vector<uint64_t> hot{16, 16};
+  const double first = 5 * kBundle / 1000, second = 1.0 + 3 * kBundle / 1000;
+  const CostModel together(two_ranks(), config, cluster_of(1), GateReads::predicted);
+  CHECK(together.step_seconds(counts, hot) == Approx(first + second));
+  const CostModel apart(two_ranks(), config, cluster_of(2), GateReads::predicted);
+  CHECK(apart.step_seconds(counts, hot) == Approx(second + 2 * 2 * 0.6));
+  const CostModel idle_node(two_ranks(), config, cluster_of(3), GateReads::predicted);
+  CHECK(idle_node.step_seconds(counts, hot) == Approx(second + 2 * 2 * 0.6));
+}
+
+TEST_CASE("stages add up, and pay for the transfer between nodes") {
+  const RecordingConfig config =
+      config_of(two_stages(), R"({"dense_bytes":[0,1000],"rank_stage":[0,1]})");
+  const std::vector<StepCounts> counts{{5, 5, 0}, {3, 3, 0}};
+  const std::vector<uint64_t> hot{16, 16};
+  const double sum = 5 * kBundle / 1000 + 1.0 + 3 * kBundle / 1000;
+  const CostModel one(two_stages(), config, cluster_of(1), GateReads::predicted);
+  CHECK(one.step_seconds(counts, hot) == Approx(sum));
+  const CostModel two(two_stages(), config, cluster_of(2), GateReads::predicted);
+  CHECK(two.step_seconds(counts, hot) == Approx(sum + 0.6));
+}
+
+TEST_CASE("what does not fit is found in both tiers") {
+  const RecordingConfig config = config_of(one_rank(), R"({"dense_bytes":[2320]})");
+  const CostModel model(one_rank(), config, cluster_of(1), GateReads::predicted);
+  const auto fits = [&](uint64_t hot) { return model.fits(std::vector<uint64_t>{hot}); };
+  CHECK(fits(20));  // 2320 + 20 * 384 = 10000 exactly
+  CHECK_FALSE(fits(21));
+  CHECK(fits(0));
+  Cluster small = cluster_of(1);
+  small.nodes[0].tiers[1].memory_bytes = 31 * 384;
+  const CostModel tight(one_rank(), config, small, GateReads::predicted);
+  CHECK_FALSE(tight.fits(std::vector<uint64_t>{0}));
+  CHECK(tight.fits(std::vector<uint64_t>{1}));
+  small.nodes[0].tiers[1] = {};  // one tier holds all
+  const CostModel single(one_rank(), config, small, GateReads::predicted);
+  CHECK_FALSE(single.fits(std::vector<uint64_t>{0}));
+}
+
+TEST_CASE("percentiles are of the nearest rank") {
+  CHECK_FALSE(distribution_of({}).has_value());
+  const TimeDistribution one = distribution_of({7.0}).value();
+  CHECK(one.mean == 7.0);
+  CHECK(one.p99 == 7.0);
+  std::vector<double> values;
+  for (int i = 100; i >= 1; --i) values.push_back(i);
+  const TimeDistribution many = distribution_of(values).value();
+  CHECK(many.mean == 50.5);
+  CHECK(many.p50 == 50.0);
+  CHECK(many.p95 == 95.0);
+  CHECK(many.p99 == 99.0);
+}
+
+TEST_CASE("only decode steps have modelled times") {
+  const MemoryTrace trace = random_trace(1, one_rank(), 10, 0);  // three steps of prefill
+  const ReplayResult result = replay(trace, &trace, {parse_policies("fixed"), {384 * 8}});
+  const CostModel model(one_rank(), config_of(one_rank(), ""), cluster_of(1), GateReads::predicted);
+  CHECK(decode_step_ms(model, result.rows[0], trace.steps()).size() == 7);
+}
+
+TEST_CASE("without a configuration, dense bytes follow from the shape and stages from the pools") {
+  const RecordingConfig config = config_of(three_rank_header(), "");
+  CHECK(config.rank_stage == std::vector<uint32_t>{0, 1, 1});
+  CHECK(config.read_bandwidth.empty());
+  // Four 32 x 32 matrices in each of 3 layers and a 64 x 32 head, in f32.
+  const double whole = 4.0 * (3 * 4 * 32 * 32 + 64 * 32);
+  CHECK(config.dense_bytes[0] == static_cast<uint64_t>(whole * 272 / 408));
+  CHECK(config.dense_bytes[2] == static_cast<uint64_t>(whole * 56 / 408));
+}
+
+TEST_CASE("a configuration that cannot be is an input error that names the trace") {
+  for (const char* json :
+       {"[1]", "{", "3", R"({"dense_bytes":[1,2]})", R"({"dense_bytes":1})",
+        R"({"dense_bytes":[-1]})", R"({"dense_bytes":["x"]})", R"({"dense_bytes":[1e30]})",
+        R"({"rank_stage":[1]})", R"({"read_bandwidth":[1e19]})", R"({"read_bandwidth":[null]})"}) {
+    INFO(json);
+    CHECK_THROWS_WITH(config_of(one_rank(), json), Catch::Contains("t.h5: expected config_json"));
+  }
+}
+
+TEST_CASE("a machine that reads as fast as it says is predicted exactly") {
+  MemoryTrace trace = random_trace(2, two_stages(), 40, 0);
+  trace.header_.config_json =
+      R"({"dense_bytes":[0,1000],"rank_stage":[0,1],"read_bandwidth":[1e9,2e9]})";
+  const RecordingConfig config = recording_config(trace.header(), "t.h5");
+  const ReplayResult result = replay(trace, &trace, {parse_policies("fixed"), {384 * 8}});
+  for (uint64_t i = 0; i < 40; ++i) {
+    const auto bytes = [&](size_t rank) {  // 16 gate rows, and two more rows of each active neuron
+      return 128 * 16 + 256 * uint64_t{result.rows[0].steps[i * 2 + rank].needed};
+    };
+    const uint64_t first = bytes(0), second = (bytes(1) + 1000) / 2;
+    trace.times_[0][i] = {first, 50, second + 50};  // waits while the second stage computes
+    trace.times_[1][i] = {second, 100, first};
+  }
+  std::string reason;
+  const ExecutedComparison comparison = compare_executed(trace, config, result, reason).value();
+  CHECK(comparison.step_count == 37);
+  CHECK(comparison.measured_overhead_ms == Approx(100e-6));
+  CHECK(comparison.predicted_over_executed == Approx(1.0).epsilon(1e-3));
+  CHECK(comparison.compute_ratio == Approx(1.0).epsilon(1e-3));
+  CHECK(comparison.executed_ms.p95 == Approx(comparison.predicted_ms.p95).epsilon(1e-3));
+}
+
+TEST_CASE("a trace that cannot be compared says why") {
+  MemoryTrace trace = random_trace(2, one_rank(), 10, 0);
+  const ReplayResult result = replay(trace, &trace, {parse_policies("fixed"), {384 * 8}});
+  std::string reason;
+  CHECK_FALSE(compare_executed(trace, config_of(one_rank(), ""), result, reason).has_value());
+  CHECK_THAT(reason, Catch::Contains("no read bandwidth"));
+  const RecordingConfig config = config_of(one_rank(), R"({"read_bandwidth":[1e9]})");
+  CHECK_FALSE(compare_executed(trace, config, result, reason).has_value());
+  CHECK_THAT(reason, Catch::Contains("no measured times"));
+  const RecordingConfig zero = config_of(one_rank(), R"({"read_bandwidth":[0]})");
+  CHECK_FALSE(compare_executed(trace, zero, result, reason).has_value());
+  CHECK_THAT(reason, Catch::Contains("bandwidth of zero"));
+  for (StepInfo& step : trace.steps_) step.phase = Phase::prefill;
+  CHECK_FALSE(compare_executed(trace, config, result, reason).has_value());
+  CHECK_THAT(reason, Catch::Contains("no decode step"));
+}
