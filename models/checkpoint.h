@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -43,14 +44,26 @@ struct Vocabulary {
   bool add_space_prefix = true;
 };
 
+// What a format's parser finds.
+struct CheckpointContents {
+  std::shared_ptr<const void> owner;  // keeps the bytes of the tensors alive
+  ModelShape shape;                   // of a file without tensors: what it says, perhaps zeros
+  Vocabulary vocabulary;
+  std::vector<TensorView> tensors;
+};
+
 class Checkpoint {
  public:
-  virtual ~Checkpoint() = default;
-  virtual const ModelShape& shape() const = 0;
-  virtual const Vocabulary& vocabulary() const = 0;
-  virtual const std::vector<TensorView>& tensors() const = 0;
+  // Errors: two tensors of one name.
+  Checkpoint(std::string path, CheckpointContents contents);
+  Checkpoint(const Checkpoint&) = delete;
+  Checkpoint& operator=(const Checkpoint&) = delete;
+
+  const ModelShape& shape() const { return contents_.shape; }
+  const Vocabulary& vocabulary() const { return contents_.vocabulary; }
+  const std::vector<TensorView>& tensors() const { return contents_.tensors; }
   // True where the file holds a vocabulary and no tensors: it can tokenize and nothing else.
-  virtual bool vocabulary_only() const { return tensors().empty(); }
+  bool vocabulary_only() const { return tensors().empty(); }
 
   const TensorView* find(std::string_view name) const;
   // The tensor, or an input Error with expected and found shape.
@@ -58,25 +71,24 @@ class Checkpoint {
 
   const std::string& path() const { return path_; }
 
- protected:
-  explicit Checkpoint(std::string path) : path_(std::move(path)) {}
-
  private:
   std::string path_;
+  CheckpointContents contents_;
+  std::map<std::string_view, const TensorView*> by_name_;
 };
 
 // Maps the file and parses its header. Errors: no such file, unknown format, anything malformed.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path);
 
-// FNV-1a over the file's size, its first MiB and a 4 KiB sample per 64 MiB: names the weights in
-// traces and reports without reading 36 GiB. 16 hex digits.
+// FNV-1a over the file's size, its first MiB, its last 4 KiB and a 4 KiB sample per 64 MiB: names
+// the weights in traces and reports without reading 36 GiB. 16 hex digits.
 std::string checkpoint_hash(const std::string& path);
 
 struct CheckpointFormat {
   std::string name;
   std::string summary;
   bool (*matches)(std::span<const std::byte> bytes, std::string_view path);
-  // `bytes` outlives the checkpoint (owner keeps the mapping alive).
+  // `owner` keeps `bytes` alive as long as the checkpoint; `path` is for messages.
   std::unique_ptr<Checkpoint> (*parse)(std::shared_ptr<const void> owner,
                                        std::span<const std::byte> bytes, const std::string& path);
 };

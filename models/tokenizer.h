@@ -2,13 +2,17 @@
 //
 // sentencepiece: the merge-by-score algorithm of SentencePiece BPE models (Llama-2, tok512).
 // byte: ids 0..2 are <unk>, <s>, </s>; id 3+b is byte b. For models without a vocabulary.
-// Goals: exact on llama.cpp's published test vectors; decode(encode(x)) == x for valid UTF-8.
+// Goals: exact on llama.cpp's published test vectors; decode_all(encode(x)) == x for any bytes, as
+//   long as the vocabulary has all byte tokens and x has no U+2581, which SentencePiece uses for a
+//   space. Text never becomes a control token, whatever it spells.
+// Bytes that are not valid UTF-8 become byte tokens, one each.
 // Non-goals: chat templates; byte-level BPE (later).
 // Thread-safety: const methods may be called from any thread.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,7 +27,8 @@ class Tokenizer {
   virtual std::string_view name() const = 0;
   // Without BOS; the caller adds bos_id() at the start of a prompt.
   virtual std::vector<int32_t> encode(std::string_view text) const = 0;
-  // The text of one token after `previous` (a piece loses its leading space after BOS).
+  // The text of one token after `previous`: a piece loses its leading space after BOS, a control
+  // token has no text, and an id that the vocabulary lacks is U+FFFD (a model may have more ids).
   virtual std::string decode(int32_t previous, int32_t token) const = 0;
   virtual int32_t bos_id() const = 0;
   virtual int32_t eos_id() const = 0;
@@ -33,8 +38,13 @@ class Tokenizer {
 };
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
-// Errors: Vocabulary::Kind::none or one that we do not read yet.
+// Errors: Vocabulary::Kind::none or one that we do not read yet; scores that are not numbers, ids
+// outside the vocabulary. `origin` is for messages.
 std::unique_ptr<Tokenizer> make_tokenizer(const Vocabulary& vocabulary, const std::string& origin);
+// llama2.c's tokenizer .bin: int32 longest piece; then f32 score, int32 length, bytes of each.
+// Nothing in it says how many there are: a file cut between two pieces, after the longest one,
+// is a smaller vocabulary.
+Vocabulary parse_llama2c_vocabulary(std::span<const std::byte> bytes, const std::string& path);
 // A .gguf with a vocabulary, llama2.c's tokenizer .bin, or "byte".
 // `vocab_size` is the model's: a tokenizer with more tokens than the model has is an Error.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path, uint32_t vocab_size);

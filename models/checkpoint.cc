@@ -1,0 +1,72 @@
+#include "models/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "models/error.h"
+#include "models/hash.h"
+#include "models/mapped_file.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kHashHeadBytes = uint64_t{1} << 20;
+constexpr uint64_t kHashSampleBytes = 4096;
+constexpr uint64_t kHashStrideBytes = uint64_t{64} << 20;
+
+}  // namespace
+
+Checkpoint::Checkpoint(std::string path, CheckpointContents contents)
+    : path_(std::move(path)), contents_(std::move(contents)) {
+  for (const TensorView& tensor : contents_.tensors) {
+    if (by_name_.emplace(tensor.name, &tensor).second) continue;
+    throw bad_input(path_, "tensors of different names", "two named " + tensor.name);
+  }
+}
+
+const TensorView* Checkpoint::find(std::string_view name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : found->second;
+}
+
+const TensorView& Checkpoint::get(std::string_view name, uint64_t rows, uint64_t cols) const {
+  const auto expected = [&] { return fmt::format("tensor {} of {} x {}", name, rows, cols); };
+  const TensorView* tensor = find(name);
+  if (tensor == nullptr) throw bad_input(path_, expected(), "no such tensor");
+  if (tensor->rows == rows && tensor->cols == cols) return *tensor;
+  throw bad_input(path_, expected(), fmt::format("{} x {}", tensor->rows, tensor->cols));
+}
+
+Registry<CheckpointFormat>& checkpoint_formats() {
+  static Registry<CheckpointFormat> formats("checkpoint format");
+  return formats;
+}
+
+std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path) {
+  MappedFile file = map_file(path);
+  std::string known;
+  for (const CheckpointFormat* format : checkpoint_formats().entries()) {
+    if (format->matches(file.bytes, path)) return format->parse(file.owner, file.bytes, path);
+    known += (known.empty() ? "" : ", ") + format->name;
+  }
+  throw bad_input(path, "a checkpoint (" + known + ")",
+                  fmt::format("{} bytes of another kind", file.bytes.size()));
+}
+
+std::string checkpoint_hash(const std::string& path) {
+  const MappedFile file = map_file(path);
+  const uint64_t size = file.bytes.size();
+  Fnv1a hash;
+  const auto add = [&](uint64_t begin, uint64_t count) {
+    const auto part = file.bytes.subspan(begin, std::min(count, size - begin));
+    hash.add({reinterpret_cast<const char*>(part.data()), part.size()});
+  };
+  hash.add_value(size);
+  add(0, kHashHeadBytes);
+  for (uint64_t at = kHashStrideBytes; at < size; at += kHashStrideBytes) add(at, kHashSampleBytes);
+  add(size - std::min(size, kHashSampleBytes), kHashSampleBytes);
+  return hash.hex();
+}
+
+}  // namespace thermocline

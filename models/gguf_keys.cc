@@ -1,0 +1,139 @@
+#include "models/gguf_keys.h"
+
+#include <fmt/format.h>
+
+namespace thermocline {
+namespace {
+
+struct Dimension {
+  const char* key;
+  uint32_t ModelShape::*field;
+};
+
+constexpr Dimension kDimensions[] = {
+    {"llama.block_count", &ModelShape::layer_count},
+    {"llama.embedding_length", &ModelShape::model_dim},
+    {"llama.feed_forward_length", &ModelShape::ffn_dim},
+    {"llama.attention.head_count", &ModelShape::head_count},
+    {"llama.context_length", &ModelShape::context_length},
+};
+
+struct VocabularyKind {
+  std::string_view name;  // of tokenizer.ggml.model
+  Vocabulary::Kind kind;
+};
+
+constexpr VocabularyKind kVocabularyKinds[] = {{"llama", Vocabulary::Kind::sentencepiece},
+                                               {"gpt2", Vocabulary::Kind::byte_bpe},
+                                               {"no_vocab", Vocabulary::Kind::none}};
+
+int32_t token_id(const GgufMetadata& metadata, const char* key, int32_t fallback, size_t count,
+                 const std::string& path) {
+  if (!metadata.has(key)) return fallback;
+  const uint32_t id = metadata.count(key);
+  if (id < count) return static_cast<int32_t>(id);
+  throw bad_input(path, fmt::format("{} below {}, the number of tokens", key, count),
+                  fmt::format("{}", id));
+}
+
+Vocabulary::Kind vocabulary_kind(const GgufMetadata& metadata, const std::string& path) {
+  const std::string_view model = metadata.text_or("tokenizer.ggml.model", "no_vocab");
+  for (const VocabularyKind& known : kVocabularyKinds) {
+    if (known.name == model) return known.kind;
+  }
+  throw bad_input(path, "tokenizer.ggml.model llama, gpt2 or no_vocab", std::string(model));
+}
+
+// One number for each token, or none at all.
+void check_per_token(size_t count, size_t token_count, const char* key, const std::string& path) {
+  if (count == 0 || count == token_count) return;
+  throw bad_input(path, fmt::format("{} of {} tokens", key, token_count), fmt::format("{}", count));
+}
+
+// GGUF names the activation only where it is not the architecture's own, SiLU.
+FfnActivation activation_of(const GgufMetadata& metadata, const std::string& path) {
+  const std::string_view name = metadata.text_or("llama.hidden_activation", "silu");
+  if (name == "silu") return FfnActivation::silu;
+  if (name == "relu") return FfnActivation::relu;
+  throw bad_input(path, "llama.hidden_activation silu or relu", std::string(name));
+}
+
+uint32_t head_dim_of(const GgufMetadata& metadata, const ModelShape& shape,
+                     const std::string& path) {
+  const bool divides = shape.head_count != 0 && shape.model_dim % shape.head_count == 0;
+  const uint32_t head_dim = metadata.count_or("llama.attention.key_length",
+                                              divides ? shape.model_dim / shape.head_count : 0);
+  for (const char* key : {"llama.attention.value_length", "llama.rope.dimension_count"}) {
+    const uint32_t found = metadata.count_or(key, head_dim);
+    if (found == head_dim) continue;
+    throw bad_input(path, fmt::format("{} of {}, as wide as a key head", key, head_dim),
+                    fmt::format("{}", found));
+  }
+  return head_dim;
+}
+
+}  // namespace
+
+// What would change every result and is not computed here must not be passed over.
+void check_gguf_supported(const GgufMetadata& metadata, const std::string& path) {
+  const std::string_view architecture = metadata.text("general.architecture");
+  if (architecture != "llama") {
+    throw bad_input(path, "general.architecture llama", std::string(architecture));
+  }
+  const std::string_view scaling = metadata.text_or("llama.rope.scaling.type", "none");
+  if (scaling != "none" && metadata.number_or("llama.rope.scaling.factor", 1.0) != 1.0) {
+    throw bad_input(path, "rotary embedding without scaling",
+                    fmt::format("llama.rope.scaling.type {}", scaling));
+  }
+  if (metadata.count_or("llama.expert_count", 0) != 0) {
+    throw bad_input(path, "a dense FFN", "a mixture of experts (llama.expert_count)");
+  }
+  if (metadata.count_or("split.count", 1) > 1) {
+    throw bad_input(path, "a model in one file", "one part of several (split.count)");
+  }
+}
+
+ModelShape gguf_shape(const GgufMetadata& metadata, const std::string& path, bool complete) {
+  ModelShape shape;
+  for (const Dimension& dimension : kDimensions) {
+    shape.*dimension.field =
+        complete ? metadata.count(dimension.key) : metadata.count_or(dimension.key, 0);
+  }
+  shape.kv_head_count = metadata.count_or("llama.attention.head_count_kv", shape.head_count);
+  shape.head_dim = head_dim_of(metadata, shape, path);
+  shape.vocab_size = metadata.count_or("llama.vocab_size", 0);
+  shape.activation = activation_of(metadata, path);
+  shape.rope_theta =
+      static_cast<float>(metadata.number_or("llama.rope.freq_base", shape.rope_theta));
+  const char* epsilon = "llama.attention.layer_norm_rms_epsilon";
+  shape.norm_epsilon =
+      static_cast<float>(complete ? metadata.number(epsilon) : metadata.number_or(epsilon, 1e-5));
+  return shape;
+}
+
+Vocabulary gguf_vocabulary(const GgufMetadata& metadata, const std::string& path) {
+  Vocabulary vocabulary;
+  vocabulary.kind = vocabulary_kind(metadata, path);
+  if (vocabulary.kind == Vocabulary::Kind::none) return vocabulary;
+  vocabulary.pieces = metadata.texts("tokenizer.ggml.tokens");
+  vocabulary.scores = metadata.numbers("tokenizer.ggml.scores");
+  vocabulary.types = metadata.integers("tokenizer.ggml.token_type");
+  const size_t count = vocabulary.pieces.size();
+  if (count == 0 || count > INT32_MAX) {
+    throw bad_input(path, "tokenizer.ggml.tokens", fmt::format("{} tokens", count));
+  }
+  check_per_token(vocabulary.scores.size(), count, "tokenizer.ggml.scores", path);
+  check_per_token(vocabulary.types.size(), count, "tokenizer.ggml.token_type", path);
+  const auto id = [&](const char* key, int32_t fallback) {
+    return token_id(metadata, key, fallback, count, path);
+  };
+  vocabulary.bos_id = id("tokenizer.ggml.bos_token_id", vocabulary.bos_id);
+  vocabulary.eos_id = id("tokenizer.ggml.eos_token_id", vocabulary.eos_id);
+  vocabulary.unknown_id = id("tokenizer.ggml.unknown_token_id", vocabulary.unknown_id);
+  const bool sentencepiece = vocabulary.kind == Vocabulary::Kind::sentencepiece;
+  vocabulary.add_bos = metadata.flag_or("tokenizer.ggml.add_bos_token", sentencepiece);
+  vocabulary.add_space_prefix = metadata.flag_or("tokenizer.ggml.add_space_prefix", sentencepiece);
+  return vocabulary;
+}
+
+}  // namespace thermocline

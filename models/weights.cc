@@ -1,0 +1,245 @@
+#include "models/weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "models/checkpoint.h"
+#include "models/error.h"
+#include "models/quantize.h"
+#include "models/synthetic.h"
+
+namespace thermocline {
+namespace {
+
+struct MatrixFacts {
+  const char* name;  // GGUF's; of one layer where `per_layer`
+  bool per_layer;
+};
+
+// By Matrix. The file has the down projection as (model_dim, ffn_dim).
+constexpr MatrixFacts kMatrices[] = {
+    {"token_embd.weight", false}, {"output.weight", false}, {"attn_q.weight", true},
+    {"attn_k.weight", true},      {"attn_v.weight", true},  {"attn_output.weight", true},
+    {"ffn_gate.weight", true},    {"ffn_up.weight", true},  {"ffn_down.weight", true},
+};
+constexpr int kMatrixCount = sizeof(kMatrices) / sizeof(kMatrices[0]);
+
+// By NormVector.
+constexpr MatrixFacts kNorms[] = {
+    {"attn_norm.weight", true}, {"ffn_norm.weight", true}, {"output_norm.weight", false}};
+constexpr int kNormCount = sizeof(kNorms) / sizeof(kNorms[0]);
+
+// Neurons of one pass of a transposition: a cache line of a quantised row of ffn_down, and a tile
+// of (128, 8192) f32 in 4 MiB.
+constexpr uint64_t kTileNeurons = 128;
+
+std::string tensor_name(const MatrixFacts& facts, uint32_t layer) {
+  return facts.per_layer ? fmt::format("blk.{}.{}", layer, facts.name) : facts.name;
+}
+
+// Columns [begin, end) of rows [begin, end) of `tensor`, row by row.
+void copy_rectangle(const TensorView& tensor, const MatrixSlice& slice, std::byte* out) {
+  const uint64_t stride = bytes_of(tensor.dtype, tensor.cols);
+  const uint64_t begin = bytes_of(tensor.dtype, slice.col_begin);
+  const uint64_t width = bytes_of(tensor.dtype, slice.col_end) - begin;
+  const std::byte* from = tensor.bytes.data() + slice.row_begin * stride + begin;
+  if (width == stride) {
+    std::memcpy(out, from, (slice.row_end - slice.row_begin) * stride);
+    return;
+  }
+  for (uint64_t row = slice.row_begin; row < slice.row_end; ++row) {
+    std::memcpy(out, from, width);
+    out += width;
+    from += stride;
+  }
+}
+
+// out (neurons, columns) = ffn_down (columns, neurons) transposed, for types without blocks: exact.
+template <class Element>
+void transpose(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
+  const uint64_t width = slice.col_end - slice.col_begin;
+  for (uint64_t tile = slice.row_begin; tile < slice.row_end; tile += kTileNeurons) {
+    const uint64_t tile_end = std::min(tile + kTileNeurons, slice.row_end);
+    for (uint64_t col = slice.col_begin; col < slice.col_end; ++col) {
+      const std::byte* from = down.bytes.data() + (col * down.cols + tile) * sizeof(Element);
+      std::byte* to =
+          out + ((tile - slice.row_begin) * width + col - slice.col_begin) * sizeof(Element);
+      for (uint64_t neuron = tile; neuron < tile_end; ++neuron) {
+        std::memcpy(to, from, sizeof(Element));
+        from += sizeof(Element);
+        to += width * sizeof(Element);
+      }
+    }
+  }
+}
+
+// The same for block types. In the file a block holds 32 neurons of one output, so that no neuron
+// has bytes of its own: here each is decoded and encoded again with blocks along model_dim. The
+// second rounding moves a value by at most half a step of its new block. Blocks do not depend on
+// each other, so every slice of the result is the same bytes whoever reads it.
+void transpose_blocks(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
+  const uint64_t block = facts(down.dtype).items_per_block;
+  const uint64_t stride = bytes_of(down.dtype, down.cols);
+  const uint64_t width = slice.col_end - slice.col_begin;
+  std::vector<float> tile(kTileNeurons * width);  // (neurons, columns)
+  std::array<float, kTileNeurons> output;         // the tile's neurons for one column
+  for (uint64_t begin = slice.row_begin / block * block; begin < slice.row_end;
+       begin += kTileNeurons) {
+    const uint64_t end = std::min(begin + kTileNeurons, down.cols);
+    for (uint64_t col = slice.col_begin; col < slice.col_end; ++col) {
+      const std::byte* from = down.bytes.data() + col * stride + bytes_of(down.dtype, begin);
+      dequantize(down.dtype, from, end - begin, output.data());
+      for (uint64_t neuron = 0; neuron < end - begin; ++neuron) {
+        tile[neuron * width + col - slice.col_begin] = output[neuron];
+      }
+    }
+    const uint64_t first = std::max(begin, slice.row_begin), last = std::min(end, slice.row_end);
+    for (uint64_t neuron = first; neuron < last; ++neuron) {
+      quantize(down.dtype, tile.data() + (neuron - begin) * width, width, out);
+      out += bytes_of(down.dtype, width);
+    }
+  }
+}
+
+void read_transposed(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
+  const DTypeFacts& type = facts(down.dtype);
+  if (type.items_per_block > 1) return transpose_blocks(down, slice, out);
+  if (type.bytes_per_block == 4) return transpose<uint32_t>(down, slice, out);
+  return transpose<uint16_t>(down, slice, out);
+}
+
+class CheckpointWeights final : public WeightSource {
+ public:
+  explicit CheckpointWeights(std::unique_ptr<Checkpoint> checkpoint)
+      : checkpoint_(std::move(checkpoint)), hash_(checkpoint_hash(checkpoint_->path())) {
+    for (int i = 0; i < kMatrixCount; ++i) find_matrix(static_cast<Matrix>(i));
+    for (int i = 0; i < kNormCount; ++i) find_norm(i);
+    check_all_used();
+  }
+
+  const ModelShape& shape() const override { return checkpoint_->shape(); }
+  DType dtype(Matrix matrix) const override { return tensor(matrix, 0).dtype; }
+
+  void read(Matrix matrix, uint32_t layer, const MatrixSlice& slice,
+            std::byte* out) const override {
+    const TensorView& from = tensor(matrix, layer);
+    check_slice(matrix, from.dtype, slice);
+    if (matrix == Matrix::down_t) return read_transposed(from, slice, out);
+    copy_rectangle(from, slice, out);
+  }
+
+  void read(NormVector vector, uint32_t layer, float* out) const override {
+    const auto& layers = norms_[static_cast<int>(vector)];
+    const TensorView& from = *layers.at(layers.size() == 1 ? 0 : layer);
+    dequantize(from.dtype, from.bytes.data(), from.cols, out);
+  }
+
+  std::string provenance() const override { return "real"; }
+  std::string hash() const override { return hash_; }
+
+ private:
+  void find_matrix(Matrix matrix) {
+    const bool tied_head = matrix == Matrix::head && shape().tied_embeddings;
+    const auto index = static_cast<int>(tied_head ? Matrix::token_embedding : matrix);
+    const MatrixFacts& facts = kMatrices[index];
+    auto [rows, cols] = size_of(matrix, shape());
+    if (matrix == Matrix::down_t) std::swap(rows, cols);
+    auto& layers = matrices_[static_cast<int>(matrix)];
+    for (uint32_t layer = 0; layer < (facts.per_layer ? shape().layer_count : 1); ++layer) {
+      const TensorView& found = checkpoint_->get(tensor_name(facts, layer), rows, cols);
+      layers.push_back(&found);
+      check_type(found, *layers[0], matrix);
+    }
+  }
+
+  void find_norm(int index) {
+    const MatrixFacts& facts = kNorms[index];
+    for (uint32_t layer = 0; layer < (facts.per_layer ? shape().layer_count : 1); ++layer) {
+      norms_[index].push_back(&checkpoint_->get(tensor_name(facts, layer), 1, shape().model_dim));
+    }
+  }
+
+  void check_type(const TensorView& found, const TensorView& first, Matrix matrix) const {
+    const DTypeFacts& type = facts(first.dtype);
+    if (found.dtype != first.dtype) {
+      throw bad_input(checkpoint_->path(),
+                      fmt::format("{} in {}, the type of {}", found.name, type.name, first.name),
+                      std::string(facts(found.dtype).name));
+    }
+    if (matrix == Matrix::down_t && shape().model_dim % type.items_per_block != 0) {
+      throw bad_input(checkpoint_->path(),
+                      fmt::format("a model_dim that is a multiple of {}, as ffn_down in {} needs",
+                                  type.items_per_block, type.name),
+                      fmt::format("{}", shape().model_dim));
+    }
+  }
+
+  // A bias or an adapter that nobody multiplies by would be a silent wrong answer.
+  void check_all_used() const {
+    std::vector<const TensorView*> used;
+    for (const auto& layers : matrices_) used.insert(used.end(), layers.begin(), layers.end());
+    for (const auto& layers : norms_) used.insert(used.end(), layers.begin(), layers.end());
+    std::sort(used.begin(), used.end());
+    for (const TensorView& tensor : checkpoint_->tensors()) {
+      if (std::binary_search(used.begin(), used.end(), &tensor)) continue;
+      throw bad_input(checkpoint_->path(), "only tensors that a LLaMA decoder uses", tensor.name);
+    }
+  }
+
+  const TensorView& tensor(Matrix matrix, uint32_t layer) const {
+    const auto& layers = matrices_[static_cast<int>(matrix)];
+    return *layers.at(layers.size() == 1 ? 0 : layer);
+  }
+
+  void check_slice(Matrix matrix, DType dtype, const MatrixSlice& slice) const {
+    const auto [rows, cols] = size_of(matrix, shape());
+    const uint32_t block = facts(dtype).items_per_block;
+    TC_CHECK(slice.row_begin <= slice.row_end && slice.row_end <= rows, "rows of the matrix");
+    TC_CHECK(slice.col_begin <= slice.col_end && slice.col_end <= cols, "columns of the matrix");
+    TC_CHECK(slice.col_begin % block == 0 && slice.col_end % block == 0, "columns in whole blocks");
+  }
+
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::string hash_;
+  std::array<std::vector<const TensorView*>, kMatrixCount> matrices_;  // by Matrix, then layer
+  std::array<std::vector<const TensorView*>, kNormCount> norms_;       // by NormVector, then layer
+};
+
+}  // namespace
+
+MatrixSize size_of(Matrix matrix, const ModelShape& shape) {
+  const uint64_t dim = shape.model_dim;
+  switch (matrix) {
+    case Matrix::token_embedding:
+    case Matrix::head:
+      return {shape.vocab_size, dim};
+    case Matrix::q:
+      return {shape.q_dim(), dim};
+    case Matrix::k:
+    case Matrix::v:
+      return {shape.kv_dim(), dim};
+    case Matrix::o:
+      return {dim, shape.q_dim()};
+    case Matrix::gate:
+    case Matrix::up:
+    case Matrix::down_t:
+      return {shape.ffn_dim, dim};
+  }
+  TC_CHECK(false, "no such Matrix");
+  return {};
+}
+
+std::unique_ptr<WeightSource> open_weights(const ModelSpec& spec) {
+  if (spec.synthetic()) return make_synthetic_weights(spec);
+  auto checkpoint = open_checkpoint(spec.path);
+  if (checkpoint->vocabulary_only()) {
+    throw bad_input(spec.path, "a checkpoint with weights", "a vocabulary and no tensors");
+  }
+  return std::make_unique<CheckpointWeights>(std::move(checkpoint));
+}
+
+}  // namespace thermocline
