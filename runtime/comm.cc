@@ -1,0 +1,111 @@
+// What holds for every Comm: sums in rank order, errors that all ranks share, choosing a Comm.
+#include "runtime/comm.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace thermocline {
+namespace {
+
+// The first of `names` that the environment sets to a number, else `fallback`.
+template <size_t kCount>
+int number_from_environment(const std::array<const char*, kCount>& names, int fallback) {
+  for (const char* name : names) {
+    const char* text = std::getenv(name);
+    if (text == nullptr || *text == '\0') continue;
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (*end == '\0' && value >= 0) return static_cast<int>(value);
+  }
+  return fallback;
+}
+
+// As mpirun, PMI launchers (Hydra) and srun set them; the first two also where srun starts mpirun.
+constexpr std::array kRankNames = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"};
+constexpr std::array kSizeNames = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
+
+}  // namespace
+
+void sum_in_rank_order(Comm& comm, float* values, size_t count, std::vector<float>& scratch) {
+  const size_t size = static_cast<size_t>(comm.size());
+  if (size == 1) return;
+  // Rank i sums elements [i*slice, (i+1)*slice); the last slice is padded with zeros.
+  const size_t slice = (count + size - 1) / size;
+  scratch.resize(2 * size * slice);
+  float* mine = scratch.data();
+  float* all = mine + size * slice;
+  std::memcpy(mine, values, count * sizeof(float));
+  std::fill(mine + count, all, 0.0f);
+  comm.all_to_all(mine, slice * sizeof(float), all);
+  for (size_t i = 0; i < slice; ++i) {
+    float total = all[i];
+    for (size_t r = 1; r < size; ++r) total += all[r * slice + i];
+    mine[i] = total;
+  }
+  comm.all_gather(mine, slice * sizeof(float), all);
+  std::memcpy(values, all, count * sizeof(float));
+}
+
+void together(Comm& comm, const std::function<void()>& work) {
+  int mine = 0;  // exit code of this rank's failure
+  std::string message;
+  try {
+    work();
+  } catch (const AgreedError&) {
+    throw;  // all ranks are leaving already
+  } catch (const Error& error) {
+    mine = error.exit_code();
+    message = error.what();
+  } catch (const std::bad_alloc&) {
+    mine = static_cast<int>(ErrorKind::failed);
+    message = "rank " + std::to_string(comm.rank()) + ": out of memory";
+  }
+  std::vector<int> all(static_cast<size_t>(comm.size()));
+  comm.all_gather(&mine, sizeof mine, all.data());
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const int code = all[static_cast<size_t>(rank)];
+    if (code == 0) continue;
+    throw AgreedError(static_cast<ErrorKind>(code), rank == comm.rank() ? message : "");
+  }
+}
+
+void with_ranks(int local_ranks, const std::function<void(Comm&)>& body) {
+  if (local_ranks > 0) {
+    run_local_ranks(local_ranks, body);
+  } else {
+    run_launched_rank(body);
+  }
+}
+
+LaunchedRank launched_rank() {
+  return {number_from_environment(kRankNames, 0), number_from_environment(kSizeNames, 1)};
+}
+
+void report_before_start(const Error& error) {
+  if (launched_rank().size == 1) {
+    std::fprintf(stderr, "thermocline: %s\n", error.what());
+    return;
+  }
+  try {
+    run_launched_rank(
+        [&](Comm& comm) { throw AgreedError(error.kind(), comm.rank() == 0 ? error.what() : ""); });
+  } catch (const Error& printed) {
+    if (*printed.what() != '\0') std::fprintf(stderr, "thermocline: %s\n", printed.what());
+  }
+}
+
+int ranks_on_this_host(Comm& comm) {
+  using HostName = std::array<char, 256>;
+  HostName mine{};
+  ::gethostname(mine.data(), mine.size() - 1);
+  std::vector<HostName> all(static_cast<size_t>(comm.size()));
+  comm.all_gather(&mine, sizeof mine, all.data());
+  return static_cast<int>(std::count(all.begin(), all.end(), mine));
+}
+
+}  // namespace thermocline

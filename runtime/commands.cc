@@ -1,0 +1,167 @@
+// thermocline run and calibrate.
+#include "runtime/commands.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "models/cli.h"
+#include "models/error.h"
+#include "models/units.h"
+#include "runtime/node_facts.h"
+#include "runtime/run.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint32_t kLocalRanksMax = 256;
+constexpr uint32_t kThreadsMax = 1024;
+
+void check_limits(const RunOptions& options) {
+  if (options.local_ranks > kLocalRanksMax) {
+    throw bad_usage(
+        fmt::format("--local-ranks {}: at most {}", options.local_ranks, kLocalRanksMax));
+  }
+  if (options.threads > kThreadsMax) {
+    throw bad_usage(fmt::format("--threads {}: at most {}", options.threads, kThreadsMax));
+  }
+  if (options.local_ranks > 0 && launched_rank().size > 1) {
+    throw bad_usage("--local-ranks is for a run without mpirun or srun");
+  }
+}
+
+void run(const RunOptions& options) {
+  install_interrupt_handler();
+  with_ranks(static_cast<int>(options.local_ranks), [&](Comm& comm) {
+    together(comm, [&] { check_limits(options); });
+    run_rank(comm, options);
+  });
+}
+
+void add_input_options(CLI::App& command, RunOptions& options) {
+  command
+      .add_option("--model", options.model,
+                  "PATH of a checkpoint, or preset:NAME[,layers=N][,type=q4_0][,seed=S]")
+      ->required();
+  command.add_option("--tokenizer", options.tokenizer,
+                     "PATH, or byte; default: the checkpoint's own, else byte");
+  command.add_option("--prompt", options.prompt, "text to continue");
+  command.add_option("--prompts", options.prompts.path,
+                     "MBPP's .jsonl; default: the tasks that are built in");
+  command.add_option("--split", options.prompts.split, "prompt, test, validation, train or all");
+  command.add_option("--shots", options.prompts.shots, "solved examples before the task: 0 or 3");
+  command.add_option("--limit", options.prompts.limit, "only the first N tasks of the split");
+  command.add_option("--max-new-tokens", options.max_new_tokens, "tokens to decode per task")
+      ->check(CLI::PositiveNumber);
+  command.add_flag("--teacher-forced", options.teacher_forced,
+                   "feed the reference solutions token by token instead of decoding");
+}
+
+void add_output_options(CLI::App& command, RunOptions& options) {
+  command.add_option("--record", options.record, "write the activation trace, HDF5");
+  command.add_option("--logits", options.logits, "write .npy, f32, step x vocabulary");
+  command.add_option("--json", options.json, "write the rows of the tables; - is standard output");
+  command.add_flag("--bench", options.bench, "print the time and GB/s of each part of a layer");
+  command.add_option("--activation-threshold", options.activation_threshold,
+                     "SiLU: a neuron is recorded as active where |silu(gate)| exceeds this; pNN: "
+                     "each layer's percentile over the first prompt");
+}
+
+void add_policy_options(CLI::App& command, RunOptions& options) {
+  command.add_option("--policy", options.policies,
+                     "NAME[:key=value,...][,NAME...]: run these live; they change no result");
+  command.add_option("--budget", options.budgets, "BYTES, PERCENT, FROM..TO/STEP or auto");
+  command.add_option("--profile", options.profile, "the trace that policies start from");
+  command.add_option("--migration", options.migration, "BYTES that may move per step");
+}
+
+void add_machine_options(CLI::App& command, RunOptions& options) {
+  command.add_option("--layout", options.layout,
+                     "ppN,tpM: pipeline stages x ranks that share a layer; default: tp first");
+  command.add_option("--rank-weights", options.rank_weights,
+                     "2,1,1: how much each rank takes, relative to the others");
+  command.add_option("--threads", options.threads, "per rank; default: the rank's share of cores");
+  command.add_option("--local-ranks", options.local_ranks,
+                     "ranks as threads of this process, without mpirun");
+  command.add_option("--seed", options.seed, "recorded with the results");
+}
+
+void add_run(CLI::App& app) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App* command = app.add_subcommand(
+      "run", "execute prompts on one or many ranks; record a trace, evaluate policies live");
+  command->footer(
+      "Example: mpirun -n 4 thermocline run --model preset:relullama-70b,layers=2 "
+      "--teacher-forced --limit 1 --record trace.h5");
+  add_input_options(*command, *options);
+  add_output_options(*command, *options);
+  add_policy_options(*command, *options);
+  add_machine_options(*command, *options);
+  command->callback([options] { run(*options); });
+}
+
+struct CalibrateOptions {
+  uint32_t threads = 0;
+  std::string out, json;
+};
+
+constexpr double kCalibrateSeconds = 0.5;  // per thread count
+
+// A cluster file of this one node, as `replay --cluster` reads it.
+std::string cluster_toml(const std::vector<double>& rates, uint64_t memory_bytes,
+                         const std::string& host) {
+  std::string text = "# Measured: bytes read per second, by number of threads.\n";
+  double best = 0;
+  for (size_t i = 0; i < rates.size(); ++i) {
+    text += fmt::format("#   {:>3} threads: {:.2f} GB/s\n", i + 1, rates[i] * 1e-9);
+    best = std::max(best, rates[i]);
+  }
+  return text + fmt::format(
+                    "[cluster]\nname = \"{}\"\nsource = \"thermocline calibrate\"\n"
+                    "measured = true\n\n[[node]]\nname = \"{}\"\n"
+                    "host = {{memory = \"{}B\", bandwidth = \"{:.0f}B/s\"}}\n",
+                    host, host, memory_bytes, best);
+}
+
+void calibrate(const CalibrateOptions& options) {
+  if (options.threads > kThreadsMax) {
+    throw bad_usage(fmt::format("--threads {}: at most {}", options.threads, kThreadsMax));
+  }
+  const uint32_t threads = options.threads != 0 ? options.threads : cores_of_process(1);
+  std::vector<double> rates;
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (uint32_t count = 1; count <= threads; ++count) {
+    rates.push_back(measure_read_bandwidth(count, 1, kCalibrateSeconds));
+    rows.push_back({{"kind", "calibration"},
+                    {"threads", count},
+                    {"read_bytes_per_second", rates.back()},
+                    {"source", "measured"}});
+  }
+  const auto machine = machine_facts();
+  const std::string toml = cluster_toml(rates, machine.at("memory_bytes").get<uint64_t>(),
+                                        machine.at("host").get<std::string>());
+  if (options.json != "-") fmt::print("{}", toml);
+  if (!options.out.empty()) write_file(options.out, toml);
+  if (!options.json.empty()) write_json(options.json, "calibrate", rows);
+}
+
+void add_calibrate(CLI::App& app) {
+  auto options = std::make_shared<CalibrateOptions>();
+  CLI::App* command = app.add_subcommand(
+      "calibrate", "measure this node's read bandwidth and print it as a cluster file");
+  command->footer("Example: thermocline calibrate --threads 2 --out node.toml");
+  command->add_option("--threads", options->threads, "measure with 1 to N; default: all cores");
+  command->add_option("--out", options->out, "also write the TOML here");
+  command->add_option("--json", options->json, "write the rows; - is standard output");
+  command->callback([options] { calibrate(*options); });
+}
+
+}  // namespace
+
+void add_runtime_commands(CLI::App& app) {
+  add_run(app);
+  add_calibrate(app);
+}
+
+}  // namespace thermocline

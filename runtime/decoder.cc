@@ -1,0 +1,295 @@
+#include "runtime/decoder.h"
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cstring>
+
+#include "models/error.h"
+#include "models/quantize.h"
+
+namespace thermocline {
+namespace {
+
+// Threads take columns of the down projection in units that are whole blocks of every type.
+constexpr int kColumnUnit = 64;
+
+std::vector<uint64_t> every_neuron(const NeuronPool& pool) {
+  std::vector<uint64_t> words(pool.words_per_layer(), ~uint64_t{0});
+  const uint32_t spare = pool.words_per_layer() * 64 - pool.neuron_count;
+  if (spare > 0) words.back() >>= spare;
+  return words;
+}
+
+// Calls visit(i) for every set bit in [begin, end); begin is a multiple of 64.
+template <class Visit>
+void for_each_active(const uint64_t* words, int begin, int end, Visit visit) {
+  for (int first = begin; first < end; first += 64) {
+    for (uint64_t word = words[first / 64]; word != 0; word &= word - 1) {
+      visit(first + std::countr_zero(word));
+    }
+  }
+}
+
+}  // namespace
+
+uint64_t now_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partition,
+                 RankWeights weights, ActivationRule rule, ThreadPool& pool,
+                 const DecoderOptions& options)
+    : world_(world),
+      shape_(shape),
+      layout_(partition.layout),
+      share_(partition.ranks[static_cast<size_t>(world.rank())]),
+      first_stage_(partition.first_stage(share_.rank)),
+      last_stage_(partition.last_stage(share_.rank)),
+      neuron_pool_(share_.pool()),
+      weights_(std::move(weights)),
+      rule_(std::move(rule)),
+      pool_(pool),
+      kernels_(cpu_kernels()),
+      cache_(share_.layers.count, share_.kv_heads.count, shape.head_dim, options.position_max),
+      dim_(static_cast<int>(shape.model_dim)),
+      q_rows_(static_cast<int>(share_.kv_heads.count * (shape.q_dim() / shape.kv_head_count))),
+      kv_rows_(static_cast<int>(share_.kv_heads.count * shape.head_dim)),
+      neurons_(static_cast<int>(share_.neurons.count)),
+      all_neurons_(every_neuron(neuron_pool_)) {
+  stage_ = world.split(static_cast<int>(share_.stage));
+  const auto sized = [&](int width) {
+    return std::vector<float>(static_cast<size_t>(width) * options.chunk_max);
+  };
+  x_ = sized(dim_);
+  normed_ = sized(dim_);
+  q_ = sized(q_rows_);
+  k_ = sized(kv_rows_);
+  v_ = sized(kv_rows_);
+  heads_out_ = sized(q_rows_);
+  gate_ = sized(neurons_);
+  up_ = sized(neurons_);
+  partial_ = sized(dim_);
+}
+
+void Decoder::forward(std::span<const int32_t> tokens, uint32_t position,
+                      std::span<uint64_t> words) {
+  const int token_count = static_cast<int>(tokens.size());
+  TC_CHECK(position + tokens.size() <= cache_.position_max(), "the KV cache is full");
+  TC_CHECK(tokens.size() * static_cast<size_t>(dim_) <= x_.size(), "a chunk beyond chunk_max");
+  TC_CHECK(words.size() == tokens.size() * neuron_pool_.words_per_step(), "words of another pool");
+  if (first_stage_) {
+    embed(tokens);
+  } else {
+    receive_residual(token_count);
+  }
+  for (uint32_t layer = 0; layer < share_.layers.count; ++layer) {
+    const uint64_t start = now_ns();
+    attention(layer, token_count, position);
+    const uint64_t middle = now_ns();
+    ffn(layer, token_count, words);
+    times_.attention_ns += middle - start;
+    times_.ffn_ns += now_ns() - middle;
+  }
+  if (!last_stage_) send_residual(token_count);
+}
+
+void Decoder::logits(uint32_t first, uint32_t count, float* out) {
+  TC_CHECK(last_stage_, "logits are the last stage's");
+  const uint64_t start = now_ns();
+  const float* x = x_.data() + static_cast<size_t>(first) * static_cast<size_t>(dim_);
+  for (uint32_t t = 0; t < count; ++t) {
+    kernels_.rms_norm(x + size_t{t} * dim_, weights_.output_norm.data(), dim_, shape_.norm_epsilon,
+                      normed_.data() + size_t{t} * dim_);
+  }
+  const WeightMatrix& head = weights_.head;
+  pool_.run(head.rows, 1, [&](int begin, int end) {
+    kernels_.matmul(head.dtype, head.data(), dim_, begin, end, normed_.data(), dim_,
+                    static_cast<int>(count), out, head.rows);
+  });
+  times_.head_ns += now_ns() - start;
+}
+
+// The rank that holds a token's row contributes it, the others zeros: the sum is exact.
+void Decoder::embed(std::span<const int32_t> tokens) {
+  const WeightMatrix& table = weights_.token_embedding;
+  const uint64_t row_bytes = bytes_of(table.dtype, shape_.model_dim);
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    TC_CHECK(tokens[t] >= 0 && static_cast<uint32_t>(tokens[t]) < shape_.vocab_size,
+             "token " + std::to_string(tokens[t]));
+    const uint32_t row = static_cast<uint32_t>(tokens[t]) - share_.vocab.begin;  // wraps if below
+    float* x = x_.data() + t * shape_.model_dim;
+    if (row < share_.vocab.count) {
+      dequantize(table.dtype, table.data() + row * row_bytes, shape_.model_dim, x);
+    } else {
+      std::fill(x, x + dim_, 0.0f);
+    }
+  }
+  reduce(x_.data(), static_cast<int>(tokens.size()));
+}
+
+// x += W_o attention(rope(W_q n), rope(W_k n), W_v n)
+void Decoder::attention(uint32_t layer, int token_count, uint32_t position) {
+  const LayerWeights& weights = weights_.layers[layer];
+  normalize(weights.attention_norm, token_count);
+
+  // Threads share the rows of q, k and v as if they were one matrix.
+  const auto project = [&](const WeightMatrix& w, int offset, int begin, int end, float* out) {
+    const int first = std::clamp(begin - offset, 0, w.rows);
+    const int last = std::clamp(end - offset, 0, w.rows);
+    if (first == last) return;
+    kernels_.matmul(w.dtype, w.data(), dim_, first, last, normed_.data(), dim_, token_count, out,
+                    w.rows);
+  };
+  pool_.run(q_rows_ + 2 * kv_rows_, 1, [&](int begin, int end) {
+    project(weights.q, 0, begin, end, q_.data());
+    project(weights.k, q_rows_, begin, end, k_.data());
+    project(weights.v, q_rows_ + kv_rows_, begin, end, v_.data());
+  });
+  pool_.run(static_cast<int>(share_.kv_heads.count), 1,
+            [&](int begin, int end) { attend_heads(layer, token_count, position, begin, end); });
+  pool_.run(dim_, 1, [&](int begin, int end) {
+    kernels_.matmul(weights.o.dtype, weights.o.data(), q_rows_, begin, end, heads_out_.data(),
+                    q_rows_, token_count, partial_.data(), dim_);
+  });
+  add_reduced(token_count);
+}
+
+// Grouped-query attention (Ainslie et al. 2023): the query heads of a group share one kv head.
+void Decoder::attend_heads(uint32_t layer, int token_count, uint32_t position, int head_begin,
+                           int head_end) {
+  const int head_dim = static_cast<int>(shape_.head_dim);
+  const int group = static_cast<int>(shape_.head_count / shape_.kv_head_count);
+  std::vector<float> scores(position + static_cast<uint32_t>(token_count));
+  for (int head = head_begin; head < head_end; ++head) {
+    float* keys = cache_.keys(layer, static_cast<uint32_t>(head));
+    float* values = cache_.values(layer, static_cast<uint32_t>(head));
+    for (int t = 0; t < token_count; ++t) {
+      const int at = static_cast<int>(position) + t;
+      const float* k = k_.data() + size_t{static_cast<size_t>(t)} * kv_rows_ + head * head_dim;
+      const float* v = v_.data() + size_t{static_cast<size_t>(t)} * kv_rows_ + head * head_dim;
+      float* key = keys + static_cast<size_t>(at) * shape_.head_dim;
+      std::copy(k, k + head_dim, key);
+      std::copy(v, v + head_dim, values + static_cast<size_t>(at) * shape_.head_dim);
+      kernels_.rope(key, 1, head_dim, at, shape_.rope_theta);
+    }
+    for (int t = 0; t < token_count; ++t) {
+      const int at = static_cast<int>(position) + t;
+      const size_t first = static_cast<size_t>(t) * q_rows_ + head * group * head_dim;
+      kernels_.rope(q_.data() + first, group, head_dim, at, shape_.rope_theta);
+      for (int i = 0; i < group; ++i) {
+        kernels_.attend(q_.data() + first + i * head_dim, keys, values, at + 1, head_dim, head_dim,
+                        scores.data(), heads_out_.data() + first + i * head_dim);
+      }
+    }
+  }
+}
+
+// x += W_down (act(W_gate n) * (W_up n)), up and down for active neurons only
+void Decoder::ffn(uint32_t layer, int token_count, std::span<uint64_t> words) {
+  const LayerWeights& weights = weights_.layers[layer];
+  normalize(weights.ffn_norm, token_count);
+
+  const auto part = [&](int begin, int end) {
+    gate_and_up(weights, layer, token_count, words, begin, end);
+  };
+  if (magnitudes_ == nullptr) {
+    pool_.run(neurons_, 64, part);
+  } else {
+    part(0, neurons_);  // a histogram belongs to one thread
+  }
+  const bool dense = rule_.dense();
+  const uint64_t* mask =
+      dense ? all_neurons_.data() : words.data() + layer * neuron_pool_.words_per_layer();
+  const int mask_stride = dense ? 0 : static_cast<int>(neuron_pool_.words_per_step());
+  std::fill_n(partial_.data(), static_cast<size_t>(token_count) * dim_, 0.0f);
+  pool_.run(dim_, kColumnUnit, [&](int begin, int end) {
+    kernels_.weighted_rows(weights.down_t.dtype, weights.down_t.data(), neurons_, dim_, begin, end,
+                           mask, mask_stride, gate_.data(), neurons_, token_count, partial_.data(),
+                           dim_);
+  });
+  add_reduced(token_count);
+}
+
+// gate = act(W_gate n) * (W_up n) and the bits of the active neurons, for neurons [begin, end).
+void Decoder::gate_and_up(const LayerWeights& weights, uint32_t layer, int token_count,
+                          std::span<uint64_t> words, int begin, int end) {
+  kernels_.matmul(weights.gate.dtype, weights.gate.data(), dim_, begin, end, normed_.data(), dim_,
+                  token_count, gate_.data(), neurons_);
+  const uint64_t step_words = neuron_pool_.words_per_step();
+  uint64_t* bits = words.data() + layer * neuron_pool_.words_per_layer();
+  for (int t = 0; t < token_count; ++t) {
+    activate(rule_, share_.layers.begin + layer, gate_.data() + static_cast<size_t>(t) * neurons_,
+             begin, end, bits + static_cast<uint64_t>(t) * step_words);
+  }
+  if (magnitudes_ != nullptr) {
+    for (int t = 0; t < token_count; ++t) {
+      magnitudes_->add(share_.layers.begin + layer,
+                       gate_.data() + static_cast<size_t>(t) * neurons_ + begin, end - begin);
+    }
+  }
+  const uint64_t* mask = rule_.dense() ? all_neurons_.data() : bits;
+  const int mask_stride = rule_.dense() ? 0 : static_cast<int>(step_words);
+  kernels_.matmul_masked(weights.up.dtype, weights.up.data(), dim_, begin, end, mask, mask_stride,
+                         normed_.data(), dim_, token_count, up_.data(), neurons_);
+  for (int t = 0; t < token_count; ++t) {
+    float* gate = gate_.data() + static_cast<size_t>(t) * neurons_;
+    const float* up = up_.data() + static_cast<size_t>(t) * neurons_;
+    for_each_active(mask + static_cast<int64_t>(t) * mask_stride, begin, end,
+                    [&](int i) { gate[i] *= up[i]; });
+  }
+}
+
+void Decoder::normalize(const std::vector<float>& weight, int token_count) {
+  for (int t = 0; t < token_count; ++t) {
+    const size_t first = static_cast<size_t>(t) * dim_;
+    kernels_.rms_norm(x_.data() + first, weight.data(), dim_, shape_.norm_epsilon,
+                      normed_.data() + first);
+  }
+}
+
+void Decoder::add_reduced(int token_count) {
+  reduce(partial_.data(), token_count);
+  const size_t count = static_cast<size_t>(token_count) * dim_;
+  for (size_t i = 0; i < count; ++i) x_[i] += partial_[i];
+}
+
+void Decoder::reduce(float* values, int token_count) {
+  if (stage_->size() == 1) return;
+  timed_transfer(*stage_, [&] {
+    sum_in_rank_order(*stage_, values, static_cast<size_t>(token_count) * dim_, sum_scratch_);
+  });
+}
+
+void Decoder::timed_transfer(Comm& comm, const std::function<void()>& transfer) {
+  const uint64_t start = now_ns();
+  comm.barrier();
+  const uint64_t arrived = now_ns();
+  transfer();
+  times_.wait_ns += arrived - start;
+  times_.comm_ns += now_ns() - arrived;
+}
+
+// Rank r of a stage passes the residual to rank r of the next; all ranks of a stage hold it whole.
+void Decoder::receive_residual(int token_count) {
+  const int from = static_cast<int>(share_.rank - layout_.tensor);
+  const uint64_t start = now_ns();
+  std::byte ready{};  // sent first: waiting for it is not transfer
+  world_.receive(from, &ready, 1);
+  const uint64_t arrived = now_ns();
+  world_.receive(from, x_.data(), static_cast<size_t>(token_count) * dim_ * sizeof(float));
+  times_.wait_ns += arrived - start;
+  times_.comm_ns += now_ns() - arrived;
+}
+
+void Decoder::send_residual(int token_count) {
+  const int to = static_cast<int>(share_.rank + layout_.tensor);
+  const uint64_t start = now_ns();
+  const std::byte ready{1};
+  world_.send(to, &ready, 1);
+  world_.send(to, x_.data(), static_cast<size_t>(token_count) * dim_ * sizeof(float));
+  times_.comm_ns += now_ns() - start;
+}
+
+}  // namespace thermocline

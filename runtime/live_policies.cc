@@ -1,0 +1,67 @@
+#include "runtime/live_policies.h"
+
+#include <fmt/format.h>
+
+#include "models/error.h"
+#include "traces/profile.h"
+
+namespace thermocline {
+
+LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile profile,
+                           const ModelShape& shape, DType ffn_dtype)
+    : options_(options), profile_(std::move(profile)) {
+  const uint64_t bundle = bundle_bytes(shape, ffn_dtype);
+  const auto share = [&](uint64_t bytes) {
+    return bundles_of_pool(bytes, bundle, profile_.pool, shape.neuron_count());
+  };
+  for (const PolicySpec& policy : options_.policies) {
+    for (const uint64_t budget : options_.budgets) {
+      const PolicyContext context{profile_.pool, &profile_, nullptr, share(budget),
+                                  share(options_.migration_bytes)};
+      drivers_.push_back(std::make_unique<PolicyDriver>(policy, context));
+    }
+  }
+}
+
+void LivePolicies::on_step(const StepInfo& /*info*/, const StepTimes& /*times*/,
+                           std::span<const uint64_t> words) {
+  for (const auto& driver : drivers_) driver->step({&profile_.pool, words});
+}
+
+std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {
+  std::vector<HotSetStats> mine;
+  for (const auto& driver : drivers_) mine.push_back(driver->stats());
+  std::vector<HotSetStats> all(mine.size() * static_cast<size_t>(comm.size()));
+  comm.all_gather(mine.data(), mine.size() * sizeof(HotSetStats), all.data());
+
+  std::vector<LivePolicyResult> results;
+  for (const PolicySpec& policy : options_.policies) {
+    for (const uint64_t budget : options_.budgets) {
+      LivePolicyResult result{policy, budget, {}};
+      for (size_t i = results.size(); i < all.size(); i += mine.size()) {
+        add_pool(result.stats, all[i]);
+      }
+      results.push_back(result);
+    }
+  }
+  return results;
+}
+
+ActivationProfile load_profile(const std::string& path, const NeuronPool& pool,
+                               const ModelShape& shape, const std::string& weight_hash) {
+  const auto trace = open_trace(path);
+  const TraceHeader& header = trace->header();
+  const auto size = [](const ModelShape& of) {
+    return fmt::format("{} layers of {} neurons", of.layer_count, of.ffn_dim);
+  };
+  if (size(header.shape) != size(shape)) {
+    throw bad_input(path, "a profile of " + size(shape) + ", as the model has", size(header.shape));
+  }
+  if (header.weight_hash != weight_hash) {
+    throw bad_input(path, "a profile of the model's weights (" + weight_hash + ")",
+                    "weights " + header.weight_hash + " (" + header.model + ")");
+  }
+  return profile_of(*trace, pool, 0, trace->step_count());
+}
+
+}  // namespace thermocline

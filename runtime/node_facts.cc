@@ -1,0 +1,49 @@
+#include "runtime/node_facts.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/kernels/bandwidth.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kMeasuredBytes = uint64_t{256} << 20;  // on the whole machine
+constexpr uint64_t kMeasuredBytesMin = uint64_t{32} << 20;
+
+}  // namespace
+
+double measure_read_bandwidth(uint32_t thread_count, uint32_t process_count, double seconds) {
+  const uint64_t bytes = std::max(kMeasuredBytes / std::max(process_count, 1u), kMeasuredBytesMin);
+  // Written to: untouched pages would all be one page of zeros.
+  const std::vector<std::byte> buffer(bytes, std::byte{1});
+  return read_bandwidth(buffer.data(), buffer.size(), static_cast<int>(thread_count), seconds);
+}
+
+uint32_t cores_of_process(uint32_t process_count) {
+  const uint32_t all = std::max(1u, std::thread::hardware_concurrency());
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
+  // A launcher may have bound this process to fewer cores.
+  const uint32_t bound = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : all;
+  return std::max(1u, std::min(bound, all / std::max(process_count, 1u)));
+}
+
+uint64_t peak_rss_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    unsigned long long kibibytes = 0;
+    if (std::sscanf(line.c_str(), "VmHWM: %llu kB", &kibibytes) == 1) return kibibytes << 10;
+  }
+  return 0;
+}
+
+}  // namespace thermocline

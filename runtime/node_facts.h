@@ -1,0 +1,20 @@
+// What a rank measures of the machine that it runs on: read bandwidth, cores, memory.
+//
+// Goals: the limit that this run's own figures are held against, measured in the same run.
+// Thread-safety: measure_read_bandwidth may run on several ranks at once, each sees its share.
+#pragma once
+
+#include <cstdint>
+
+namespace thermocline {
+
+// Bytes per second that this process reads with `thread_count` threads. The buffer is a share of
+// 256 MiB among `process_count` processes that measure at once: all together outgrow the caches.
+double measure_read_bandwidth(uint32_t thread_count, uint32_t process_count, double seconds);
+
+// Cores that one of `process_count` processes on this machine should use: at least 1.
+uint32_t cores_of_process(uint32_t process_count);
+
+uint64_t peak_rss_bytes();  // of this process so far (VmHWM); 0 where /proc does not say
+
+}  // namespace thermocline

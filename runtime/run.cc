@@ -1,0 +1,312 @@
+#include "runtime/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <optional>
+
+#include "models/cli.h"
+#include "models/error.h"
+#include "runtime/node_facts.h"
+#include "runtime/npy_writer.h"
+#include "runtime/recorder.h"
+#include "runtime/run_report.h"
+
+namespace thermocline {
+namespace {
+
+constexpr double kMeasureSeconds = 0.1;
+
+// Shows on rank 0 how far the steps are.
+class ProgressObserver final : public StepObserver {
+ public:
+  explicit ProgressObserver(uint64_t step_total) : progress_("run", step_total, "steps") {}
+  void on_step(const StepInfo&, const StepTimes&, std::span<const uint64_t>) override {
+    progress_.update(++done_);
+  }
+
+ private:
+  Progress progress_;
+  uint64_t done_ = 0;
+};
+
+// One run on one rank, in the order in which it happens.
+class RankRun {
+ public:
+  RankRun(Comm& comm, const RunOptions& options) : comm_(comm), options_(options) {}
+
+  void run() {
+    together(comm_, [&] { plan_ = make_run_plan(options_, static_cast<uint32_t>(comm_.size())); });
+    if (root()) announce();
+    const auto process_count = static_cast<uint32_t>(ranks_on_this_host(comm_));
+    outcome_.thread_count =
+        options_.threads != 0 ? options_.threads : cores_of_process(process_count);
+    outcome_.one_process = options_.local_ranks > 0;
+    ThreadPool pool(static_cast<int>(outcome_.thread_count));
+    measure(process_count);
+    Decoder decoder = load(pool);
+    place_threshold(decoder);
+    make_observers(decoder);
+    const bool interrupted = execute(decoder);
+    if (interrupted) leave_interrupted();
+    finish();
+    report(decoder);
+  }
+
+ private:
+  bool root() const { return comm_.rank() == 0; }
+  // Standard output belongs to the JSON where --json - asks for it.
+  std::FILE* text_out() const { return options_.json == "-" ? stderr : stdout; }
+
+  void announce() const {
+    fmt::print(text_out(), "{}\n", describe(plan_));
+    for (const std::string& note : plan_.notes) fmt::print(text_out(), "{}\n", note);
+    std::fflush(text_out());
+  }
+
+  void measure(uint32_t process_count) {
+    comm_.barrier();  // all at once: what each gets while the others read too
+    facts_.read_bandwidth =
+        measure_read_bandwidth(outcome_.thread_count, process_count, kMeasureSeconds);
+  }
+
+  Decoder load(ThreadPool& pool) {
+    const auto rank = static_cast<uint32_t>(comm_.rank());
+    RankWeights weights;
+    together(comm_,
+             [&] { weights = load_rank_weights(*plan_.source, plan_.partition, rank, pool); });
+    const DecoderOptions options{kChunkMax, plan_.position_max};
+    return {comm_,
+            plan_.shape(),
+            plan_.partition,
+            std::move(weights),
+            make_activation_rule(plan_.shape(), plan_.threshold.value),
+            pool,
+            options};
+  }
+
+  // A percentile of the first prompt, layer by layer, before anything is recorded.
+  void place_threshold(Decoder& decoder) {
+    const ModelShape& shape = plan_.shape();
+    if (shape.activation == FfnActivation::silu && plan_.threshold.percent.has_value()) {
+      ActivationRule rule = decoder.rule();
+      rule.thresholds = measured_thresholds(decoder, *plan_.threshold.percent);
+      decoder.set_rule(std::move(rule));
+    }
+    outcome_.activation_thresholds = decoder.rule().thresholds;
+  }
+
+  std::vector<float> measured_thresholds(Decoder& decoder, double percent) {
+    MagnitudeHistogram histogram(plan_.shape().layer_count);
+    decoder.observe_magnitudes(&histogram);
+    const std::span<const int32_t> prompt(plan_.tasks[0].prompt);
+    std::vector<uint64_t> words;
+    for (uint32_t begin = 0; begin < prompt.size(); begin += kChunkMax) {
+      const auto chunk = prompt.subspan(begin, std::min<size_t>(kChunkMax, prompt.size() - begin));
+      words.resize(chunk.size() * decoder.neuron_pool().words_per_step());
+      decoder.forward(chunk, begin, words);
+    }
+    decoder.observe_magnitudes(nullptr);
+    std::vector<uint64_t>& counts = histogram.counts();
+    std::vector<uint64_t> all(counts.size() * static_cast<size_t>(comm_.size()));
+    comm_.all_gather(counts.data(), counts.size() * sizeof(uint64_t), all.data());
+    std::fill(counts.begin(), counts.end(), 0);
+    for (size_t i = 0; i < all.size(); ++i) counts[i % counts.size()] += all[i];
+    std::vector<float> thresholds;
+    for (uint32_t layer = 0; layer < histogram.layer_count(); ++layer) {
+      thresholds.push_back(histogram.percentile(layer, percent));
+    }
+    return thresholds;
+  }
+
+  void describe_rank(const Decoder& decoder) {
+    const RankWeights& weights = decoder.weights();
+    facts_.weight_bytes = weights.total_bytes();
+    facts_.head_bytes = weights.head.byte_count();
+    facts_.attention_bytes = weights.dense_bytes() - facts_.head_bytes;
+    outcome_.ranks.resize(static_cast<size_t>(comm_.size()));
+    comm_.all_gather(&facts_, sizeof facts_, outcome_.ranks.data());
+  }
+
+  void make_observers(const Decoder& decoder) {
+    describe_rank(decoder);
+    together(comm_, [&] {
+      if (!options_.record.empty()) {
+        recorder_.emplace(options_.record, trace_header(decoder),
+                          static_cast<uint32_t>(comm_.rank()));
+        hooks_.observers.push_back(&*recorder_);
+      }
+      if (!plan_.live.policies.empty()) {
+        live_.emplace(plan_.live,
+                      load_profile(options_.profile, decoder.neuron_pool(), plan_.shape(),
+                                   plan_.source->hash()),
+                      plan_.shape(), plan_.ffn_dtype());
+        hooks_.observers.push_back(&*live_);
+      }
+      hooks_.all_logits = !options_.logits.empty();
+      if (root()) make_root_hooks();
+    });
+  }
+
+  void make_root_hooks() {
+    if (hooks_.all_logits) {
+      logits_.emplace(options_.logits, plan_.shape().vocab_size);
+      hooks_.on_logits = [this](std::span<const float> row) { logits_->append(row); };
+    }
+    if (options_.teacher_forced) {
+      uint64_t total = 0;
+      for (const TaskInput& task : plan_.tasks) total += task.prompt.size() + task.forced.size();
+      progress_.emplace(total);
+      hooks_.observers.push_back(&*progress_);
+      return;
+    }
+    hooks_.on_token = [this](int32_t previous, int32_t token) {
+      if (is_stop(token)) return;
+      const std::string piece = plan_.tokenizer->decode(previous, token);
+      outcome_.texts.back() += piece;
+      fmt::print(text_out(), "{}", piece);
+      std::fflush(text_out());
+    };
+  }
+
+  std::vector<int32_t> stop_tokens() const {
+    return {plan_.tokenizer->eos_id(), plan_.tokenizer->bos_id()};
+  }
+  bool is_stop(int32_t token) const {
+    const std::vector<int32_t> stops = stop_tokens();
+    return std::find(stops.begin(), stops.end(), token) != stops.end();
+  }
+
+  std::string config_json() const {
+    nlohmann::ordered_json config;
+    config["threads"] = outcome_.thread_count;
+    for (const RankFacts& rank : outcome_.ranks) {
+      config["read_bandwidth"].push_back(rank.read_bandwidth);
+      config["dense_bytes"].push_back(rank.attention_bytes + rank.head_bytes);
+    }
+    for (const RankShare& share : plan_.partition.ranks) {
+      config["rank_stage"].push_back(share.stage);
+    }
+    config["gate"] = "exact";
+    config["kernels"] = cpu_kernels().name;
+    config["chunk"] = kChunkMax;
+    config["teacher_forced"] = options_.teacher_forced;
+    config["max_new_tokens"] = options_.max_new_tokens;
+    config["activation_threshold"] = options_.activation_threshold;
+    return config.dump();
+  }
+
+  TraceHeader trace_header(const Decoder& decoder) const {
+    TraceHeader header;
+    header.version = kVersion;
+    header.shape = plan_.shape();
+    header.ffn_dtype = plan_.ffn_dtype();
+    header.model = plan_.spec.text;
+    header.weight_provenance = plan_.source->provenance();
+    header.weight_hash = plan_.source->hash();
+    header.activation_rule = decoder.rule().text();
+    header.activation_thresholds = decoder.rule().thresholds;
+    header.prompts = plan_.prompts_text;
+    header.prompts_hash = plan_.prompts_hash;
+    header.layout = plan_.partition.layout.text();
+    header.seed = options_.seed;
+    header.config_json = config_json();
+    header.pools = plan_.partition.pools();
+    return header;
+  }
+
+  // True if the run was interrupted.
+  bool execute(Decoder& decoder) {
+    Engine engine(comm_, plan_.shape(), plan_.partition, decoder, hooks_,
+                  {stop_tokens(), plan_.shape().context_length, kChunkMax, interrupted});
+    bool stopped = false;
+    for (size_t i = 0; i < plan_.tasks.size() && !stopped; ++i) {
+      if (root() && !options_.teacher_forced) begin_text(plan_.tasks[i]);
+      const TaskResult result = engine.run(plan_.tasks[i]);
+      if (root() && !options_.teacher_forced) fmt::print(text_out(), "\n");
+      stopped = result.interrupted;
+      outcome_.step_count += result.step_count;
+      outcome_.ttft_ms.push_back(static_cast<double>(result.ttft_ns) * 1e-6);
+      for (const uint64_t ns : result.tpot_ns) {
+        outcome_.tpot_ms.push_back(static_cast<double>(ns) * 1e-6);
+      }
+    }
+    progress_.reset();
+    facts_.sums = engine.sums();
+    return stopped;
+  }
+
+  void begin_text(const TaskInput& task) {
+    outcome_.texts.emplace_back();
+    if (options_.prompt.has_value()) {
+      fmt::print(text_out(), "\n{}", *options_.prompt);
+    } else {
+      fmt::print(text_out(), "\ntask {}:\n", task.task_id);
+    }
+  }
+
+  [[noreturn]] void leave_interrupted() {
+    recorder_.reset();  // closes the shard, which stays a partial file
+    logits_.reset();
+    std::string message = fmt::format("interrupted after {} steps of {} tasks", outcome_.step_count,
+                                      plan_.tasks.size());
+    if (!options_.record.empty()) {
+      message += fmt::format("; the steps so far are in {} (--allow-partial reads them)",
+                             partial_path(options_.record, 0));
+    }
+    message += "; the same command again runs it from the start";
+    comm_.barrier();
+    throw AgreedError(ErrorKind::failed, root() ? message : "");
+  }
+
+  void finish() {
+    if (recorder_.has_value()) outcome_.trace_hash = recorder_->finish(comm_);
+    if (live_.has_value()) outcome_.policies = live_->results(comm_);
+    together(comm_, [&] {
+      if (logits_.has_value()) logits_->finish();
+    });
+  }
+
+  void report(const Decoder& decoder) {
+    facts_.ffn_bytes = ffn_bytes_read(decoder);
+    facts_.peak_rss_bytes = peak_rss_bytes();
+    comm_.all_gather(&facts_, sizeof facts_, outcome_.ranks.data());
+    together(comm_, [&] {
+      if (!root()) return;
+      if (options_.json != "-") print_run(options_, plan_, outcome_);
+      if (!options_.json.empty()) {
+        write_json(options_.json, "run", run_rows(options_, plan_, outcome_));
+      }
+    });
+  }
+
+  // Mean per decode step: every gate row; up and down rows of the neurons that were computed.
+  uint64_t ffn_bytes_read(const Decoder& decoder) const {
+    if (facts_.sums.step_count == 0) return 0;
+    const NeuronPool& pool = decoder.neuron_pool();
+    const uint64_t row_bytes = bundle_bytes(plan_.shape(), plan_.ffn_dtype()) / 3;
+    const uint64_t computed =
+        decoder.rule().dense() ? pool.total() : facts_.sums.active_neurons / facts_.sums.step_count;
+    return (pool.total() + 2 * computed) * row_bytes;
+  }
+
+  static constexpr uint32_t kChunkMax = 32;  // prompt tokens that share one pass over the weights
+
+  Comm& comm_;
+  const RunOptions& options_;
+  RunPlan plan_;
+  RunOutcome outcome_;
+  RankFacts facts_{};
+  EngineHooks hooks_;
+  std::optional<Recorder> recorder_;
+  std::optional<LivePolicies> live_;
+  std::optional<NpyWriter> logits_;
+  std::optional<ProgressObserver> progress_;
+};
+
+}  // namespace
+
+void run_rank(Comm& comm, const RunOptions& options) { RankRun(comm, options).run(); }
+
+}  // namespace thermocline

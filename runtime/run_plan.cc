@@ -1,0 +1,155 @@
+#include "runtime/run_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "models/checkpoint.h"
+#include "models/error.h"
+#include "models/units.h"
+
+namespace thermocline {
+namespace {
+
+std::unique_ptr<Tokenizer> choose_tokenizer(const RunOptions& options, const ModelSpec& spec,
+                                            uint32_t vocab_size) {
+  if (!options.tokenizer.empty()) return open_tokenizer(options.tokenizer, vocab_size);
+  if (!spec.synthetic()) {
+    const auto checkpoint = open_checkpoint(spec.path);
+    if (checkpoint->vocabulary().kind != Vocabulary::Kind::none) {
+      return open_tokenizer(spec.path, vocab_size);
+    }
+  }
+  return open_tokenizer("byte", vocab_size);
+}
+
+std::vector<Prompt> choose_prompts(const RunOptions& options, RunPlan& plan) {
+  if (options.prompt.has_value()) {
+    if (options.teacher_forced) {
+      throw bad_usage(
+          "--teacher-forced needs solutions: give --prompts FILE, or neither --prompt "
+          "nor --prompts for the built-in tasks");
+    }
+    plan.prompts_text = "--prompt";
+    return {{0, *options.prompt, ""}};
+  }
+  const std::string& path = options.prompts.path;
+  plan.prompts_text =
+      fmt::format("{}, {}, {} shots", path.empty() ? "embedded" : path.substr(path.rfind('/') + 1),
+                  options.prompts.split, options.prompts.shots);
+  return make_prompts(options.prompts);
+}
+
+// Prompt and solution are one text to the tokenizer; the prompt's tokens are those that do not
+// depend on the solution.
+TaskInput tokenized(const Prompt& prompt, const RunOptions& options, const Tokenizer& tokenizer) {
+  TaskInput task;
+  task.task_id = prompt.task_id;
+  task.prompt = tokenizer.encode(prompt.prompt);
+  if (options.teacher_forced) {
+    const auto whole = tokenizer.encode(prompt.prompt + prompt.solution);
+    const auto split =
+        std::mismatch(task.prompt.begin(), task.prompt.end(), whole.begin(), whole.end());
+    task.forced.assign(split.second, whole.end());
+    task.prompt.erase(split.first, task.prompt.end());
+  } else {
+    task.new_token_max = options.max_new_tokens;
+  }
+  task.prompt.insert(task.prompt.begin(), tokenizer.bos_id());
+  return task;
+}
+
+// Positions that the task takes: every token that is fed. The last greedy token is not.
+uint64_t positions_of(const TaskInput& task, uint32_t context_length) {
+  const uint64_t wanted = task.forced.empty() ? task.prompt.size() + task.new_token_max - 1
+                                              : task.prompt.size() + task.forced.size();
+  return task.forced.empty() ? std::min<uint64_t>(wanted, context_length) : wanted;
+}
+
+void choose_tasks(const RunOptions& options, RunPlan& plan) {
+  const std::vector<Prompt> prompts = choose_prompts(options, plan);
+  const uint32_t context = plan.shape().context_length;
+  plan.prompts_hash = hash_of(prompts);
+  for (const Prompt& prompt : prompts) {
+    TaskInput task = tokenized(prompt, options, *plan.tokenizer);
+    const uint64_t needed = task.prompt.size() + task.forced.size();
+    if (needed > context) {
+      plan.notes.push_back(fmt::format("task {} skipped: {} tokens overflow the context of {}",
+                                       prompt.task_id, needed, context));
+      continue;
+    }
+    task.index = static_cast<uint32_t>(plan.tasks.size());
+    const uint64_t positions = positions_of(task, context);
+    plan.position_max = std::max(plan.position_max, static_cast<uint32_t>(positions));
+    plan.tasks.push_back(std::move(task));
+  }
+  if (plan.tasks.empty()) {
+    throw bad_usage(
+        fmt::format("no task fits into the context of {} tokens: {}", context, plan.notes.back()));
+  }
+}
+
+LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& shape,
+                                  DType ffn_dtype) {
+  LivePolicyOptions live;
+  if (options.policies.empty()) return live;
+  live.policies = parse_policies(options.policies);
+  for (const PolicySpec& policy : live.policies) {
+    if (!policy.entry->needs_future) continue;
+    throw bad_usage("policy '" + policy.label() +
+                    "' needs the future, which a live run does not have: use it with replay");
+  }
+  live.budgets =
+      parse_budgets(options.budgets, ffn_bytes(shape, ffn_dtype), bundle_bytes(shape, ffn_dtype));
+  live.migration_bytes = parse_bytes(options.migration);
+  if (options.profile.empty()) {
+    throw bad_usage("--policy needs --profile TRACE, recorded on other prompts");
+  }
+  return live;
+}
+
+}  // namespace
+
+ActivationThreshold parse_activation_threshold(std::string_view text) {
+  ActivationThreshold threshold;
+  const bool percentile = text.starts_with('p');
+  const double value = parse_number(percentile ? text.substr(1) : text);
+  if (value < 0 || (percentile && value >= 100)) {
+    throw bad_usage(
+        fmt::format("--activation-threshold {}: expected a number from 0, or a "
+                    "percentile from p0 to p99",
+                    text));
+  }
+  if (percentile) {
+    threshold.percent = value;
+  } else {
+    threshold.value = static_cast<float>(value);
+  }
+  return threshold;
+}
+
+RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
+  RunPlan plan;
+  plan.spec = parse_model_spec(options.model);
+  plan.threshold = parse_activation_threshold(options.activation_threshold);
+  const std::vector<double> weights = parse_rank_weights(options.rank_weights, rank_count);
+  plan.source = open_weights(plan.spec);
+  const ModelShape& shape = plan.shape();
+  const DType o_dtype = plan.source->dtype(Matrix::o);
+  const Layout layout = options.layout.empty() ? default_layout(shape, o_dtype, rank_count)
+                                               : parse_layout(options.layout, rank_count);
+  plan.partition = make_partition(shape, o_dtype, layout, weights);
+  plan.live = choose_policies(options, shape, plan.ffn_dtype());
+  plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
+  choose_tasks(options, plan);
+  const bool watched = !options.record.empty() || !options.policies.empty();
+  if (shape.activation == FfnActivation::silu && watched && plan.threshold.value == 0 &&
+      !plan.threshold.percent.has_value()) {
+    plan.notes.push_back(
+        "SiLU has no zeros: with an activation threshold of 0 every neuron counts as active "
+        "(--activation-threshold p90 counts the largest tenth)");
+  }
+  return plan;
+}
+
+}  // namespace thermocline

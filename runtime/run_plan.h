@@ -1,0 +1,73 @@
+// RunPlan: everything that `thermocline run` decides before it loads a weight.
+//
+// Goals: a wrong option or file is found here, on every rank alike, before anything runs or any
+//   file is made. Non-goals: executing (run.h).
+// Thread-safety: each rank makes its own plan from the same options.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/model_spec.h"
+#include "models/prompts.h"
+#include "models/tokenizer.h"
+#include "models/weights.h"
+#include "runtime/engine.h"
+#include "runtime/live_policies.h"
+#include "runtime/partition.h"
+#include "traces/trace.h"
+
+namespace thermocline {
+
+// As the command line says.
+struct RunOptions {
+  std::string model;
+  std::string tokenizer;  // empty: the checkpoint's own vocabulary, else bytes
+  std::optional<std::string> prompt;
+  PromptOptions prompts;
+  uint32_t max_new_tokens = 128;
+  bool teacher_forced = false;
+  std::string logits;  // path of the .npy
+  std::string record;  // path of the trace
+  std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string layout, rank_weights;
+  std::string activation_threshold = "0";  // a number, or "p90": the 90th percentile
+  uint32_t threads = 0;                    // per rank; 0: the rank's share of the cores
+  uint32_t local_ranks = 0;                // 0: the ranks that mpirun started
+  uint64_t seed = 1;
+  bool bench = false;
+  std::string json;
+};
+
+// Where the recorded bits of a SiLU model begin: a value, or a percentile of the first prompt.
+struct ActivationThreshold {
+  float value = 0.0f;
+  std::optional<double> percent;
+};
+
+struct RunPlan {
+  ModelSpec spec;
+  std::unique_ptr<WeightSource> source;
+  std::unique_ptr<Tokenizer> tokenizer;
+  Partition partition;
+  ActivationThreshold threshold;
+  LivePolicyOptions live;
+  std::vector<TaskInput> tasks;
+  std::vector<std::string> notes;  // a line each: what was skipped, what a default means
+  std::string prompts_text;        // "embedded, test, 0 shots"
+  std::string prompts_hash;
+  uint32_t position_max = 0;  // of the longest task
+
+  const ModelShape& shape() const { return source->shape(); }
+  DType ffn_dtype() const { return source->dtype(Matrix::gate); }
+};
+
+RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count);
+
+// "0.1" or "p90". Usage Error for anything else.
+ActivationThreshold parse_activation_threshold(std::string_view text);
+
+}  // namespace thermocline

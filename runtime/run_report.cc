@@ -1,0 +1,294 @@
+#include "runtime/run_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "models/cli.h"
+#include "models/units.h"
+#include "runtime/kernels/kernels.h"
+
+namespace thermocline {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+// Nearest rank. values: sorted, not empty.
+double percentile_of(const std::vector<double>& values, double percent) {
+  const double rank = std::ceil(percent / 100.0 * static_cast<double>(values.size()));
+  return values[static_cast<size_t>(std::max(rank, 1.0)) - 1];
+}
+
+Json distribution_json(std::vector<double> values) {
+  if (values.empty()) return nullptr;
+  std::sort(values.begin(), values.end());
+  return {{"mean", mean_of(values)},
+          {"p50", percentile_of(values, 50)},
+          {"p95", percentile_of(values, 95)},
+          {"p99", percentile_of(values, 99)}};
+}
+
+std::string distribution_text(std::vector<double> values) {
+  if (values.empty()) return "none";
+  std::sort(values.begin(), values.end());
+  return fmt::format("mean {:.2f}  p50 {:.2f}  p95 {:.2f}  p99 {:.2f} ms", mean_of(values),
+                     percentile_of(values, 50), percentile_of(values, 95),
+                     percentile_of(values, 99));
+}
+
+double ms_per_step(uint64_t sum_ns, uint64_t step_count) {
+  return step_count == 0 ? 0.0
+                         : static_cast<double>(sum_ns) * 1e-6 / static_cast<double>(step_count);
+}
+
+uint64_t total_rss(const RunOutcome& outcome) {
+  uint64_t total = 0;
+  for (const RankFacts& rank : outcome.ranks) {
+    total =
+        outcome.one_process ? std::max(total, rank.peak_rss_bytes) : total + rank.peak_rss_bytes;
+  }
+  return total;
+}
+
+uint64_t total_weights(const RunOutcome& outcome) {
+  uint64_t total = 0;
+  for (const RankFacts& rank : outcome.ranks) total += rank.weight_bytes;
+  return total;
+}
+
+// Stages work one after the other, the ranks of a stage at once: the sum over ranks over the
+// number in a stage.
+double stage_sum(const RunPlan& plan, const RunOutcome& outcome, double (*of)(const RankFacts&)) {
+  double total = 0;
+  for (const RankFacts& rank : outcome.ranks) total += of(rank);
+  return total / plan.partition.layout.tensor;
+}
+
+// The read bandwidth of the ranks of one stage: the limit of anything that they do.
+double stage_bandwidth(const RunPlan& plan, const RunOutcome& outcome) {
+  double total = 0;
+  for (const RankFacts& rank : outcome.ranks) total += rank.read_bandwidth;
+  return total / plan.partition.layout.pipeline;
+}
+
+Json origin(const std::string& kind, const RunOptions& options, const RunPlan& plan) {
+  return {{"kind", kind},
+          {"model", plan.spec.text},
+          {"weights", plan.source->provenance()},
+          {"weight_hash", plan.source->hash()},
+          {"layout", plan.partition.layout.text()},
+          {"seed", options.seed},
+          {"version", kVersion}};
+}
+
+Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
+  Json row = origin("run", options, plan);
+  row["trace_hash"] = outcome.trace_hash;
+  row["prompts"] = plan.prompts_text;
+  row["prompts_hash"] = plan.prompts_hash;
+  row["ranks"] = plan.partition.layout.rank_count();
+  row["threads"] = outcome.thread_count;
+  row["kernels"] = cpu_kernels().name;
+  row["teacher_forced"] = options.teacher_forced;
+  row["task_count"] = outcome.ttft_ms.size();
+  row["step_count"] = outcome.step_count;
+  row["activation_thresholds"] = outcome.activation_thresholds;
+  row["ttft_ms"] = distribution_json(outcome.ttft_ms);
+  row["tpot_ms"] = distribution_json(outcome.tpot_ms);
+  for (const BenchFigure& figure : bench_figures(plan, outcome)) {
+    if (figure.name != "layer") continue;
+    row["layer_ms"] = figure.ms;
+    row["layer_gb_per_s"] = figure.gb_per_s;
+  }
+  row["read_gb_per_s"] = stage_bandwidth(plan, outcome) * 1e-9;
+  row["weight_bytes"] = total_weights(outcome);
+  row["peak_rss_bytes"] = total_rss(outcome);
+  row["source"] = "measured";
+  row["text"] = outcome.texts;
+  return row;
+}
+
+Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& facts,
+              const RankShare& share) {
+  Json row = origin("rank", options, plan);
+  row["rank"] = share.rank;
+  row["stage"] = share.stage;
+  row["layers"] = share.layers.count;
+  row["kv_heads"] = share.kv_heads.count;
+  row["neurons"] = share.neurons.count;
+  row["compute_ms"] = ms_per_step(facts.sums.compute_ns, facts.sums.step_count);
+  row["comm_ms"] = ms_per_step(facts.sums.comm_ns, facts.sums.step_count);
+  row["wait_ms"] = ms_per_step(facts.sums.wait_ns, facts.sums.step_count);
+  row["read_gb_per_s"] = facts.read_bandwidth * 1e-9;
+  row["weight_bytes"] = facts.weight_bytes;
+  row["peak_rss_bytes"] = facts.peak_rss_bytes;
+  row["source"] = "measured";
+  return row;
+}
+
+double hit_ratio(const HotSetStats& stats) {
+  return stats.needed == 0 ? 1.0
+                           : static_cast<double>(stats.hits) / static_cast<double>(stats.needed);
+}
+
+double budget_percent(const RunPlan& plan, uint64_t budget_bytes) {
+  const uint64_t whole = thermocline::ffn_bytes(plan.shape(), plan.ffn_dtype());
+  return 100.0 * static_cast<double>(budget_bytes) / static_cast<double>(whole);
+}
+
+double moved_bytes_per_token(const RunPlan& plan, const HotSetStats& stats) {
+  const uint64_t moved = stats.admitted * bundle_bytes(plan.shape(), plan.ffn_dtype());
+  return stats.step_count == 0 ? 0.0
+                               : static_cast<double>(moved) / static_cast<double>(stats.step_count);
+}
+
+Json policy_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
+                const LivePolicyResult& result) {
+  const HotSetStats& stats = result.stats;
+  Json row = origin("policy", options, plan);
+  row["trace_hash"] = outcome.trace_hash;
+  row["policy"] = result.policy.entry->name;
+  row["parameters"] = result.policy.parameters();
+  row["oracle"] = result.policy.entry->needs_future;
+  row["budget_bytes"] = result.budget_bytes;
+  row["budget_percent"] = budget_percent(plan, result.budget_bytes);
+  row["hit_ratio"] = hit_ratio(stats);
+  row["byte_hit_ratio"] = hit_ratio(stats);  // all bundles of a model have the same size
+  row["moved_bytes_per_token"] = moved_bytes_per_token(plan, stats);
+  row["hot_bytes_peak"] = stats.hot_count_peak * bundle_bytes(plan.shape(), plan.ffn_dtype());
+  row["source"] = "measured";
+  row["counters"] = {{"step_count", stats.step_count},
+                     {"needed", stats.needed},
+                     {"hits", stats.hits},
+                     {"admitted", stats.admitted},
+                     {"evicted", stats.evicted},
+                     {"refused", stats.refused},
+                     {"loaded", stats.loaded},
+                     {"hot_count_peak", stats.hot_count_peak}};
+  return row;
+}
+
+void print_policies(const RunPlan& plan, const RunOutcome& outcome) {
+  if (outcome.policies.empty()) return;
+  fmt::print("\n{:<28} {:>12} {:>7} {:>7} {:>12} {:>12}\n", "live policy", "budget", "% FFN",
+             "hits %", "moved/token", "peak hot");
+  const uint64_t bundle = bundle_bytes(plan.shape(), plan.ffn_dtype());
+  for (const LivePolicyResult& result : outcome.policies) {
+    fmt::print("{:<28} {:>12} {:>7.1f} {:>7.2f} {:>12} {:>12}\n", result.policy.label(),
+               format_bytes(result.budget_bytes), budget_percent(plan, result.budget_bytes),
+               100.0 * hit_ratio(result.stats),
+               format_bytes(static_cast<uint64_t>(moved_bytes_per_token(plan, result.stats))),
+               format_bytes(result.stats.hot_count_peak * bundle));
+  }
+}
+
+void print_ranks(const RunPlan& plan, const RunOutcome& outcome) {
+  fmt::print("\n{:>4} {:>5} {:>6} {:>7} {:>10} {:>8} {:>8} {:>12} {:>12}   (ms per decode step)\n",
+             "rank", "stage", "layers", "neurons", "compute", "comm", "wait", "weights",
+             "peak RSS");
+  for (const RankShare& share : plan.partition.ranks) {
+    const RankFacts& facts = outcome.ranks[share.rank];
+    const uint64_t steps = facts.sums.step_count;
+    fmt::print("{:>4} {:>5} {:>6} {:>7} {:>10.3f} {:>8.3f} {:>8.3f} {:>12} {:>12}\n", share.rank,
+               share.stage, share.layers.count, share.neurons.count,
+               ms_per_step(facts.sums.compute_ns, steps), ms_per_step(facts.sums.comm_ns, steps),
+               ms_per_step(facts.sums.wait_ns, steps), format_bytes(facts.weight_bytes),
+               format_bytes(facts.peak_rss_bytes));
+  }
+  fmt::print("peak RSS {}: {}\n", outcome.one_process ? "of the one process" : "in total",
+             format_bytes(total_rss(outcome)));
+}
+
+void print_figures(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
+  const double limit = stage_bandwidth(plan, outcome) * 1e-9;
+  for (const BenchFigure& figure : bench_figures(plan, outcome)) {
+    if (!options.bench && figure.name != "layer") continue;
+    fmt::print("{:<9} {:>10.3f} ms {:>12} {:>8.2f} GB/s, {:.0f} % of {:.2f} GB/s read bandwidth\n",
+               figure.name, figure.ms, format_bytes(figure.bytes), figure.gb_per_s,
+               100 * figure.share_of_limit, limit);
+  }
+}
+
+}  // namespace
+
+std::vector<BenchFigure> bench_figures(const RunPlan& plan, const RunOutcome& outcome) {
+  if (outcome.ranks.empty() || outcome.ranks[0].sums.step_count == 0) return {};
+  const double limit = stage_bandwidth(plan, outcome);
+  const auto figure = [&](const std::string& name, double bytes, double ms) {
+    const double rate = ms > 0 ? bytes / (ms * 1e-3) : 0.0;
+    return BenchFigure{name, static_cast<uint64_t>(bytes), ms, rate * 1e-9,
+                       limit > 0 ? rate / limit : 0.0};
+  };
+  double attention_bytes = 0, ffn_bytes = 0, head_bytes = 0;
+  for (const RankFacts& rank : outcome.ranks) {
+    attention_bytes += static_cast<double>(rank.attention_bytes);
+    ffn_bytes += static_cast<double>(rank.ffn_bytes);
+    head_bytes += static_cast<double>(rank.head_bytes);
+  }
+  const double attention_ms = stage_sum(plan, outcome, [](const RankFacts& rank) {
+    return ms_per_step(rank.sums.attention_ns, rank.sums.step_count);
+  });
+  const double ffn_ms = stage_sum(plan, outcome, [](const RankFacts& rank) {
+    return ms_per_step(rank.sums.ffn_ns, rank.sums.step_count);
+  });
+  const double head_ms = stage_sum(plan, outcome, [](const RankFacts& rank) {
+    return ms_per_step(rank.sums.head_ns, rank.sums.step_count);
+  });
+  const double layers = plan.shape().layer_count;
+  return {figure("attention", attention_bytes / layers, attention_ms / layers),
+          figure("ffn", ffn_bytes / layers, ffn_ms / layers),
+          figure("layer", (attention_bytes + ffn_bytes) / layers, (attention_ms + ffn_ms) / layers),
+          figure("head", head_bytes, head_ms)};
+}
+
+Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
+  Json rows = Json::array();
+  rows.push_back(run_row(options, plan, outcome));
+  for (const RankShare& share : plan.partition.ranks) {
+    rows.push_back(rank_row(options, plan, outcome.ranks[share.rank], share));
+  }
+  for (const LivePolicyResult& result : outcome.policies) {
+    rows.push_back(policy_row(options, plan, outcome, result));
+  }
+  if (!options.bench) return rows;
+  for (const BenchFigure& figure : bench_figures(plan, outcome)) {
+    Json row = origin("bench", options, plan);
+    row["name"] = figure.name;
+    row["bytes"] = figure.bytes;
+    row["ms"] = figure.ms;
+    row["gb_per_s"] = figure.gb_per_s;
+    row["share_of_limit"] = figure.share_of_limit;
+    row["source"] = "measured";
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
+  fmt::print("\n{} tasks ({}), {} steps of {} ({} weights)\n", outcome.ttft_ms.size(),
+             plan.prompts_text, outcome.step_count, plan.spec.text, plan.source->provenance());
+  fmt::print("TTFT  {}\nTPOT  {}\n", distribution_text(outcome.ttft_ms),
+             distribution_text(outcome.tpot_ms));
+  print_figures(options, plan, outcome);
+  print_ranks(plan, outcome);
+  print_policies(plan, outcome);
+  if (!options.record.empty()) fmt::print("\ntrace {}: {}\n", options.record, outcome.trace_hash);
+}
+
+std::string describe(const RunPlan& plan) {
+  const ModelShape& shape = plan.shape();
+  return fmt::format(
+      "{} ({} weights {}): {} layers, model_dim {}, ffn_dim {}, {}, {}; {} on {} "
+      "kernels",
+      plan.spec.text, plan.source->provenance(), plan.source->hash(), shape.layer_count,
+      shape.model_dim, shape.ffn_dim, facts(plan.ffn_dtype()).name, name_of(shape.activation),
+      plan.partition.layout.text(), cpu_kernels().name);
+}
+
+}  // namespace thermocline

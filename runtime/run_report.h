@@ -1,0 +1,58 @@
+// The outcome of a run as rows for --json and as a table for people.
+//
+// Row kinds: "run" (one), "rank" (one a rank), "policy" (one a policy and budget), and with --bench
+//   "bench" (name, bytes, ms, gb_per_s, share_of_limit). Every time is measured.
+// Goals: pure functions of what the ranks measured. Non-goals: measuring.
+// Thread-safety: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "runtime/run_plan.h"
+
+namespace thermocline {
+
+// What each rank knows of itself; sent as bytes.
+struct RankFacts {
+  DecodeSums sums;
+  uint64_t peak_rss_bytes;
+  double read_bandwidth;     // bytes/s, all ranks measuring at once
+  uint64_t weight_bytes;     // held
+  uint64_t attention_bytes;  // read per decode step by the attention sublayers
+  uint64_t head_bytes;       // read per decode step by the output head
+  uint64_t ffn_bytes;        // read per decode step by the FFN, mean: up and down of active neurons
+};
+
+struct RunOutcome {
+  std::vector<RankFacts> ranks;
+  std::vector<double> ttft_ms, tpot_ms;  // per task, per decode step
+  uint64_t step_count = 0;
+  std::vector<std::string> texts;  // decoded greedily, by task
+  std::vector<LivePolicyResult> policies;
+  std::string trace_hash;  // empty where nothing was recorded
+  std::vector<float> activation_thresholds;
+  uint32_t thread_count = 1;
+  bool one_process = false;  // ranks are threads: they share one resident set
+};
+
+// Time and bytes of a part of the decode step, for the whole model.
+struct BenchFigure {
+  std::string name;  // "attention", "ffn", "layer" (both, of one layer), "head"
+  uint64_t bytes;
+  double ms;
+  double gb_per_s;
+  double share_of_limit;  // of the read bandwidth of the ranks that work at the same time
+};
+std::vector<BenchFigure> bench_figures(const RunPlan& plan, const RunOutcome& outcome);
+
+nlohmann::ordered_json run_rows(const RunOptions& options, const RunPlan& plan,
+                                const RunOutcome& outcome);
+void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome);
+
+// One line before anything runs: the model, its weights' provenance, the layout.
+std::string describe(const RunPlan& plan);
+
+}  // namespace thermocline
