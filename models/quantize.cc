@@ -27,64 +27,79 @@ void store(std::byte* bytes, T value) {
   std::memcpy(bytes, &value, sizeof(T));
 }
 
+// `yes` or `no` without a branch, so that loops over it vectorise.
+inline uint32_t choose(bool condition, uint32_t yes, uint32_t no) {
+  const uint32_t mask = 0u - uint32_t{condition};
+  return (yes & mask) | (no & ~mask);
+}
+
+inline uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
+inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
+
 // IEEE 754 binary16 has 5 exponent bits (bias 15) and 10 of mantissa; binary32 has 8 (bias 127) and
-// 23. Both directions choose among values instead of branching, so that loops over them vectorise.
+// 23.
 constexpr uint32_t kBiasShift = (127 - 15) << 23;
 constexpr uint32_t kInfinity32 = 0x7f800000;
+constexpr uint32_t kSmallestNormal16 = 0x38800000;  // 2^-14
+constexpr uint32_t kOverflow16 = 0x477ff000;        // 65520, half a place above the largest half
 
 inline float of_f16(uint16_t half) {
   const uint32_t magnitude = half & 0x7fffu;
   const uint32_t normal = (magnitude << 13) + kBiasShift;
   // Below 2^-14 the mantissa counts units of 2^-24.
-  const auto subnormal =
-      std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f);
+  const uint32_t subnormal =
+      bits_of(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f);
   const uint32_t special = (magnitude << 13) | kInfinity32;
-  const uint32_t finite = magnitude < 0x0400 ? subnormal : normal;
-  const uint32_t result = magnitude < 0x7c00 ? finite : special;
-  return std::bit_cast<float>(result | (half & 0x8000u) << 16);
+  const uint32_t finite = choose(magnitude < 0x0400, subnormal, normal);
+  const uint32_t result = choose(magnitude < 0x7c00, finite, special);
+  return float_of(result | (half & 0x8000u) << 16);
 }
 
 inline uint16_t f16_of(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const uint32_t magnitude = bits & 0x7fffffff;
+  const uint32_t magnitude = bits_of(value) & 0x7fffffff;
   // Nearest even: add just under half of the last place, and one more where that place is odd.
   const uint32_t normal = (magnitude - kBiasShift + 0xfff + (magnitude >> 13 & 1)) >> 13;
   // In [0.5, 1) a float's last place is 2^-24, that of subnormal halves: the addition rounds.
-  const float small = magnitude < 0x38800000 ? std::bit_cast<float>(magnitude) : 0.0f;
-  const uint32_t subnormal = std::bit_cast<uint32_t>(small + 0.5f) - std::bit_cast<uint32_t>(0.5f);
-  // From 65520 on, half a place above the largest half, the nearest is infinity.
-  const uint32_t finite = magnitude < 0x38800000 ? subnormal : normal;
-  const uint32_t bounded = magnitude < 0x477ff000 ? finite : 0x7c00;
+  const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
+  const uint32_t finite = choose(magnitude < kSmallestNormal16, subnormal, normal);
+  const uint32_t bounded = choose(magnitude < kOverflow16, finite, 0x7c00);
   const uint32_t nan = 0x7e00 | (magnitude >> 13 & 0x1ff);
-  const uint32_t result = magnitude > kInfinity32 ? nan : bounded;
-  return static_cast<uint16_t>(result | (bits >> 16 & 0x8000));
+  const uint32_t result = choose(magnitude > kInfinity32, nan, bounded);
+  return static_cast<uint16_t>(result | (bits_of(value) >> 16 & 0x8000));
 }
 
-inline float of_bf16(uint16_t half) { return std::bit_cast<float>(uint32_t{half} << 16); }
+inline float of_bf16(uint16_t half) { return float_of(uint32_t{half} << 16); }
 
 inline uint16_t bf16_of(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t bits = bits_of(value);
   const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   const uint32_t quiet_nan = bits >> 16 | 0x40;  // rounding could carry a NaN into infinity
-  return static_cast<uint16_t>((bits & 0x7fffffff) > kInfinity32 ? quiet_nan : nearest);
+  const bool is_nan = (bits & 0x7fffffff) > kInfinity32;
+  return static_cast<uint16_t>(choose(is_nan, quiet_nan, nearest));
 }
 
-// The smallest and the largest of 32 values and 0, eight lanes at a time so that the compiler
-// uses vector minimum and maximum. NaN is passed over.
+// The smallest and the largest of 32 values and 0. NaN is passed over.
 struct Extremes {
   float low, high;
 };
 
+using Lanes [[gnu::vector_size(16)]] = float;
+constexpr uint64_t kLaneCount = sizeof(Lanes) / sizeof(float);
+
 Extremes extremes(const float* values) {
-  float low[8] = {}, high[8] = {};
-  for (uint64_t i = 0; i < kBlock; i += 8) {
-    for (uint64_t lane = 0; lane < 8; ++lane) {
-      const float value = values[i + lane];
-      low[lane] = value < low[lane] ? value : low[lane];
-      high[lane] = value > high[lane] ? value : high[lane];
-    }
+  Lanes low = {}, high = {};
+  for (uint64_t i = 0; i < kBlock; i += kLaneCount) {
+    Lanes value;
+    std::memcpy(&value, values + i, sizeof value);
+    low = value < low ? value : low;
+    high = value > high ? value : high;
   }
-  return {*std::min_element(low, low + 8), *std::max_element(high, high + 8)};
+  Extremes all{low[0], high[0]};
+  for (uint64_t lane = 1; lane < kLaneCount; ++lane) {
+    all.low = std::min(all.low, low[lane]);
+    all.high = std::max(all.high, high[lane]);
+  }
+  return all;
 }
 
 // The value with the largest magnitude, with its sign; of two equal magnitudes the first.
@@ -99,16 +114,16 @@ float signed_peak(const float* values) {
 float inverse_of(float scale) { return scale != 0.0f ? 1.0f / scale : 0.0f; }
 
 // Keeps the conversion to int defined whatever the value; NaN becomes `low`.
-float clamped(float value, float low, float high) {
-  value = value > low ? value : low;
-  return value < high ? value : high;
+inline float clamped(float value, float low, float high) {
+  const float raised = float_of(choose(value > low, bits_of(value), bits_of(low)));
+  return float_of(choose(raised < high, bits_of(raised), bits_of(high)));
 }
 
-// Half away from zero, as roundf does, in steps that vectorise on any machine.
-int rounded(float value) {
-  const int whole = static_cast<int>(value);
-  const float rest = value - static_cast<float>(whole);
-  return whole + (rest >= 0.5f ? 1 : 0) - (rest <= -0.5f ? 1 : 0);
+// Half away from zero, as roundf does. Adding the float below one half keeps what is just below a
+// half down, and a half itself rounds up in the sum. For magnitudes below 2^22.
+inline int rounded(float value) {
+  const uint32_t sign = bits_of(value) & 0x80000000;
+  return static_cast<int>(value + float_of(sign | bits_of(0x1.fffffep-2f)));
 }
 
 void quantize_q8_0_block(const float* values, std::byte* out) {
@@ -116,10 +131,12 @@ void quantize_q8_0_block(const float* values, std::byte* out) {
   const float scale = std::max(high, -low) / 127.0f;
   const float inverse = inverse_of(scale);
   store(out, f16_of(scale));
-  int8_t quants[kBlock];
+  int wide[kBlock];  // its own loop, so that both loops vectorise
   for (uint64_t i = 0; i < kBlock; ++i) {
-    quants[i] = static_cast<int8_t>(rounded(clamped(values[i] * inverse, -127.0f, 127.0f)));
+    wide[i] = rounded(clamped(values[i] * inverse, -127.0f, 127.0f));
   }
+  int8_t quants[kBlock];
+  for (uint64_t i = 0; i < kBlock; ++i) quants[i] = static_cast<int8_t>(wide[i]);
   std::memcpy(out + 2, quants, kBlock);
 }
 

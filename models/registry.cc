@@ -1,22 +1,32 @@
 #include "models/registry.h"
 
 #include <algorithm>
-#include <numeric>
+#include <cctype>
+#include <cstdint>
 
 namespace thermocline {
 namespace {
 
+constexpr size_t kEdit = 2;      // a letter added, dropped or replaced
+constexpr size_t kCaseEdit = 1;  // "gib" is nearer to "GiB" than to "GB"
+
+size_t replace_cost(char a, char b) {
+  if (a == b) return 0;
+  const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  return lower(a) == lower(b) ? kCaseEdit : kEdit;
+}
+
 // Levenshtein distance with one row of the table.
-size_t edit_count(std::string_view a, std::string_view b) {
+size_t edit_cost(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = kEdit * j;
   for (size_t i = 1; i <= a.size(); ++i) {
     size_t diagonal = row[0];
-    row[0] = i;
+    row[0] = kEdit * i;
     for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] != b[j - 1]);
+      const size_t replaced = diagonal + replace_cost(a[i - 1], b[j - 1]);
       diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+      row[j] = std::min({row[j] + kEdit, row[j - 1] + kEdit, replaced});
     }
   }
   return row.back();
@@ -26,11 +36,11 @@ size_t edit_count(std::string_view a, std::string_view b) {
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& valid) {
   std::string best;
-  size_t best_count = SIZE_MAX;
+  size_t best_cost = SIZE_MAX;
   for (const std::string& candidate : valid) {
-    const size_t count = edit_count(name, candidate);
-    if (count < best_count) {
-      best_count = count;
+    const size_t cost = edit_cost(name, candidate);
+    if (cost < best_cost) {
+      best_cost = cost;
       best = candidate;
     }
   }
