@@ -103,7 +103,8 @@ class TaskLine {
   }
 
   Error wrong(const std::string& expected, const json& value) const {
-    std::string found = value.dump();
+    // Writing out a list goes as deep into the stack as the list goes into itself.
+    std::string found = value.is_structured() ? value.type_name() : value.dump();
     if (found.size() > 60) found = fmt::format("{} of {} bytes", value.type_name(), found.size());
     return bad_input(place_, expected, found);
   }

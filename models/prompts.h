@@ -18,9 +18,9 @@ namespace thermocline {
 
 struct Task {
   int32_t id = 0;
-  std::string text;                 // what to do, one sentence
-  std::string code;                 // reference solution
-  std::vector<std::string> tests;   // assert statements
+  std::string text;                // what to do, one sentence
+  std::string code;                // reference solution
+  std::vector<std::string> tests;  // assert statements
   std::string test_setup_code;
 };
 
@@ -33,10 +33,10 @@ std::vector<Task> embedded_tasks();
 std::string_view embedded_tasks_jsonl();
 
 struct PromptOptions {
-  std::string path;             // empty: the embedded tasks
-  std::string split = "test";   // prompt | test | validation | train | all
-  int shots = 0;                // 0 or 3
-  uint32_t limit = 0;           // first N tasks of the split; 0 = all
+  std::string path;            // empty: the embedded tasks
+  std::string split = "test";  // prompt | test | validation | train | all
+  int shots = 0;               // 0 or 3
+  uint32_t limit = 0;          // first N tasks of the split; 0 = all
 };
 
 struct Prompt {
@@ -45,7 +45,8 @@ struct Prompt {
   std::string solution;  // reference code and "\n[DONE]", what a teacher forces
 };
 
-// Errors: unknown split, shots other than 0 or 3, a split with no task, shots whose tasks are absent.
+// Errors: unknown split, shots other than 0 or 3, a split with no task, shots whose tasks are
+// absent.
 std::vector<Prompt> make_prompts(const PromptOptions& options);
 // FNV-1a over all prompts and solutions: names the prompt set in traces. 16 hex digits.
 std::string hash_of(const std::vector<Prompt>& prompts);
