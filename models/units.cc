@@ -56,6 +56,7 @@ uint64_t byte_unit(std::string_view name) {
     if (unit.name == name) return unit.bytes;
   }
   std::vector<std::string> valid;
+  valid.reserve(kByteUnits.size());
   for (const ByteUnit& unit : kByteUnits) valid.emplace_back(unit.name);
   throw unknown_name("unit of bytes", name, valid);
 }
