@@ -249,21 +249,25 @@ Results parse_results(const Json& document, const std::string& origin) {
   return results;
 }
 
-Results open_results(const std::vector<std::string>& paths) {
+Json open_documents(const std::vector<std::string>& paths) {
   Json all;
-  std::string origin;
   for (const std::string& path : paths) {
     const std::string file = file_of(path);
-    const Json document = parse_document(file);
+    Json document = parse_document(file);
     const Json& rows = rows_of(document, file);
-    origin += (origin.empty() ? "" : ", ") + file;
     if (all.is_null()) {
-      all = document;
+      all = std::move(document);
     } else {
       all["rows"].insert(all["rows"].end(), rows.begin(), rows.end());
     }
   }
-  return parse_results(all, origin);
+  return all;
+}
+
+Results open_results(const std::vector<std::string>& paths) {
+  std::string origin;
+  for (const std::string& path : paths) origin += (origin.empty() ? "" : " + ") + path;
+  return parse_results(open_documents(paths), origin);
 }
 
 }  // namespace thermocline

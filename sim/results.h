@@ -104,11 +104,13 @@ Json merge_rows(const std::vector<ResultFile>& files);
 // Rows of kind "policy" as CSV, nested fields flattened ("tpot_ms_p95").
 std::string csv_of(const Json& rows);
 
+// All rows of a results.json, the folder of one, or several JSON files of `run` and `replay`, in
+// the envelope of the first.
+Json open_documents(const std::vector<std::string>& paths);
 Results parse_results(const Json& document, const std::string& origin);
-// A results.json, the folder of one, or several JSON files of `run` and `replay`.
 Results open_results(const std::vector<std::string>& paths);
 
-// Live counters against the replay's, for the same policy, parameters and budget.
+// Live counters against the replay's, for the same trace, policy, parameters and budget.
 struct Agreement {
   uint64_t total = 0, equal = 0;
   std::vector<std::string> differences;  // a line each

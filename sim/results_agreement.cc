@@ -15,6 +15,10 @@ std::string key_of(const PolicyRow& row) {
 
 std::string difference_of(const PolicyRow& live, const PolicyRow* replayed) {
   if (replayed == nullptr) return key_of(live) + ": no such row in the replay";
+  if (live.trace_hash != replayed->trace_hash) {
+    return fmt::format("{}: live on trace {}, replayed on trace {}", key_of(live), live.trace_hash,
+                       replayed->trace_hash);
+  }
   std::string text;
   std::set<std::string> names;
   for (const auto& [name, value] : live.counters) names.insert(name);

@@ -181,6 +181,10 @@ TEST_CASE("live counters are compared with the replay's as integers") {
     model.replayed.erase(model.replayed.begin());
     CHECK_THAT(compare_live(model).differences.at(0), Contains("no such row"));
   }
+  SECTION("another trace") {
+    model.live[1].trace_hash = "0000000000000000";
+    CHECK_THAT(compare_live(model).differences.at(0), Contains("replayed on trace"));
+  }
   SECTION("other parameters are another policy") {
     model.live[1].parameters = "halflife=65";
     CHECK_FALSE(compare_live(model).holds());
