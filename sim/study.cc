@@ -8,6 +8,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/model_spec.h"
+#include "models/node.h"
 #include "models/prompts.h"
 #include "models/toml_reader.h"
 #include "models/units.h"
@@ -196,6 +197,9 @@ Study open_study(const std::string& path) {
   Study study = parse_study(read_file(path), path);
   check_key(study, "policies", [&] { check_policies(study); });
   check_key(study, "migration", [&] { parse_bytes(study.migration); });
+  check_key(study, "cluster", [&] {
+    if (!study.cluster.empty()) open_cluster(study.cluster);
+  });
   const StudyPrompts& prompts = study.prompts;
   check_key(study, "prompts.profile_split", [&] { check_prompts(study, prompts.profile_split); });
   check_key(study, "prompts.test_split", [&] { check_prompts(study, prompts.test_split); });

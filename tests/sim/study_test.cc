@@ -109,6 +109,8 @@ TEST_CASE("what a study means is checked before anything runs") {
   CHECK_THAT(open_error_of("name = \"s\"\nbudgets = \"10\"\n" + kModel), Contains("s.toml:2"));
   CHECK_THAT(open_error_of("name = \"s\"\nmigration = \"32 apples\"\n" + kModel),
              Contains("s.toml:2"));
+  CHECK_THAT(open_error_of("name = \"s\"\ncluster = \"none.toml\"\n" + kModel),
+             Contains("s.toml:2") && Contains("none.toml"));
   CHECK_THAT(open_error_of("name = \"s\"\n[prompts]\ntest_split = \"tests\"\n" + kModel),
              Contains("s.toml:3") && Contains("did you mean 'test'"));
   CHECK_THAT(open_error_of("name = \"s\"\n[[model]]\nlabel = \"a\"\nmodel = \"preset:tinny\"\n"),
