@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "runtime/kernels/cpu_body.h"
+#include "runtime/kernels/x86_scales.h"
 
 namespace thermocline {
 namespace {
@@ -52,11 +53,6 @@ struct Lanes {
   static __m128i load_16_bytes(const std::byte* from) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   }
-  static __m256 broadcast_f16(const std::byte* from) {
-    short bits;
-    std::memcpy(&bits, from, sizeof bits);
-    return _mm256_cvtph_ps(_mm_set1_epi16(bits));
-  }
   static __m256 f32_of_bf16(__m128i bits) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
   }
@@ -68,8 +64,15 @@ struct Lanes {
             _mm256_mul_ps(scale, _mm256_cvtepi32_ps(high))};
   }
 
+  template <DType D, int R>
+  [[gnu::always_inline]] static void read_scales(const std::byte* const* rows, size_t offset,
+                                                 float* scales) {
+    read_f16_scales<D, R>(rows, offset, scales);
+  }
+
   template <DType D>
-  static void decode(const std::byte* from, Lanes& first, Lanes& second) {
+  [[gnu::always_inline]] static void decode(const std::byte* from, float scale, Lanes& first,
+                                            Lanes& second) {
     if constexpr (D == DType::f32) {
       first = load(reinterpret_cast<const float*>(from));
       second = load(reinterpret_cast<const float*>(from + 64));
@@ -81,15 +84,15 @@ struct Lanes {
       first = {f32_of_bf16(load_16_bytes(from)), f32_of_bf16(load_16_bytes(from + 16))};
       second = {f32_of_bf16(load_16_bytes(from + 32)), f32_of_bf16(load_16_bytes(from + 48))};
     } else if constexpr (D == DType::q8_0) {
-      const __m256 scale = broadcast_f16(from);
-      first = scaled(load_16_bytes(from + 2), scale);
-      second = scaled(load_16_bytes(from + 18), scale);
+      const __m256 scales = _mm256_set1_ps(scale);
+      first = scaled(load_16_bytes(from + 2), scales);
+      second = scaled(load_16_bytes(from + 18), scales);
     } else {
-      const __m256 scale = broadcast_f16(from);
+      const __m256 scales = _mm256_set1_ps(scale);
       const __m128i both = load_16_bytes(from + 2);
       const __m128i mask = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
-      first = scaled(_mm_sub_epi8(_mm_and_si128(both, mask), eight), scale);
-      second = scaled(_mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), mask), eight), scale);
+      first = scaled(_mm_sub_epi8(_mm_and_si128(both, mask), eight), scales);
+      second = scaled(_mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), mask), eight), scales);
     }
   }
 };

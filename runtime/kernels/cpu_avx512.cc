@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "runtime/kernels/cpu_body.h"
+#include "runtime/kernels/x86_scales.h"
 
 // GCC 12's intrinsics begin with a register that is undefined on purpose, and warn of it.
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -44,17 +45,19 @@ struct Lanes {
   static __m256i load_32_bytes(const std::byte* from) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
-  static __m512 broadcast_f16(const std::byte* from) {
-    short bits;
-    std::memcpy(&bits, from, sizeof bits);
-    return _mm512_cvtph_ps(_mm256_set1_epi16(bits));
-  }
   static __m512 f32_of_bf16(__m256i bits) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
+  template <DType D, int R>
+  [[gnu::always_inline]] static void read_scales(const std::byte* const* rows, size_t offset,
+                                                 float* scales) {
+    read_f16_scales<D, R>(rows, offset, scales);
+  }
+
   template <DType D>
-  static void decode(const std::byte* from, Lanes& first, Lanes& second) {
+  [[gnu::always_inline]] static void decode(const std::byte* from, float scale, Lanes& first,
+                                            Lanes& second) {
     if constexpr (D == DType::f32) {
       first.all = _mm512_loadu_ps(from);
       second.all = _mm512_loadu_ps(from + 64);
@@ -65,15 +68,15 @@ struct Lanes {
       first.all = f32_of_bf16(load_32_bytes(from));
       second.all = f32_of_bf16(load_32_bytes(from + 32));
     } else if constexpr (D == DType::q8_0) {
-      const __m512 scale = broadcast_f16(from);
+      const __m512 scales = _mm512_set1_ps(scale);
       const __m512i low = _mm512_cvtepi8_epi32(load_16_bytes(from + 2));
       const __m512i high = _mm512_cvtepi8_epi32(load_16_bytes(from + 18));
-      first.all = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(low));
-      second.all = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(high));
+      first.all = _mm512_mul_ps(scales, _mm512_cvtepi32_ps(low));
+      second.all = _mm512_mul_ps(scales, _mm512_cvtepi32_ps(high));
     } else {
       // The 16 values that a block can hold, looked up by the low four bits of each lane.
       const __m512 values =
-          _mm512_mul_ps(broadcast_f16(from),
+          _mm512_mul_ps(_mm512_set1_ps(scale),
                         _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7));
       const __m512i both = _mm512_cvtepu8_epi32(load_16_bytes(from + 2));
       first.all = _mm512_permutexvar_ps(both, values);

@@ -67,7 +67,7 @@ struct Lanes {
   }
 
   template <DType D>
-  static float element(const std::byte* from, int i) {
+  static float element(const std::byte* from, float scale, int i) {
     if constexpr (D == DType::f32) {
       float value;
       std::memcpy(&value, from + 4 * i, sizeof value);
@@ -76,16 +76,23 @@ struct Lanes {
     if constexpr (D == DType::f16) return f32_of_f16(read_u16(from + 2 * i));
     if constexpr (D == DType::bf16)
       return std::bit_cast<float>(static_cast<uint32_t>(read_u16(from + 2 * i)) << 16);
-    const float scale = f32_of_f16(read_u16(from));
     if constexpr (D == DType::q8_0) return scale * static_cast<int8_t>(from[2 + i]);
     const int both = static_cast<int>(from[2 + i % 16]);
     return scale * ((i < 16 ? both & 15 : both >> 4) - 8);
   }
 
+  template <DType D, int R>
+  [[gnu::always_inline]] static void read_scales(const std::byte* const* rows, size_t offset,
+                                                 float* scales) {
+    for (int r = 0; facts(D).items_per_block > 1 && r < R; ++r)
+      scales[r] = f32_of_f16(read_u16(rows[r] + offset));
+  }
+
   template <DType D>
-  static void decode(const std::byte* from, Lanes& first, Lanes& second) {
-    first = of([&](int i) { return element<D>(from, i); });
-    second = of([&](int i) { return element<D>(from, kCount + i); });
+  [[gnu::always_inline]] static void decode(const std::byte* from, float scale, Lanes& first,
+                                            Lanes& second) {
+    first = of([&](int i) { return element<D>(from, scale, i); });
+    second = of([&](int i) { return element<D>(from, scale, kCount + i); });
   }
 };
 
