@@ -1,7 +1,9 @@
 // Quantities with units, at the border only: inside the program bytes are uint64_t and times ns.
 //
-// Accepted bytes: "4096", "4KiB", "1.5GiB", "10MB" (B, kB/KB, MB, GB, TB, KiB, MiB, GiB, TiB).
-// Rates: the same with "/s". Errors: a usage Error that names the text and what was expected.
+// Accepted bytes: "4096", "4KiB", "1.5GiB", "10MB" (B, kB/KB, MB, GB, TB, KiB, MiB, GiB, TiB), with
+// up to nine decimals and at most one space before the unit; a fraction goes to the nearest byte.
+// Rates: the same with "/s", above zero. Errors: a usage Error that names the text and what was
+// expected.
 // Thread-safety: pure functions.
 #pragma once
 

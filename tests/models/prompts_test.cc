@@ -9,6 +9,7 @@
 #include <set>
 
 #include "models/cli.h"
+#include "models/tokenizer.h"
 #include "tests/models/failures.h"
 #include "tests/support.h"
 
@@ -233,6 +234,26 @@ TEST_CASE("MBPP has its published splits, no CRLF and the one task that overflow
   size_t test_size = task->tests.size() - 1;  // the line breaks between them
   for (const std::string& test : task->tests) test_size += test.size();
   CHECK(test_size == 4147);
+}
+
+TEST_CASE("MBPP's prompts have the token counts that Llama 2's vocabulary gives") {
+  const std::string path = data_file("mbpp.jsonl");
+  const std::string vocabulary = data_file("ggml-vocab-llama-spm.gguf");
+  if (path.empty() || vocabulary.empty()) return;
+  const auto tokenizer = open_tokenizer(vocabulary, 32000);
+  const auto counts = [&](int shots) {
+    std::vector<size_t> sizes;
+    for (const Prompt& prompt : make_prompts({.path = path, .split = "test", .shots = shots})) {
+      sizes.push_back(tokenizer->encode(prompt.prompt).size() + 1);  // and the BOS
+    }
+    std::sort(sizes.begin(), sizes.end());
+    return sizes;
+  };
+  const auto plain = counts(0), with_shots = counts(3);
+  CHECK(plain.front() == 73);
+  CHECK(plain.back() == 3753);
+  CHECK(with_shots.front() == 707);
+  CHECK(with_shots.back() == 4387);  // task 493, beyond a context of 4096
 }
 
 TEST_CASE("the built-in tasks fill every split with whole, distinct tasks") {
