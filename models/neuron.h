@@ -60,7 +60,7 @@ struct ActiveStep {
   }
 };
 
-// Calls visit(flat_index) for every set bit of a (layer_count, words_per_layer) bit array, in order.
+// Calls visit(flat_index) for every set bit of a (layer_count, words_per_layer) array, in order.
 template <class Visit>
 void for_each_bit(const NeuronPool& pool, std::span<const uint64_t> words, Visit visit) {
   const uint32_t stride = pool.words_per_layer();
