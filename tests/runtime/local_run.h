@@ -1,0 +1,43 @@
+// Runs an engine on ranks that are threads of this process, and gathers what they saw.
+//
+// Thread-safety: each call makes ranks of its own.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/weights.h"
+#include "runtime/engine.h"
+
+namespace thermocline::test {
+
+struct LocalRunOptions {
+  std::string layout = "pp1,tp1";
+  std::string rank_weights;
+  int threads = 1;
+  uint32_t chunk_max = 32;
+  std::vector<int32_t> prompt = {1};
+  std::vector<int32_t> forced;
+  uint32_t new_token_max = 0;
+  float silu_threshold = 0.0f;
+  bool logits = true;
+  // Called on every rank for one more observer; it lives as long as the run.
+  std::function<std::unique_ptr<StepObserver>(const Partition&, uint32_t rank)> observer;
+};
+
+struct LocalRunResult {
+  Partition partition;
+  TaskResult task;            // as rank 0 has it
+  std::vector<float> logits;  // (step, vocab_size)
+  std::vector<uint8_t> active;  // (step, layer, neuron) of the whole model: 0 or 1
+  std::vector<StepInfo> steps;
+};
+
+LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& options);
+
+// max |a - b| / max |a|
+double relative_difference(const std::vector<float>& a, const std::vector<float>& b);
+
+}  // namespace thermocline::test
