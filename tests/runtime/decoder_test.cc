@@ -1,8 +1,8 @@
 // The decoder against Hugging Face transformers and against double precision, in every layout.
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <fstream>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <numeric>
 
@@ -17,17 +17,37 @@ namespace {
 
 // The models of tests/oracles/make_llama_logits.py.
 const std::map<std::string, ModelShape>& oracle_shapes() {
-  static const std::map<std::string, ModelShape> shapes = {
-      {"silu_grouped",
-       {.layer_count = 2, .model_dim = 64, .ffn_dim = 96, .head_count = 4, .kv_head_count = 2,
-        .head_dim = 16, .vocab_size = 96, .context_length = 64}},
-      {"relu_tied",
-       {.layer_count = 3, .model_dim = 48, .ffn_dim = 88, .head_count = 6, .kv_head_count = 3,
-        .head_dim = 8, .vocab_size = 80, .context_length = 64, .activation = FfnActivation::relu,
-        .rope_theta = 500000.0f, .norm_epsilon = 1e-6f, .tied_embeddings = true}},
-      {"silu_wide_heads",
-       {.layer_count = 2, .model_dim = 64, .ffn_dim = 120, .head_count = 4, .kv_head_count = 4,
-        .head_dim = 24, .vocab_size = 72, .context_length = 64}}};
+  static const std::map<std::string, ModelShape> shapes = {{"silu_grouped",
+                                                            {.layer_count = 2,
+                                                             .model_dim = 64,
+                                                             .ffn_dim = 96,
+                                                             .head_count = 4,
+                                                             .kv_head_count = 2,
+                                                             .head_dim = 16,
+                                                             .vocab_size = 96,
+                                                             .context_length = 64}},
+                                                           {"relu_tied",
+                                                            {.layer_count = 3,
+                                                             .model_dim = 48,
+                                                             .ffn_dim = 88,
+                                                             .head_count = 6,
+                                                             .kv_head_count = 3,
+                                                             .head_dim = 8,
+                                                             .vocab_size = 80,
+                                                             .context_length = 64,
+                                                             .activation = FfnActivation::relu,
+                                                             .rope_theta = 500000.0f,
+                                                             .norm_epsilon = 1e-6f,
+                                                             .tied_embeddings = true}},
+                                                           {"silu_wide_heads",
+                                                            {.layer_count = 2,
+                                                             .model_dim = 64,
+                                                             .ffn_dim = 120,
+                                                             .head_count = 4,
+                                                             .kv_head_count = 4,
+                                                             .head_dim = 24,
+                                                             .vocab_size = 72,
+                                                             .context_length = 64}}};
   return shapes;
 }
 
@@ -122,9 +142,10 @@ std::vector<uint8_t> active_in_double(const ModelShape& shape, const std::vector
   std::vector<uint8_t> active;
   for (const double g : gate) {
     const double silu = g / (1 + std::exp(-g));
-    active.push_back(shape.activation == FfnActivation::relu      ? g > 0
-                     : shape.activation == FfnActivation::fatrelu ? g >= shape.fatrelu_threshold
-                                                                  : std::fabs(silu) > silu_threshold);
+    active.push_back(shape.activation == FfnActivation::relu ? g > 0
+                     : shape.activation == FfnActivation::fatrelu
+                         ? g >= shape.fatrelu_threshold
+                         : std::fabs(silu) > silu_threshold);
   }
   return active;
 }
@@ -137,9 +158,9 @@ TEST_CASE("recorded bits equal a dense recomputation in double precision") {
   const auto tokens = oracle_tokens(shape.vocab_size);
   const DoubleRun exact = run_in_double(weights, tokens);
   LocalRunOptions options = forced_run(tokens, 10, GENERATE("pp1,tp1", "pp1,tp3", "pp2,tp2"));
-  options.silu_threshold = 0.0625f;
+  options.silu_threshold = 0.25f;
   const auto run = run_locally(weights, options);
-  CHECK(run.active == active_in_double(shape, exact.gate, 0.0625));
+  CHECK(run.active == active_in_double(shape, exact.gate, 0.25));
   const double share = std::accumulate(run.active.begin(), run.active.end(), 0.0) /
                        static_cast<double>(run.active.size());
   CHECK(share > 0.1);  // the comparison is about something
@@ -147,8 +168,8 @@ TEST_CASE("recorded bits equal a dense recomputation in double precision") {
 }
 
 TEST_CASE("recorded bits of the tiny preset equal a dense recomputation in double precision") {
-  const ModelSpec spec = parse_model_spec("preset:tiny,type=" +
-                                          std::string(GENERATE("f32", "q8_0", "q4_0")));
+  const ModelSpec spec =
+      parse_model_spec("preset:tiny,type=" + std::string(GENERATE("f32", "q8_0", "q4_0")));
   const auto weights = make_synthetic_weights(spec);
   const auto tokens = oracle_tokens(spec.shape.vocab_size, 16);
   const DoubleRun exact = run_in_double(*weights, tokens);

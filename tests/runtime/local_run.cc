@@ -42,8 +42,8 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   result.partition =
       make_partition(shape, source.dtype(Matrix::o), parse_layout(options.layout, rank_count),
                      parse_rank_weights(options.rank_weights, rank_count));
-  const uint64_t steps = options.prompt.size() +
-                         std::max<uint64_t>(options.forced.size(), options.new_token_max);
+  const uint64_t steps =
+      options.prompt.size() + std::max<uint64_t>(options.forced.size(), options.new_token_max);
   result.active.resize(steps * shape.neuron_count());
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     const auto rank = static_cast<uint32_t>(comm.rank());

@@ -29,8 +29,8 @@ struct LocalRunOptions {
 
 struct LocalRunResult {
   Partition partition;
-  TaskResult task;            // as rank 0 has it
-  std::vector<float> logits;  // (step, vocab_size)
+  TaskResult task;              // as rank 0 has it
+  std::vector<float> logits;    // (step, vocab_size)
   std::vector<uint8_t> active;  // (step, layer, neuron) of the whole model: 0 or 1
   std::vector<StepInfo> steps;
 };

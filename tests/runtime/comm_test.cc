@@ -1,0 +1,114 @@
+// Ranks as threads: collectives, sums in rank order, errors that all ranks share.
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <numeric>
+
+#include "runtime/comm.h"
+
+namespace thermocline::test {
+namespace {
+
+TEST_CASE("collectives give every rank's block in rank order") {
+  const int size = GENERATE(1, 2, 3, 4, 7);
+  run_local_ranks(size, [&](Comm& comm) {
+    const int mine = 10 * comm.rank();
+    std::vector<int> all(static_cast<size_t>(size));
+    comm.all_gather(&mine, sizeof mine, all.data());
+    std::vector<int> blocks(static_cast<size_t>(size));
+    for (int to = 0; to < size; ++to) blocks[static_cast<size_t>(to)] = 100 * comm.rank() + to;
+    std::vector<int> received(static_cast<size_t>(size));
+    comm.all_to_all(blocks.data(), sizeof(int), received.data());
+    for (int from = 0; from < size; ++from) {
+      // Catch2's assertions are not for several threads; a failure is an Error.
+      if (all[static_cast<size_t>(from)] != 10 * from ||
+          received[static_cast<size_t>(from)] != 100 * from + comm.rank()) {
+        throw work_failed("wrong block");
+      }
+    }
+  });
+}
+
+// Adding in another order gives other bits.
+float awkward(int rank, size_t i) {
+  return (rank % 2 == 0 ? 1.0f : -1.0f) * (1e8f + static_cast<float>(i)) / (1.0f + rank) + 0.1f * i;
+}
+
+TEST_CASE("sums are added in rank order, the same bits on every rank, for every length") {
+  const int size = GENERATE(1, 2, 3, 4, 5);
+  const size_t count = GENERATE(1, 2, 3, 5, 64, 1000);
+  std::vector<float> expected(count);
+  for (size_t i = 0; i < count; ++i) {
+    expected[i] = awkward(0, i);
+    for (int rank = 1; rank < size; ++rank) expected[i] += awkward(rank, i);
+  }
+  std::atomic<int> equal = 0;
+  run_local_ranks(size, [&](Comm& comm) {
+    std::vector<float> values(count), scratch;
+    for (size_t i = 0; i < count; ++i) values[i] = awkward(comm.rank(), i);
+    sum_in_rank_order(comm, values.data(), count, scratch);
+    equal += values == expected;
+  });
+  CHECK(equal == size);
+}
+
+TEST_CASE("splitting makes groups that do not hear each other") {
+  std::atomic<int> right = 0;
+  run_local_ranks(6, [&](Comm& comm) {
+    const auto by_parity = comm.split(comm.rank() % 2);
+    const auto halves = comm.split(comm.rank() / 3);
+    const int mine = comm.rank();
+    std::vector<int> all(3), low(3);
+    by_parity->all_gather(&mine, sizeof mine, all.data());
+    halves->all_gather(&mine, sizeof mine, low.data());
+    const int first = comm.rank() / 3 * 3;
+    right += all == std::vector<int>{mine % 2, mine % 2 + 2, mine % 2 + 4} &&
+             low == std::vector<int>{first, first + 1, first + 2} &&
+             by_parity->rank() == mine / 2 && halves->size() == 3;
+  });
+  CHECK(right == 6);
+}
+
+TEST_CASE("an error on one rank becomes an error of all, said once") {
+  std::atomic<int> silent = 0, loud = 0;
+  const auto body = [&](Comm& comm) {
+    try {
+      together(comm, [&] {
+        if (comm.rank() >= 1) {
+          throw bad_input("file" + std::to_string(comm.rank()), "a model", "nothing");
+        }
+      });
+    } catch (const AgreedError& error) {
+      ++(*error.what() == '\0' ? silent : loud);
+      throw;
+    }
+  };
+  try {
+    run_local_ranks(4, body);
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::input);
+    CHECK(std::string(error.what()) == "file1: expected a model, found nothing");
+  }
+  CHECK(silent == 3);
+  CHECK(loud == 1);
+}
+
+TEST_CASE("a rank that fails alone wakes those that wait for it") {
+  const auto body = [](Comm& comm) {
+    if (comm.rank() == 2) throw work_failed("no space left");
+    std::vector<int> all(3);
+    const int mine = 0;
+    comm.all_gather(&mine, sizeof mine, all.data());
+    comm.barrier();
+  };
+  CHECK_THROWS_WITH(run_local_ranks(3, body), "no space left");
+}
+
+TEST_CASE("without a launcher there is one rank, which MPI need not know of") {
+  int ranks = 0;
+  run_launched_rank([&](Comm& comm) { ranks = comm.size() + ranks_on_this_host(comm); });
+  CHECK(ranks == 2);
+}
+
+}  // namespace
+}  // namespace thermocline::test

@@ -1,0 +1,119 @@
+// The small parts: threads, the activation rule, the histogram, .npy files.
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+
+#include "models/error.h"
+#include "runtime/activation_rule.h"
+#include "runtime/npy_writer.h"
+#include "runtime/run_plan.h"
+#include "runtime/thread_pool.h"
+#include "tests/support.h"
+
+namespace thermocline::test {
+namespace {
+
+TEST_CASE("a pool covers every index once, in whole units") {
+  const int threads = GENERATE(1, 2, 3, 8);
+  const int count = GENERATE(0, 1, 5, 64, 1000);
+  const int unit = GENERATE(1, 8, 64);
+  ThreadPool pool(threads);
+  std::vector<std::atomic<int>> visits(static_cast<size_t>(count));
+  std::atomic<bool> aligned = true;
+  for (int round = 0; round < 3; ++round) {
+    pool.run(count, unit, [&](int begin, int end) {
+      if (begin % unit != 0 || (end % unit != 0 && end != count)) aligned = false;
+      for (int i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+    });
+  }
+  CHECK(aligned);
+  CHECK(std::all_of(visits.begin(), visits.end(), [](const auto& n) { return n == 3; }));
+}
+
+TEST_CASE("an error in a part surfaces in run, and the pool works on") {
+  ThreadPool pool(3);
+  const auto fail = [](int begin, int) {
+    if (begin > 0) throw work_failed("part");
+  };
+  CHECK_THROWS_WITH(pool.run(30, 1, fail), "part");
+  std::atomic<int> sum = 0;
+  pool.run(30, 1, [&](int begin, int end) { sum += end - begin; });
+  CHECK(sum == 30);
+}
+
+ActivationRule rule_of(FfnActivation activation, float threshold) {
+  return {activation, {threshold}};
+}
+
+TEST_CASE("the rule says act(g) and which neurons are active, up to odd values") {
+  const float nan = std::nanf(""), inf = INFINITY;
+  const std::vector<float> g = {1.5f, -1.5f, 0.0f, -0.0f, 0.25f, 0.2f, 1e-30f, -inf, inf, nan};
+  const auto bits = [&](FfnActivation activation, float threshold, std::vector<float>& values) {
+    uint64_t words[2] = {~uint64_t{0}, 7};
+    values = g;
+    activate(rule_of(activation, threshold), 0, values.data(), 0, static_cast<int>(g.size()),
+             words);
+    CHECK(words[1] == 7);  // not its word
+    return words[0];
+  };
+  std::vector<float> relu, fatrelu, silu;
+  CHECK(bits(FfnActivation::relu, 0, relu) == 0b0101110001);
+  CHECK(relu[0] == 1.5f);
+  CHECK(relu[1] == 0.0f);
+  CHECK(bits(FfnActivation::fatrelu, 0.25f, fatrelu) == 0b0100010001);
+  CHECK(fatrelu[4] == 0.25f);
+  CHECK(fatrelu[5] == 0.0f);
+  // |silu|: 1.226, 0.274, 0, 0, 0.14, 0.11, 5e-31, nan (-inf * 0), inf, nan
+  CHECK(bits(FfnActivation::silu, 0.2f, silu) == 0b0100000011);
+  CHECK(silu[1] == Approx(-0.27364).epsilon(1e-4));
+}
+
+TEST_CASE("a percentile of magnitudes is right to a bin of 2 %") {
+  MagnitudeHistogram histogram(2);
+  std::vector<float> values;
+  for (int i = 1; i <= 10000; ++i) values.push_back((i % 2 == 0 ? 1e-3f : -1e-3f) * i);
+  histogram.add(1, values.data(), static_cast<int>(values.size()));
+  for (const double percent : {0.0, 10.0, 50.0, 90.0, 99.9}) {
+    CHECK(histogram.percentile(1, percent) == Approx(0.1 * percent).epsilon(0.02).margin(2e-3));
+  }
+  CHECK(histogram.percentile(0, 50) == 0.0f);
+}
+
+TEST_CASE("activation thresholds are numbers or percentiles") {
+  CHECK(parse_activation_threshold("0.25").value == 0.25f);
+  CHECK(parse_activation_threshold("p90").percent == 90.0);
+  for (const char* bad : {"", "p", "p100", "p-1", "-0.1", "x", "90p", "nan", "inf"}) {
+    INFO(bad);
+    CHECK_THROWS_AS(parse_activation_threshold(bad), Error);
+  }
+}
+
+TEST_CASE(".npy files are NumPy's format 1.0, and appear only when whole") {
+  const TempDir folder;
+  const std::string path = folder / "x.npy";
+  {
+    NpyWriter abandoned(path, 2);
+    abandoned.append(std::vector<float>{1, 2});
+  }
+  CHECK(std::filesystem::is_empty(folder.path()));
+  NpyWriter writer(path, 3);
+  writer.append(std::vector<float>{1, 2, 3});
+  writer.append(std::vector<float>{4, 5, 6.5});
+  CHECK(!std::filesystem::exists(path));
+  writer.finish();
+  std::ifstream in(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  REQUIRE(bytes.size() == 128 + 6 * sizeof(float));
+  CHECK(bytes.substr(0, 10) == std::string("\x93NUMPY\x01\x00\x76\x00", 10));
+  CHECK(bytes.find("'shape': (2, 3)") != std::string::npos);
+  CHECK(bytes[127] == '\n');
+  float last = 0;
+  std::memcpy(&last, bytes.data() + bytes.size() - sizeof last, sizeof last);
+  CHECK(last == 6.5f);
+  CHECK_THROWS_AS(NpyWriter(folder / "none/x.npy", 3), Error);
+}
+
+}  // namespace
+}  // namespace thermocline::test
