@@ -35,18 +35,24 @@ class Tally {
   uint64_t done_ = 0, total_ = 0;
 };
 
-// Throws at the first step that is not as it was written.
-void read_steps(const Shard& shard, uint64_t begin, uint64_t count) {
-  shard.steps(begin, count);
-  shard.times(begin, count);
-  shard.bits(begin, count, 0, shard.pool().layer_count);
+// Throws where a step is not as it was written.
+void read_steps(const Shard& shard, uint64_t begin, uint64_t count, ShardChecksum& checksum) {
+  const uint32_t layers = shard.pool().layer_count;
+  shard.bits(begin, count, 0, layers);
+  const auto infos = shard.steps(begin, count);
+  const auto times = shard.times(begin, count);
+  const auto popcounts = shard.popcounts(begin, count);
+  for (uint64_t i = 0; i < count; ++i) {
+    checksum.add(infos[i], times[i], std::span(popcounts).subspan(i * layers, layers));
+  }
 }
 
 // The first bad step in [begin, begin + count), which holds one.
 uint64_t first_bad_step(const Shard& shard, uint64_t begin, uint64_t count) {
+  ShardChecksum unused(shard.header(), shard.rank());
   for (uint64_t step = begin; step < begin + count; ++step) {
     try {
-      read_steps(shard, step, 1);
+      read_steps(shard, step, 1, unused);
     } catch (const Error&) {
       return step;
     }
@@ -65,10 +71,11 @@ std::string place_of(const Shard& shard) {
 ShardReport check_steps(const Shard& shard, Tally& tally) {
   const uint64_t total = shard.step_count();
   const uint64_t stride = block_steps(shard.pool());
+  ShardChecksum checksum(shard.header(), shard.rank());
   for (uint64_t begin = 0; begin < total; begin += stride) {
     const uint64_t count = std::min(stride, total - begin);
     try {
-      read_steps(shard, begin, count);
+      read_steps(shard, begin, count, checksum);
     } catch (const Error& error) {
       return {shard.path(), false,
               fmt::format("{} (good to step {} of {})", error.what(),
@@ -76,10 +83,15 @@ ShardReport check_steps(const Shard& shard, Tally& tally) {
     }
     tally.add(count);
   }
-  const auto tasks = shard.tasks().size();
+  const std::vector<TaskRecord> tasks = shard.tasks();
+  for (const TaskRecord& task : tasks) checksum.add(task);
+  if (shard.finished() && shard.checksum() != checksum.hex()) {
+    throw bad_input(shard.path(), "header, steps, times and tasks of checksum " + shard.checksum(),
+                    checksum.hex());
+  }
   return {shard.path(), shard.finished(),
           fmt::format("{}: {}, {} steps, {} tasks, {}", shard.path(),
-                      shard.finished() ? "good" : "unfinished, good so far", total, tasks,
+                      shard.finished() ? "good" : "unfinished, good so far", total, tasks.size(),
                       place_of(shard))};
 }
 

@@ -28,8 +28,11 @@ std::unique_ptr<Hdf5File> open_hdf5(const std::string& path) {
 
 #else
 
+#include <fcntl.h>
 #include <hdf5.h>
+#include <sys/stat.h>
 
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
@@ -379,6 +382,7 @@ class File final : public Hdf5File {
 
   void flush() override {
     const Locked locked;
+    reserve_space();
     check(*state_, H5Fflush(handle_.id(), H5F_SCOPE_GLOBAL), "to disk");
   }
 
@@ -388,6 +392,23 @@ class File final : public Hdf5File {
   }
 
  private:
+  // Takes the disk space of new metadata before old metadata is overwritten: a disk that fills up
+  // in between would leave an index that points past the end of the file.
+  void reserve_space() {
+    hsize_t needed = 0;
+    void* handle = nullptr;
+    check(*state_, H5Fget_filesize(handle_.id(), &needed), "to disk");
+    check(*state_, H5Fget_vfd_handle(handle_.id(), H5P_DEFAULT, &handle), "to disk");
+    const int fd = *static_cast<int*>(handle);
+    struct stat now = {};
+    if (::fstat(fd, &now) != 0) fail(*state_, "to disk", std::strerror(errno));
+    const off_t missing = static_cast<off_t>(needed) - now.st_size;
+    const int refused = missing > 0 ? ::posix_fallocate(fd, now.st_size, missing) : 0;
+    if (refused == ENOSPC || refused == EFBIG || refused == EDQUOT) {
+      fail(*state_, "to disk", std::strerror(refused));
+    }
+  }
+
   Handle property_list(hid_t kind) const {
     return {state_, H5Pcreate(kind), H5Pclose, "a property list"};
   }

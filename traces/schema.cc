@@ -209,6 +209,41 @@ TraceHeader read_header(const Hdf5File& file, const std::string& kind) {
   }
 }
 
+ShardChecksum::ShardChecksum(const TraceHeader& header, uint32_t rank) {
+  hash_.add_value(rank);
+  for (const TextField& text : kTextFields) {
+    hash_.add_value((header.*text.field).size());
+    hash_.add(header.*text.field);
+  }
+  for (const DimensionField& dimension : kDimensionFields) {
+    hash_.add_value(header.shape.*dimension.field);
+  }
+  for (const NumberField& number : kNumberFields) hash_.add_value(header.shape.*number.field);
+  hash_.add_value(header.shape.activation);
+  hash_.add_value(header.shape.tied_embeddings);
+  hash_.add_value(header.ffn_dtype);
+  hash_.add_value(header.seed);
+  for (const NeuronPool& pool : header.pools) hash_.add_value(pool);
+  for (const float threshold : header.activation_thresholds) hash_.add_value(threshold);
+}
+
+void ShardChecksum::add(const StepInfo& info, const StepTimes& times,
+                        std::span<const uint32_t> popcounts) {
+  hash_.add_value(info.token);
+  hash_.add_value(info.position);
+  hash_.add_value(info.task);
+  hash_.add_value(info.phase);
+  hash_.add_value(times);
+  for (const uint32_t count : popcounts) hash_.add_value(count);
+}
+
+void ShardChecksum::add(const TaskRecord& task) { hash_.add_value(task); }
+
+// Hashed as they lie in memory: no padding may hide between their fields.
+static_assert(sizeof(NeuronPool) == 4 * sizeof(uint32_t));
+static_assert(sizeof(StepTimes) == 3 * sizeof(uint64_t));
+static_assert(sizeof(TaskRecord) == 4 * sizeof(uint32_t));
+
 std::string difference(const TraceHeader& one, const TraceHeader& other) {
   for (const TextField& text : kTextFields) {
     if (one.*text.field != other.*text.field) return text.name;

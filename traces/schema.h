@@ -6,8 +6,10 @@
 // Thread-safety: pure functions.
 #pragma once
 
+#include <span>
 #include <string>
 
+#include "models/hash.h"
 #include "traces/hdf5.h"
 #include "traces/trace.h"
 
@@ -65,6 +67,20 @@ void validate_pools(const TraceHeader& header, const std::string& origin);
 void write_header(Hdf5File& file, const TraceHeader& header, const std::string& kind);
 // Errors: another kind of file, a newer schema, a shape or pools that cannot be.
 TraceHeader read_header(const Hdf5File& file, const std::string& kind);
+
+// Over all but the bits, which their popcounts protect: what a finished shard's checksum attribute
+// holds. Add the steps in order, then the tasks.
+class ShardChecksum {
+ public:
+  ShardChecksum(const TraceHeader& header, uint32_t rank);
+  // `popcounts`: (layer_count) of the pool.
+  void add(const StepInfo& info, const StepTimes& times, std::span<const uint32_t> popcounts);
+  void add(const TaskRecord& task);
+  std::string hex() const { return hash_.hex(); }
+
+ private:
+  Fnv1a hash_;
+};
 
 // The name of the first field in which the two differ; empty where they are equal.
 std::string difference(const TraceHeader& one, const TraceHeader& other);

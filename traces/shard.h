@@ -27,6 +27,7 @@ class Shard {
   uint32_t rank() const { return rank_; }
   const NeuronPool& pool() const { return header_.pools[rank_]; }
   bool finished() const { return finished_; }
+  std::string checksum() const { return file_->read_text("checksum"); }  // of a finished shard
   uint64_t step_count() const { return step_count_; }  // flushed, or all where finished
 
   std::vector<StepInfo> steps(uint64_t begin, uint64_t count) const;

@@ -44,7 +44,7 @@ class ShardFile {
  public:
   ShardFile(const std::string& path, const TraceHeader& header, uint32_t rank, uint64_t block_steps,
             int gzip_level)
-      : file_(create_hdf5(path)), pool_(header.pools[rank]) {
+      : file_(create_hdf5(path)), pool_(header.pools[rank]), checksum_(header, rank) {
     write_header(*file_, header, kShardKind);
     file_->write_number<uint32_t>("rank", rank);
     file_->write_number<uint8_t>("finished", 0);
@@ -73,6 +73,8 @@ class ShardFile {
   }
 
   void finish() {
+    for (const TaskRecord& task : tasks_) checksum_.add(task);
+    file_->write_text("checksum", checksum_.hex());
     file_->write_number<uint8_t>("finished", 1);
     file_->flush();
     active_.reset();
@@ -107,6 +109,9 @@ class ShardFile {
     active_->write<uint8_t>({step_count_, 0, 0}, {steps, layers, width}, bytes);
     popcounts_->extend(step_count_ + steps);
     popcounts_->write<uint32_t>({step_count_, 0}, {steps, layers}, counts);
+    for (uint64_t i = 0; i < steps; ++i) {
+      checksum_.add(block.infos[i], block.times[i], std::span(counts).subspan(i * layers, layers));
+    }
   }
 
   bool spare_bits_are_zero(const ActiveSet& active) const {
@@ -138,11 +143,11 @@ class ShardFile {
 
   void write_tasks(const std::vector<TaskRecord>& tasks) {
     if (tasks.empty()) return;
-    write_column<int32_t>(dataset::kTaskId, task_count_, tasks, &TaskRecord::task_id);
-    write_column<uint32_t>(dataset::kTaskBegin, task_count_, tasks, &TaskRecord::step_begin);
-    write_column<uint32_t>(dataset::kTaskSteps, task_count_, tasks, &TaskRecord::step_count);
-    write_column<uint32_t>(dataset::kTaskPrompt, task_count_, tasks, &TaskRecord::prompt_tokens);
-    task_count_ += tasks.size();
+    write_column<int32_t>(dataset::kTaskId, tasks_.size(), tasks, &TaskRecord::task_id);
+    write_column<uint32_t>(dataset::kTaskBegin, tasks_.size(), tasks, &TaskRecord::step_begin);
+    write_column<uint32_t>(dataset::kTaskSteps, tasks_.size(), tasks, &TaskRecord::step_count);
+    write_column<uint32_t>(dataset::kTaskPrompt, tasks_.size(), tasks, &TaskRecord::prompt_tokens);
+    tasks_.insert(tasks_.end(), tasks.begin(), tasks.end());
   }
 
   std::unique_ptr<Hdf5File> file_;
@@ -151,7 +156,8 @@ class ShardFile {
   std::unique_ptr<Hdf5Dataset> popcounts_;
   std::map<std::string, std::unique_ptr<Hdf5Dataset>> columns_;
   uint64_t step_count_ = 0;
-  uint64_t task_count_ = 0;
+  std::vector<TaskRecord> tasks_;  // written
+  ShardChecksum checksum_;
 };
 
 void sync_to_disk(const std::string& path) {
