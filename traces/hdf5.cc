@@ -28,15 +28,16 @@ std::unique_ptr<Hdf5File> open_hdf5(const std::string& path) {
 
 #else
 
-#include <fcntl.h>
 #include <hdf5.h>
-#include <sys/stat.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <utility>
+
+#include "traces/ordered_file.h"
 
 namespace thermocline {
 namespace {
@@ -54,7 +55,7 @@ std::recursive_mutex& library_mutex() {
 class Locked {
  public:
   Locked() : lock_(library_mutex()) {
-    // No clean-up at exit: a file whose write failed must stay as it is on the disk.
+    // No clean-up at exit: a file that nobody closed stays as its last flush left it.
     static const bool prepared = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
     thread_local const bool quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
     TC_CHECK(prepared && quiet, "HDF5 starts");
@@ -66,8 +67,7 @@ class Locked {
 
 struct FileState {
   std::string path;
-  bool writing;
-  bool failed = false;  // a write failed: leave the disk alone
+  std::unique_ptr<OrderedFile> disk;  // of a file that is being written
 };
 
 // The innermost reason on this thread's error stack.
@@ -78,19 +78,15 @@ std::string library_reason() {
     return 0;
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, visit, &reason);
-  // "file write failed: ..., error message = 'No space left on device', buf = 0x..."
-  constexpr std::string_view kSystem = "error message = '";
-  if (const size_t at = reason.find(kSystem); at != std::string::npos) {
-    const size_t begin = at + kSystem.size();
-    reason = reason.substr(begin, reason.find('\'', begin) - begin);
-  }
   return reason.empty() ? "an unknown HDF5 error" : reason;
 }
 
 [[noreturn]] void fail(FileState& file, const std::string& what, const std::string& reason) {
-  if (!file.writing) throw bad_input(file.path, what, reason);
-  file.failed = true;
-  throw work_failed(file.path + ": cannot write " + what + ": " + reason);
+  if (!file.disk) throw bad_input(file.path, what, reason);
+  file.disk->abandon();
+  const int error = file.disk->error();
+  throw work_failed(file.path + ": cannot write " + what + ": " +
+                    (error != 0 ? std::strerror(error) : reason));
 }
 
 template <class Result>
@@ -120,7 +116,7 @@ class Handle {
 
   // False if the library could not.
   bool close() {
-    if (id_ < 0 || file_->failed) return true;
+    if (id_ < 0) return true;
     const Locked locked;
     return close_(std::exchange(id_, H5I_INVALID_HID)) >= 0;
   }
@@ -382,7 +378,6 @@ class File final : public Hdf5File {
 
   void flush() override {
     const Locked locked;
-    reserve_space();
     check(*state_, H5Fflush(handle_.id(), H5F_SCOPE_GLOBAL), "to disk");
   }
 
@@ -392,23 +387,6 @@ class File final : public Hdf5File {
   }
 
  private:
-  // Takes the disk space of new metadata before old metadata is overwritten: a disk that fills up
-  // in between would leave an index that points past the end of the file.
-  void reserve_space() {
-    hsize_t needed = 0;
-    void* handle = nullptr;
-    check(*state_, H5Fget_filesize(handle_.id(), &needed), "to disk");
-    check(*state_, H5Fget_vfd_handle(handle_.id(), H5P_DEFAULT, &handle), "to disk");
-    const int fd = *static_cast<int*>(handle);
-    struct stat now = {};
-    if (::fstat(fd, &now) != 0) fail(*state_, "to disk", std::strerror(errno));
-    const off_t missing = static_cast<off_t>(needed) - now.st_size;
-    const int refused = missing > 0 ? ::posix_fallocate(fd, now.st_size, missing) : 0;
-    if (refused == ENOSPC || refused == EFBIG || refused == EDQUOT) {
-      fail(*state_, "to disk", std::strerror(refused));
-    }
-  }
-
   Handle property_list(hid_t kind) const {
     return {state_, H5Pcreate(kind), H5Pclose, "a property list"};
   }
@@ -477,30 +455,116 @@ class File final : public Hdf5File {
   uint64_t file_bytes_ = 0;
 };
 
-// File locks where the file system has them; a metadata cache that keeps what is dirty until a
-// flush, so that the disk never sees half of a change.
+// HDF5's view of an OrderedFile: bits and columns are written at once, everything else waits for
+// the end of a flush.
+struct DriverFile {
+  H5FD_t base;  // the library's part comes first
+  OrderedFile* disk;
+  haddr_t allocated_end;
+};
+
+DriverFile& driver_file(H5FD_t* file) { return *reinterpret_cast<DriverFile*>(file); }
+const DriverFile& driver_file(const H5FD_t* file) {
+  return *reinterpret_cast<const DriverFile*>(file);
+}
+
+herr_t status(bool succeeded) { return succeeded ? 0 : -1; }
+
+H5FD_t* driver_open(const char*, unsigned, hid_t access, haddr_t) {
+  const auto* disk = static_cast<OrderedFile* const*>(H5Pget_driver_info(access));
+  return disk == nullptr ? nullptr : &(new DriverFile{{}, *disk, 0})->base;
+}
+
+herr_t driver_close(H5FD_t* file) {
+  delete &driver_file(file);
+  return 0;
+}
+
+int driver_compare(const H5FD_t* one, const H5FD_t* other) {
+  const OrderedFile *a = driver_file(one).disk, *b = driver_file(other).disk;
+  return a->same_file(*b) ? 0 : std::less<>()(a, b) ? -1 : 1;
+}
+
+herr_t driver_query(const H5FD_t*, unsigned long* features) {
+  // No metadata accumulator: it joins blocks into writes of its own making.
+  *features = H5FD_FEAT_AGGREGATE_METADATA | H5FD_FEAT_AGGREGATE_SMALLDATA |
+              H5FD_FEAT_DEFAULT_VFD_COMPATIBLE;
+  return 0;
+}
+
+haddr_t driver_allocated_end(const H5FD_t* file, H5FD_mem_t) {
+  return driver_file(file).allocated_end;
+}
+
+herr_t driver_set_allocated_end(H5FD_t* file, H5FD_mem_t, haddr_t end) {
+  driver_file(file).allocated_end = end;
+  return 0;
+}
+
+haddr_t driver_end(const H5FD_t* file, H5FD_mem_t) { return driver_file(file).disk->end(); }
+
+herr_t driver_read(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, void* bytes) {
+  return status(driver_file(file).disk->read(at, {static_cast<std::byte*>(bytes), size}));
+}
+
+herr_t driver_write(H5FD_t* file, H5FD_mem_t kind, hid_t, haddr_t at, size_t size,
+                    const void* bytes) {
+  OrderedFile& disk = *driver_file(file).disk;
+  const std::span block(static_cast<const std::byte*>(bytes), size);
+  if (kind == H5FD_MEM_DRAW) return status(disk.write_now(at, block));
+  disk.write_at_commit(at, block);
+  return 0;
+}
+
+herr_t driver_flush(H5FD_t* file, hid_t, hbool_t) {
+  return status(driver_file(file).disk->commit());
+}
+
+herr_t driver_truncate(H5FD_t* file, hid_t, hbool_t) {
+  const DriverFile& driver = driver_file(file);
+  return status(driver.allocated_end == driver.disk->end() ||
+                driver.disk->resize(driver.allocated_end));
+}
+
+hid_t ordered_driver() {
+  static const hid_t id = [] {
+    H5FD_class_t driver = {};
+    driver.name = "thermocline_ordered";
+    driver.maxaddr = (haddr_t{1} << 63) - 1;
+    driver.fc_degree = H5F_CLOSE_WEAK;
+    driver.fapl_size = sizeof(OrderedFile*);
+    driver.open = driver_open;
+    driver.close = driver_close;
+    driver.cmp = driver_compare;
+    driver.query = driver_query;
+    driver.get_eoa = driver_allocated_end;
+    driver.set_eoa = driver_set_allocated_end;
+    driver.get_eof = driver_end;
+    driver.read = driver_read;
+    driver.write = driver_write;
+    driver.flush = driver_flush;
+    driver.truncate = driver_truncate;
+    const H5FD_mem_t kinds[] = H5FD_FLMAP_DICHOTOMY;
+    std::copy(std::begin(kinds), std::end(kinds), driver.fl_map);
+    return H5FDregister(&driver);
+  }();
+  return id;
+}
+
 Handle file_access(const std::shared_ptr<FileState>& state) {
-  Handle access = {state, H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "a property list"};
-  check(*state, H5Pset_file_locking(access.id(), 1, 1), "file locking");
-  if (!state->writing) return access;
-  H5AC_cache_config_t config = {};
-  config.version = H5AC__CURR_CACHE_CONFIG_VERSION;
-  check(*state, H5Pget_mdc_config(access.id(), &config), "the metadata cache");
-  config.set_initial_size = 1;
-  config.initial_size = config.max_size = config.min_size = size_t{32} << 20;
-  config.incr_mode = H5C_incr__off;
-  config.flash_incr_mode = H5C_flash_incr__off;
-  config.decr_mode = H5C_decr__off;
-  check(*state, H5Pset_mdc_config(access.id(), &config), "the metadata cache");
-  return access;
+  return {state, H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "a property list"};
 }
 
 }  // namespace
 
 std::unique_ptr<Hdf5File> create_hdf5(const std::string& path) {
   const Locked locked;
-  auto state = std::make_shared<FileState>(FileState{path, true});
+  auto state = std::make_shared<FileState>();
+  state->path = path;
+  state->disk = std::make_unique<OrderedFile>(path);
   const Handle access = file_access(state);
+  const OrderedFile* disk = state->disk.get();
+  check(*state, H5Pset_driver(access.id(), ordered_driver(), &disk), "through our driver");
   Handle file = {state, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()), H5Fclose,
                  "the file"};
   return std::make_unique<File>(state, std::move(file));
@@ -508,9 +572,12 @@ std::unique_ptr<Hdf5File> create_hdf5(const std::string& path) {
 
 std::unique_ptr<Hdf5File> open_hdf5(const std::string& path) {
   const Locked locked;
-  auto state = std::make_shared<FileState>(FileState{path, false});
+  auto state = std::make_shared<FileState>();
+  state->path = path;
   if (!std::filesystem::exists(path)) throw bad_input(path, "an HDF5 file", "no such file");
   const Handle access = file_access(state);
+  // Locks where the file system has them: not a file that is being written.
+  check(*state, H5Pset_file_locking(access.id(), 1, 1), "file locking");
   Handle file = {state, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id()), H5Fclose,
                  "an HDF5 file"};
   return std::make_unique<File>(state, std::move(file));

@@ -3,9 +3,8 @@
 // Goals: one place that calls HDF5, checks every result and turns its error stack into an Error;
 //   nothing of HDF5 on stderr; what comes from a file is checked before memory is taken for it.
 // Non-goals: a general wrapper; types, filters and layouts that a trace does not use.
-// Reading fails with Error{input}, writing with Error{failed}. After a failed write the file is
-//   left as the last flush() wrote it: neither it nor its datasets are closed through the library,
-//   which would put half-written metadata on the disk.
+// Reading fails with Error{input}, writing with Error{failed}. Killed at any moment or after a
+//   failed write, the file is as the last flush() left it (traces/ordered_file.h).
 // Thread-safety: every call takes one process-wide lock, so objects may be used from any thread.
 #pragma once
 

@@ -1,0 +1,142 @@
+#include "traces/ordered_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "models/error.h"
+
+namespace thermocline {
+namespace {
+
+// Above every level of a tree, which is a byte.
+constexpr int kNewBlock = 257;
+constexpr int kSuperblock = 256;
+constexpr int kOtherBlock = -1;
+
+}  // namespace
+
+OrderedFile::OrderedFile(const std::string& path)
+    : fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+  bool ready = fd_ >= 0;
+  // File systems without locks are trusted to have one writer.
+  if (ready && ::flock(fd_, LOCK_EX | LOCK_NB) != 0) ready = errno != EWOULDBLOCK;
+  if (ready) ready = ::ftruncate(fd_, 0) == 0;
+  if (ready) return;
+  const std::string reason = errno == EWOULDBLOCK ? "it is being written" : std::strerror(errno);
+  if (fd_ >= 0) ::close(fd_);
+  throw work_failed(path + ": cannot write: " + reason);
+}
+
+OrderedFile::~OrderedFile() { ::close(fd_); }
+
+bool OrderedFile::same_file(const OrderedFile& other) const {
+  struct stat here = {}, there = {};
+  return ::fstat(fd_, &here) == 0 && ::fstat(other.fd_, &there) == 0 &&
+         here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+bool OrderedFile::fail() {
+  error_ = errno;
+  abandoned_ = true;
+  return false;
+}
+
+bool OrderedFile::write(uint64_t at, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail();
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    at += static_cast<uint64_t>(count);
+  }
+  return true;
+}
+
+bool OrderedFile::write_now(uint64_t at, std::span<const std::byte> bytes) {
+  forget_waiting(at, bytes.size());
+  end_ = std::max(end_, at + bytes.size());
+  return abandoned_ || write(at, bytes);
+}
+
+void OrderedFile::write_at_commit(uint64_t at, std::span<const std::byte> bytes) {
+  forget_waiting(at, bytes.size());
+  end_ = std::max(end_, at + bytes.size());
+  waiting_[at].assign(bytes.begin(), bytes.end());
+}
+
+// Cuts [at, at + size) out of what waits: a block that was given up and its space used again.
+void OrderedFile::forget_waiting(uint64_t at, uint64_t size) {
+  auto block = waiting_.upper_bound(at);
+  if (block != waiting_.begin()) --block;
+  while (block != waiting_.end() && block->first < at + size) {
+    const uint64_t begin = block->first, end = begin + block->second.size();
+    if (end <= at) {
+      ++block;
+      continue;
+    }
+    const std::vector<std::byte> bytes = std::move(block->second);
+    block = waiting_.erase(block);
+    if (begin < at) waiting_[begin].assign(bytes.begin(), bytes.end() - (end - at));
+    if (end > at + size) waiting_[at + size].assign(bytes.end() - (end - at - size), bytes.end());
+  }
+}
+
+// The order of a commit, highest first.
+int OrderedFile::urgency(uint64_t at, std::span<const std::byte> bytes) const {
+  if (!committed_.contains(at)) return kNewBlock;
+  if (at == 0) return kSuperblock;
+  constexpr size_t kLevelAt = 5;  // after the signature and the node type
+  const bool node = bytes.size() > kLevelAt && std::memcmp(bytes.data(), "TREE", 4) == 0;
+  return node ? static_cast<int>(bytes[kLevelAt]) : kOtherBlock;
+}
+
+bool OrderedFile::commit() {
+  if (abandoned_) return true;
+  std::vector<std::pair<int, uint64_t>> order;
+  for (const auto& [at, bytes] : waiting_) order.emplace_back(-urgency(at, bytes), at);
+  std::sort(order.begin(), order.end());
+  for (const auto& [unused, at] : order) {
+    if (!write(at, waiting_.at(at))) return false;
+  }
+  for (const auto& [unused, at] : order) committed_.insert(at);
+  waiting_.clear();
+  return true;
+}
+
+bool OrderedFile::resize(uint64_t size) {
+  end_ = size;
+  return abandoned_ || ::ftruncate(fd_, static_cast<off_t>(size)) == 0 || fail();
+}
+
+bool OrderedFile::read(uint64_t at, std::span<std::byte> bytes) const {
+  for (uint64_t done = 0; done < bytes.size();) {
+    const ssize_t count =
+        ::pread(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(at + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    if (count == 0) {
+      std::fill(bytes.begin() + static_cast<ptrdiff_t>(done), bytes.end(), std::byte{0});
+      break;
+    }
+    done += static_cast<uint64_t>(count);
+  }
+  auto block = waiting_.upper_bound(at);
+  if (block != waiting_.begin()) --block;
+  for (; block != waiting_.end() && block->first < at + bytes.size(); ++block) {
+    const uint64_t begin = std::max(at, block->first);
+    const uint64_t end = std::min(at + bytes.size(), block->first + block->second.size());
+    if (begin < end) {
+      std::memcpy(bytes.data() + (begin - at), block->second.data() + (begin - block->first),
+                  end - begin);
+    }
+  }
+  return true;
+}
+
+}  // namespace thermocline
