@@ -134,13 +134,15 @@ class Ewma final : public Policy {
     for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
       for (uint32_t w = 0; w < stride; ++w) {
         const size_t at = size_t{layer} * stride + w;
-        const uint64_t hot_word = hot.words()[at];
+        const uint64_t word = active.words[at], hot_word = hot.words()[at];
         const uint32_t base = layer * pool_.neuron_count + w * 64;
-        for (uint64_t word = active.words[at]; word != 0; word &= word - 1) {
-          const auto bit = static_cast<uint32_t>(std::countr_zero(word));
-          const uint32_t score = scores_[base + bit] += increment;
-          if (score >= score_min && !(hot_word >> bit & 1))
-            candidates_.push_back({score, base + bit});
+        for (uint64_t left = word & hot_word; left != 0; left &= left - 1) {
+          scores_[base + static_cast<uint32_t>(std::countr_zero(left))] += increment;
+        }
+        for (uint64_t left = word & ~hot_word; left != 0; left &= left - 1) {
+          const uint32_t flat = base + static_cast<uint32_t>(std::countr_zero(left));
+          const uint32_t score = scores_[flat] += increment;
+          if (score >= score_min) candidates_.push_back({score, flat});
         }
       }
     }
