@@ -287,7 +287,10 @@ inline std::string small_tokenizer_bin() {
   Bytes file;
   std::vector<std::string> pieces = small_vocabulary();
   for (std::string& piece : pieces) {
-    for (size_t at; (at = piece.find("\u2581")) != std::string::npos;) piece.replace(at, 3, " ");
+    for (size_t at; (at = piece.find("\u2581")) != std::string::npos;) {
+      piece.erase(at, 2);
+      piece[at] = ' ';
+    }
   }
   file.put<int32_t>(6);  // "<0x00>" is the longest
   for (size_t id = 0; id < pieces.size(); ++id) {

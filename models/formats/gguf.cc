@@ -206,7 +206,11 @@ std::unique_ptr<Checkpoint> parse_gguf(std::shared_ptr<const void> owner,
   CheckpointContents contents{std::move(owner), gguf_shape(metadata, path, tensor_count != 0),
                               gguf_vocabulary(metadata, path),
                               read_tensors(reader, tensor_count, bytes, metadata)};
-  if (tensor_count != 0) complete_shape(contents.shape, contents.tensors, path);
+  if (tensor_count != 0) {
+    complete_shape(contents.shape, contents.tensors, path);
+  } else if (contents.shape.vocab_size == 0) {
+    contents.shape.vocab_size = static_cast<uint32_t>(contents.vocabulary.pieces.size());
+  }
   return std::make_unique<Checkpoint>(path, std::move(contents));
 }
 

@@ -1,0 +1,100 @@
+// thermocline model info | tokenize.
+#include <CLI/CLI.hpp>
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "models/cli.h"
+#include "models/commands.h"
+#include "models/error.h"
+#include "tests/file_bytes.h"
+#include "tests/support.h"
+
+namespace thermocline::test {
+namespace {
+
+using nlohmann::json;
+
+// Runs `model ARGUMENTS --json FILE` and gives its rows.
+json rows_of(std::vector<std::string> arguments) {
+  const TempDir folder;
+  const std::string path = folder / "out.json";
+  CLI::App app;
+  add_model_commands(app);
+  arguments.insert(arguments.begin(), "model");
+  arguments.insert(arguments.end(), {"--json", path});
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes the last as the first
+  app.parse(arguments);
+  return json::parse(read_file(path)).at("rows");
+}
+
+json row_of(const json& rows, const std::string& kind, size_t index = 0) {
+  for (const json& row : rows) {
+    if (row.at("kind") == kind && index-- == 0) return row;
+  }
+  FAIL("no row " << kind);
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("model info gives a preset's published numbers") {
+  const json rows = rows_of({"info", "preset:llama-2-70b,type=q4_0"});
+  const json model = row_of(rows, "model");
+  CHECK(model.at("parameters") == 68976648192);
+  CHECK(model.at("neurons") == 2293760);
+  CHECK(model.at("bundle_bytes") == 13824);
+  CHECK(model.at("ffn_bytes") == 2293760ull * 13824);
+  CHECK(model.at("ffn_share").get<double>() == Approx(0.817).margin(0.001));
+  CHECK(model.at("bytes").get<double>() / (1 << 30) == Approx(36.13).margin(0.02));
+  CHECK(model.at("weights") == "synthetic");
+  const json four = row_of(rows, "memory", 2);
+  CHECK(four.at("budget_bytes") == 4ull << 30);
+  CHECK(four.at("neurons") == (4ull << 30) / 13824);
+  const json last = row_of(rows, "memory", 6);
+  CHECK(last.at("budget_bytes") == 32ull << 30);
+  CHECK(last.at("share") == 1.0);
+}
+
+TEST_CASE("model info counts a file's tensors by type") {
+  const TempDir folder;
+  write_file(folder / "model.gguf", small_gguf(DType::q8_0).bytes());
+  const json rows = rows_of({"info", folder / "model.gguf"});
+  CHECK(row_of(rows, "model").at("weights") == "real");
+  CHECK(row_of(rows, "model").at("bundle_bytes") == 3 * 68);
+  CHECK(row_of(rows, "model").at("ffn_bytes") == 3 * 68 * 320);
+  CHECK(row_of(rows, "type", 0).at("type") == "f32");
+  CHECK(row_of(rows, "type", 0).at("tensor_count") == 5);
+  CHECK(row_of(rows, "type", 1).at("type") == "q8_0");
+  CHECK(row_of(rows, "type", 1).at("tensor_count") == 16);
+  write_file(folder / "vocabulary.gguf", small_vocabulary_gguf().bytes());
+  const json model = row_of(rows_of({"info", folder / "vocabulary.gguf"}), "model");
+  CHECK(model.at("weights") == "none");
+  CHECK(model.at("tokens_in_file") == 277);
+}
+
+TEST_CASE("model tokenize gives ids and pieces of a text or a file") {
+  const TempDir folder;
+  write_file(folder / "tokenizer.bin", small_tokenizer_bin());
+  write_file(folder / "text", "the \xff");
+  const json from_text =
+      rows_of({"tokenize", "--tokenizer", folder / "tokenizer.bin", "--text", "the an"});
+  REQUIRE(from_text.size() == 3);
+  CHECK(from_text[0].at("piece") == " the");
+  CHECK(from_text[0].at("id") == 262);
+  const json from_file =
+      rows_of({"tokenize", "--tokenizer", folder / "tokenizer.bin", "--file", folder / "text"});
+  REQUIRE(from_file.size() == 3);
+  CHECK(from_file[2].at("id") == 3 + 0xff);
+  CHECK(rows_of({"tokenize", "--tokenizer", "byte", "--text", "abc"}).size() == 3);
+}
+
+TEST_CASE("model commands refuse what they cannot do") {
+  CHECK_THROWS_AS(rows_of({"tokenize", "--tokenizer", "byte"}), CLI::ParseError);
+  CHECK_THROWS_AS(rows_of({"tokenize", "--tokenizer", "byte", "--text", "a", "--file", "b"}),
+                  CLI::ParseError);
+  CHECK_THROWS_AS(rows_of({"info"}), CLI::ParseError);
+  CHECK_THROWS_AS(rows_of({"info", "missing.gguf"}), Error);
+  CHECK_THROWS_AS(rows_of({"info", "preset:nothing"}), Error);
+}
+
+}  // namespace thermocline::test
