@@ -180,6 +180,32 @@ TEST_CASE("results are the same bits for every split, token count and instructio
   });
 }
 
+TEST_CASE("nothing outside the asked rows and columns is touched") {
+  std::mt19937_64 random(7);
+  for (const Kernels* kernels : all_kernels())
+    for (const int tokens : {1, 2, 5}) {
+      const Problem p(DType::q8_0, 200, 96, tokens, 0.7, random);
+      const auto dense = p.matmul(*kernels, {70, 100});
+      const auto masked = p.masked(*kernels, {70, 100});
+      const auto sums = p.weighted(*kernels, {32, 64});
+      bool kept = true, written = true;
+      for (int t = 0; t < tokens; ++t) {
+        for (int r = 0; r < p.y_stride; ++r) {
+          const bool inside = r >= 70 && r < 100;
+          const size_t at = static_cast<size_t>(t) * p.y_stride + r;
+          written &= (dense[at] != kUntouched) == inside;
+          kept &= (masked[at] == kUntouched) == !(inside && bit_of(p.mask_of(t), r));
+        }
+        for (int c = 0; c < p.x_stride; ++c) {
+          const size_t at = static_cast<size_t>(t) * p.x_stride + c;
+          kept &= (sums[at] == p.x[at]) == (c < 32 || c >= 64);
+        }
+      }
+      REQUIRE(kept);
+      REQUIRE(written);
+    }
+}
+
 TEST_CASE("weights are decoded exactly") {
   // One column set to one picks out a weight; all scales that f16 has, infinities and NaN too.
   for (const Kernels* kernels : all_kernels()) {
