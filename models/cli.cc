@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,11 +27,19 @@ constexpr double kSecondsPerRedraw = 0.2;
 constexpr double kSecondsPerLogLine = 60;
 constexpr int kBarWidth = 24;
 
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets it");
-std::atomic<bool> interrupt_seen = false;
+// Signals this close are one request: timeout(1) and batch systems signal a process and its group.
+constexpr int64_t kOneRequestNs = 300'000'000;
+
+static_assert(std::atomic<int64_t>::is_always_lock_free, "a signal handler sets it");
+std::atomic<int64_t> interrupt_ns = 0;  // of the first signal; 0: none yet
 
 void on_signal(int signal) {
-  if (!interrupt_seen.exchange(true)) return;
+  timespec now = {};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const int64_t now_ns = now.tv_sec * 1'000'000'000 + now.tv_nsec + 1;
+  int64_t first_ns = 0;
+  if (interrupt_ns.compare_exchange_strong(first_ns, now_ns)) return;
+  if (now_ns - first_ns < kOneRequestNs) return;
   ::signal(signal, SIG_DFL);  // the user asks again: end now
   ::raise(signal);
 }
@@ -176,7 +185,7 @@ void install_interrupt_handler() {
   ::sigaction(SIGTERM, &action, nullptr);
 }
 
-bool interrupted() { return interrupt_seen.load(std::memory_order_relaxed); }
+bool interrupted() { return interrupt_ns.load(std::memory_order_relaxed) != 0; }
 
 std::string progress_text(const std::string& what, uint64_t done, uint64_t total,
                           const std::string& unit, double seconds) {

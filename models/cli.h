@@ -26,7 +26,7 @@ void write_json(const std::string& path, const std::string& command,
 void write_file(const std::string& path, std::string_view bytes);
 std::string read_file(const std::string& path);  // Error{input} if it cannot be read
 
-// Ctrl-C and SIGTERM set a flag that loops look at; a second signal ends the process.
+// Ctrl-C and SIGTERM set a flag that loops look at; a second request ends the process.
 void install_interrupt_handler();
 bool interrupted();
 

@@ -190,7 +190,7 @@ TEST_CASE("the path - is standard output, and a full one is a failure") {
   CHECK(outcome_in_child([] { return write_json_to_stdout("/dev/full"); }) == 1);
 }
 
-TEST_CASE("the first signal sets a flag, a second ends the process") {
+TEST_CASE("the first signal sets a flag, a later one ends the process") {
   CHECK_FALSE(interrupted());
   for (const int signal : {SIGINT, SIGTERM}) {
     const int first = outcome_in_child([signal] {
@@ -203,10 +203,18 @@ TEST_CASE("the first signal sets a flag, a second ends the process") {
     const int second = outcome_in_child([signal] {
       install_interrupt_handler();
       ::raise(SIGINT);
+      ::usleep(350'000);
       ::raise(signal);
       return 3;
     });
     CHECK(second == 128 + signal);
+    const int at_once = outcome_in_child([signal] {  // as timeout(1) does: process, then group
+      install_interrupt_handler();
+      ::raise(signal);
+      ::raise(signal);
+      return 42;
+    });
+    CHECK(at_once == 42);
   }
 }
 
