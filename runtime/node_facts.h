@@ -8,8 +8,8 @@
 
 namespace thermocline {
 
-// Bytes per second that this process reads with `thread_count` threads. The buffer is a share of
-// 256 MiB among `process_count` processes that measure at once: all together outgrow the caches.
+// Bytes per second that this process reads with `thread_count` threads, mean. The buffer is a share
+// of 256 MiB among `process_count` processes that measure at once: all together outgrow the caches.
 double measure_read_bandwidth(uint32_t thread_count, uint32_t process_count, double seconds);
 
 // Cores that one of `process_count` processes on this machine should use: at least 1.

@@ -16,7 +16,7 @@
 namespace thermocline {
 namespace {
 
-constexpr double kMeasureSeconds = 0.1;
+constexpr double kMeasureSeconds = 0.2;
 
 // Shows on rank 0 how far the steps are.
 class ProgressObserver final : public StepObserver {

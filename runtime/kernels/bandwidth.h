@@ -13,7 +13,8 @@ namespace thermocline {
 // Bytes per second that `thread_count` threads read together: the best pass over `buffer` among
 // those begun within `seconds`. The caller owns the buffer, has written to it (untouched pages are
 // one page of zeros), and sizes it well beyond the last-level cache: 256 MiB serve most machines,
-// and a model's own weights serve too. At least two passes are made: the first one warms up.
+// and a model's own weights serve too. At least two passes are made: the first one warms up;
+// with 0 seconds, exactly two.
 double read_bandwidth(const std::byte* buffer, uint64_t bytes, int thread_count, double seconds);
 
 }  // namespace thermocline
