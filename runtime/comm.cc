@@ -29,12 +29,28 @@ int number_from_environment(const std::array<const char*, kCount>& names, int fa
 constexpr std::array kRankNames = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"};
 constexpr std::array kSizeNames = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
 
-}  // namespace
+// Below, one exchange of whole vectors is faster than two of slices: latency counts.
+constexpr size_t kWholeGatherCount = size_t{1} << 14;
 
-void sum_in_rank_order(Comm& comm, float* values, size_t count, std::vector<float>& scratch) {
-  const size_t size = static_cast<size_t>(comm.size());
-  if (size == 1) return;
-  // Rank i sums elements [i*slice, (i+1)*slice); the last slice is padded with zeros.
+// total[i] = the sum over ranks of rows[rank * stride + i]; rank order, whoever adds.
+void add_rows(const float* rows, size_t size, size_t stride, float* total) {
+  std::copy(rows, rows + stride, total);
+  for (size_t rank = 1; rank < size; ++rank) {
+    for (size_t i = 0; i < stride; ++i) total[i] += rows[rank * stride + i];
+  }
+}
+
+void sum_gathered(Comm& comm, float* values, size_t count, std::vector<float>& scratch) {
+  const auto size = static_cast<size_t>(comm.size());
+  scratch.resize(size * count);
+  comm.all_gather(values, count * sizeof(float), scratch.data());
+  add_rows(scratch.data(), size, count, values);
+}
+
+// Rank i sums elements [i*slice, (i+1)*slice), then the slices are gathered; the last slice is
+// padded with zeros.
+void sum_by_slices(Comm& comm, float* values, size_t count, std::vector<float>& scratch) {
+  const auto size = static_cast<size_t>(comm.size());
   const size_t slice = (count + size - 1) / size;
   scratch.resize(2 * size * slice);
   float* mine = scratch.data();
@@ -42,13 +58,20 @@ void sum_in_rank_order(Comm& comm, float* values, size_t count, std::vector<floa
   std::memcpy(mine, values, count * sizeof(float));
   std::fill(mine + count, all, 0.0f);
   comm.all_to_all(mine, slice * sizeof(float), all);
-  for (size_t i = 0; i < slice; ++i) {
-    float total = all[i];
-    for (size_t r = 1; r < size; ++r) total += all[r * slice + i];
-    mine[i] = total;
-  }
+  add_rows(all, size, slice, mine);
   comm.all_gather(mine, slice * sizeof(float), all);
   std::memcpy(values, all, count * sizeof(float));
+}
+
+}  // namespace
+
+void sum_in_rank_order(Comm& comm, float* values, size_t count, std::vector<float>& scratch) {
+  if (comm.size() == 1) return;
+  if (count <= kWholeGatherCount) {
+    sum_gathered(comm, values, count, scratch);
+  } else {
+    sum_by_slices(comm, values, count, scratch);
+  }
 }
 
 void together(Comm& comm, const std::function<void()>& work) {

@@ -37,7 +37,7 @@ class Comm {
 };
 
 // values[i] = the sum over ranks, added in rank order; the same bits on every rank.
-// Each rank sums one slice, then the slices are gathered. `scratch` keeps its memory.
+// `scratch` keeps its memory.
 void sum_in_rank_order(Comm& comm, float* values, size_t count, std::vector<float>& scratch);
 
 // An Error that every rank knows of: all leave together. The message is on one rank, else empty.

@@ -18,25 +18,27 @@ namespace {
 constexpr uint32_t kLocalRanksMax = 256;
 constexpr uint32_t kThreadsMax = 1024;
 
+// What can be said before the ranks meet: each finds it by itself.
 void check_limits(const RunOptions& options) {
-  if (options.local_ranks > kLocalRanksMax) {
-    throw bad_usage(
-        fmt::format("--local-ranks {}: at most {}", options.local_ranks, kLocalRanksMax));
-  }
-  if (options.threads > kThreadsMax) {
-    throw bad_usage(fmt::format("--threads {}: at most {}", options.threads, kThreadsMax));
-  }
   if (options.local_ranks > 0 && launched_rank().size > 1) {
     throw bad_usage("--local-ranks is for a run without mpirun or srun");
+  }
+  if (options.local_ranks > kLocalRanksMax) {
+    throw bad_usage(
+        fmt::format("--local-ranks {}: expected at most {}", options.local_ranks, kLocalRanksMax));
+  }
+  if (options.threads > kThreadsMax) {
+    throw bad_usage(fmt::format("--threads {}: expected at most {}", options.threads, kThreadsMax));
+  }
+  if (options.max_new_tokens == 0) {
+    throw bad_usage("--max-new-tokens 0: expected at least 1");
   }
 }
 
 void run(const RunOptions& options) {
+  check_limits(options);
   install_interrupt_handler();
-  with_ranks(static_cast<int>(options.local_ranks), [&](Comm& comm) {
-    together(comm, [&] { check_limits(options); });
-    run_rank(comm, options);
-  });
+  with_ranks(static_cast<int>(options.local_ranks), [&](Comm& comm) { run_rank(comm, options); });
 }
 
 void add_input_options(CLI::App& command, RunOptions& options) {
@@ -52,8 +54,7 @@ void add_input_options(CLI::App& command, RunOptions& options) {
   command.add_option("--split", options.prompts.split, "prompt, test, validation, train or all");
   command.add_option("--shots", options.prompts.shots, "solved examples before the task: 0 or 3");
   command.add_option("--limit", options.prompts.limit, "only the first N tasks of the split");
-  command.add_option("--max-new-tokens", options.max_new_tokens, "tokens to decode per task")
-      ->check(CLI::PositiveNumber);
+  command.add_option("--max-new-tokens", options.max_new_tokens, "tokens to decode per task");
   command.add_flag("--teacher-forced", options.teacher_forced,
                    "feed the reference solutions token by token instead of decoding");
 }
@@ -126,7 +127,7 @@ std::string cluster_toml(const std::vector<double>& rates, uint64_t memory_bytes
 
 void calibrate(const CalibrateOptions& options) {
   if (options.threads > kThreadsMax) {
-    throw bad_usage(fmt::format("--threads {}: at most {}", options.threads, kThreadsMax));
+    throw bad_usage(fmt::format("--threads {}: expected at most {}", options.threads, kThreadsMax));
   }
   const uint32_t threads = options.threads != 0 ? options.threads : cores_of_process(1);
   std::vector<double> rates;

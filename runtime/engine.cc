@@ -123,7 +123,7 @@ Engine::Outcome Engine::decode_step(const TaskInput& task, int32_t token, TaskRe
 Engine::Outcome Engine::execute(const TaskInput& task, std::span<const int32_t> tokens,
                                 uint32_t position, Phase phase, bool vote) {
   // An observer's time on one rank is no step's waiting time on another.
-  if (!hooks_.observers.empty() && vote) comm_.barrier();
+  if (vote) comm_.barrier();
   decoder_.times() = {};
   const uint64_t start = now_ns();
   const auto count = static_cast<uint32_t>(tokens.size());

@@ -15,6 +15,9 @@ double measure_read_bandwidth(uint32_t thread_count, uint32_t process_count, dou
 // Cores that one of `process_count` processes on this machine should use: at least 1.
 uint32_t cores_of_process(uint32_t process_count);
 
-uint64_t peak_rss_bytes();  // of this process so far (VmHWM); 0 where /proc does not say
+// Resident bytes of this process at their highest (VmHWM) since it began or since the last reset;
+// 0 where /proc does not say. The reset keeps a measuring buffer out of a model's peak.
+uint64_t peak_rss_bytes();
+void reset_peak_rss();
 
 }  // namespace thermocline

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <optional>
 
 #include "models/cli.h"
@@ -31,6 +32,12 @@ class ProgressObserver final : public StepObserver {
   uint64_t done_ = 0;
 };
 
+void require_folder_of(const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  if (folder.empty() || std::filesystem::is_directory(folder)) return;
+  throw work_failed(path + ": the folder " + folder.string() + " does not exist");
+}
+
 // One run on one rank, in the order in which it happens.
 class RankRun {
  public:
@@ -38,7 +45,9 @@ class RankRun {
 
   void run() {
     together(comm_, [&] { plan_ = make_run_plan(options_, static_cast<uint32_t>(comm_.size())); });
+    together(comm_, [&] { check_outputs(); });
     if (root()) announce();
+    together(comm_, [&] { open_profile(); });
     const auto process_count = static_cast<uint32_t>(ranks_on_this_host(comm_));
     outcome_.thread_count =
         options_.threads != 0 ? options_.threads : cores_of_process(process_count);
@@ -59,6 +68,23 @@ class RankRun {
   // Standard output belongs to the JSON where --json - asks for it.
   std::FILE* text_out() const { return options_.json == "-" ? stderr : stdout; }
 
+  const RankShare& share() const {
+    return plan_.partition.ranks[static_cast<size_t>(comm_.rank())];
+  }
+
+  // A folder that is not there is better found now than when the work is done.
+  void check_outputs() const {
+    require_folder_of(options_.record);
+    if (!root()) return;  // what only rank 0 writes
+    require_folder_of(options_.logits);
+    if (options_.json != "-") require_folder_of(options_.json);
+  }
+
+  void open_profile() {
+    if (plan_.live.policies.empty()) return;
+    profile_ = load_profile(options_.profile, share().pool(), plan_.shape(), plan_.source->hash());
+  }
+
   void announce() const {
     fmt::print(text_out(), "{}\n", describe(plan_));
     for (const std::string& note : plan_.notes) fmt::print(text_out(), "{}\n", note);
@@ -69,6 +95,8 @@ class RankRun {
     comm_.barrier();  // all at once: what each gets while the others read too
     facts_.read_bandwidth =
         measure_read_bandwidth(outcome_.thread_count, process_count, kMeasureSeconds);
+    comm_.barrier();  // ranks that are threads share the peak
+    reset_peak_rss();
   }
 
   Decoder load(ThreadPool& pool) {
@@ -138,10 +166,7 @@ class RankRun {
         hooks_.observers.push_back(&*recorder_);
       }
       if (!plan_.live.policies.empty()) {
-        live_.emplace(plan_.live,
-                      load_profile(options_.profile, decoder.neuron_pool(), plan_.shape(),
-                                   plan_.source->hash()),
-                      plan_.shape(), plan_.ffn_dtype());
+        live_.emplace(plan_.live, std::move(profile_), plan_.shape(), plan_.ffn_dtype());
         hooks_.observers.push_back(&*live_);
       }
       hooks_.all_logits = !options_.logits.empty();
@@ -298,6 +323,7 @@ class RankRun {
   RunPlan plan_;
   RunOutcome outcome_;
   RankFacts facts_{};
+  ActivationProfile profile_;  // until live policies take it
   EngineHooks hooks_;
   std::optional<Recorder> recorder_;
   std::optional<LivePolicies> live_;

@@ -35,7 +35,7 @@ float awkward(int rank, size_t i) {
 
 TEST_CASE("sums are added in rank order, the same bits on every rank, for every length") {
   const int size = GENERATE(1, 2, 3, 4, 5);
-  const size_t count = GENERATE(1, 2, 3, 5, 64, 1000);
+  const size_t count = GENERATE(1, 2, 5, 1000, 16384, 16385, 50001);
   std::vector<float> expected(count);
   for (size_t i = 0; i < count; ++i) {
     expected[i] = awkward(0, i);
