@@ -45,6 +45,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   const uint64_t steps =
       options.prompt.size() + std::max<uint64_t>(options.forced.size(), options.new_token_max);
   result.active.resize(steps * shape.neuron_count());
+  result.step_counts.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     const auto rank = static_cast<uint32_t>(comm.rank());
     ThreadPool pool(options.threads);
@@ -67,9 +68,10 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
       };
     }
     Engine engine(comm, shape, result.partition, decoder, hooks,
-                  {{}, shape.context_length, options.chunk_max, nullptr});
+                  {{}, shape.context_length, options.chunk_max, options.interrupted});
     const TaskResult task =
         engine.run({0, 0, options.prompt, options.forced, options.new_token_max});
+    result.step_counts[rank] = task.step_count;
     if (rank == 0) result.task = task;
   });
   result.active.resize(result.task.step_count * shape.neuron_count());

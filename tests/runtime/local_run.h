@@ -23,6 +23,7 @@ struct LocalRunOptions {
   uint32_t new_token_max = 0;
   float silu_threshold = 0.0f;
   bool logits = true;
+  bool (*interrupted)() = nullptr;
   // Called on every rank for one more observer; it lives as long as the run.
   std::function<std::unique_ptr<StepObserver>(const Partition&, uint32_t rank)> observer;
 };
@@ -33,6 +34,7 @@ struct LocalRunResult {
   std::vector<float> logits;    // (step, vocab_size)
   std::vector<uint8_t> active;  // (step, layer, neuron) of the whole model: 0 or 1
   std::vector<StepInfo> steps;
+  std::vector<uint32_t> step_counts;  // by rank
 };
 
 LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& options);
