@@ -162,6 +162,9 @@ void run_local_ranks(int size, const std::function<void(Comm&)>& body) {
     LocalComm comm(world, 0, rank, members);
     try {
       body(comm);
+    } catch (const AgreedError& error) {
+      // The others leave by themselves, some of them still on their way to hear of it.
+      first_error.keep(std::current_exception(), *error.what() != '\0');
     } catch (const std::exception& error) {
       first_error.keep(std::current_exception(), *error.what() != '\0');
       world.fail();
