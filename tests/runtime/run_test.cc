@@ -52,7 +52,8 @@ void run(RunOptions options, uint32_t ranks) {
 
 std::vector<nlohmann::json> rows_of(const std::string& path, const std::string& kind) {
   std::vector<nlohmann::json> rows;
-  for (const auto& row : nlohmann::json::parse(read_file(path))["rows"]) {
+  const auto document = nlohmann::json::parse(read_file(path));
+  for (const auto& row : document["rows"]) {
     if (row["kind"] == kind) rows.push_back(row);
   }
   return rows;
