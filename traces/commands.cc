@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <optional>
 
 #include "models/cli.h"
@@ -25,18 +24,30 @@ struct Options {
 
 void show(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
-// Active neurons over all steps, by layer.
-std::vector<uint64_t> active_by_layer(const TraceReader& trace) {
-  const uint32_t layers = trace.header().shape.layer_count;
-  const std::vector<uint32_t> counts = trace.popcounts();
-  std::vector<uint64_t> totals(layers);
-  for (size_t i = 0; i < counts.size(); ++i) totals[i % layers] += counts[i];
-  return totals;
-}
+// Of one layer or of all: firings over all steps, and the neurons that the trace holds.
+struct Activity {
+  uint64_t active = 0;
+  uint64_t neurons = 0;
 
-// Of the neurons that could have fired; 0 for a trace without steps.
-double share(uint64_t active, uint64_t neurons, uint64_t steps) {
-  return steps == 0 ? 0.0 : static_cast<double>(active) / static_cast<double>(neurons * steps);
+  // 0 for a trace without steps.
+  double share(uint64_t steps) const {
+    const double chances = static_cast<double>(neurons) * static_cast<double>(steps);
+    return chances == 0 ? 0.0 : static_cast<double>(active) / chances;
+  }
+};
+
+std::vector<Activity> activity_by_layer(const TraceReader& trace) {
+  const uint32_t layers = trace.header().shape.layer_count;
+  std::vector<Activity> activity(layers);
+  const std::vector<uint32_t> counts = trace.popcounts();
+  for (size_t i = 0; i < counts.size(); ++i) activity[i % layers].active += counts[i];
+  for (uint32_t rank = 0; rank < trace.header().pools.size(); ++rank) {
+    const NeuronPool& pool = trace.header().pools[rank];
+    for (uint32_t i = 0; trace.holds(rank) && i < pool.layer_count; ++i) {
+      activity[pool.layer_begin + i].neurons += pool.neuron_count;
+    }
+  }
+  return activity;
 }
 
 uint64_t prefill_steps(const TraceReader& trace) {
@@ -47,9 +58,12 @@ uint64_t prefill_steps(const TraceReader& trace) {
 }
 
 nlohmann::ordered_json info_row(const TraceReader& trace, const Options& options,
-                                const std::vector<uint64_t>& active) {
+                                const std::vector<Activity>& layers) {
   const TraceHeader& header = trace.header();
-  const uint64_t total = std::accumulate(active.begin(), active.end(), uint64_t{0});
+  Activity whole;
+  for (const Activity& layer : layers) {
+    whole = {whole.active + layer.active, whole.neurons + layer.neurons};
+  }
   const uint64_t prefill = prefill_steps(trace);
   return {{"kind", "trace"},
           {"path", options.path},
@@ -73,21 +87,20 @@ nlohmann::ordered_json info_row(const TraceReader& trace, const Options& options
           {"decode_steps", trace.step_count() - prefill},
           {"task_count", trace.tasks().size()},
           {"file_bytes", trace.file_bytes()},
-          {"active_share", share(total, header.shape.neuron_count(), trace.step_count())},
+          {"active_share", whole.share(trace.step_count())},
           {"finished", trace.finished()},
           {"missing", trace.missing()}};
 }
 
 nlohmann::ordered_json info_rows(const TraceReader& trace, const Options& options) {
-  const std::vector<uint64_t> active = active_by_layer(trace);
+  const std::vector<Activity> layers = activity_by_layer(trace);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  rows.push_back(info_row(trace, options, active));
-  for (size_t layer = 0; layer < active.size(); ++layer) {
-    rows.push_back(
-        {{"kind", "layer"},
-         {"layer", layer},
-         {"active", active[layer]},
-         {"active_share", share(active[layer], trace.header().shape.ffn_dim, trace.step_count())}});
+  rows.push_back(info_row(trace, options, layers));
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    rows.push_back({{"kind", "layer"},
+                    {"layer", layer},
+                    {"active", layers[layer].active},
+                    {"active_share", layers[layer].share(trace.step_count())}});
   }
   return rows;
 }

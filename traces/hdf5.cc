@@ -68,6 +68,7 @@ class Locked {
 struct FileState {
   std::string path;
   std::unique_ptr<OrderedFile> disk;  // of a file that is being written
+  bool sealed = false;                // of one that is read
 };
 
 // The innermost reason on this thread's error stack.
@@ -270,6 +271,7 @@ class File final : public Hdf5File {
 
   const std::string& path() const override { return state_->path; }
   uint64_t file_bytes() const override { return file_bytes_; }
+  bool sealed() const override { return state_->sealed; }
 
   std::unique_ptr<Hdf5Dataset> create(const DatasetSpec& spec) override {
     const Locked locked;
@@ -383,7 +385,10 @@ class File final : public Hdf5File {
 
   void close() override {
     const Locked locked;
-    if (!handle_.close()) fail(*state_, "to disk", library_reason());
+    const bool closed = handle_.close();
+    if (!closed || (state_->disk && !state_->disk->seal())) {
+      fail(*state_, "to disk", library_reason());
+    }
   }
 
  private:
@@ -507,11 +512,19 @@ herr_t driver_read(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, voi
   return status(driver_file(file).disk->read(at, {static_cast<std::byte*>(bytes), size}));
 }
 
+// Heaps of texts come as data (H5F_block_write), but damage to them can crash the library as damage
+// to its index can. Data that happens to begin alike only waits a little.
+bool is_text_heap(std::span<const std::byte> block) {
+  constexpr std::string_view kSignature = "GCOL";
+  return block.size() >= kSignature.size() &&
+         std::memcmp(block.data(), kSignature.data(), kSignature.size()) == 0;
+}
+
 herr_t driver_write(H5FD_t* file, H5FD_mem_t kind, hid_t, haddr_t at, size_t size,
                     const void* bytes) {
   OrderedFile& disk = *driver_file(file).disk;
   const std::span block(static_cast<const std::byte*>(bytes), size);
-  if (kind == H5FD_MEM_DRAW) return status(disk.write_now(at, block));
+  if (kind == H5FD_MEM_DRAW && !is_text_heap(block)) return status(disk.write_now(at, block));
   disk.write_at_commit(at, block);
   return 0;
 }
@@ -575,6 +588,9 @@ std::unique_ptr<Hdf5File> open_hdf5(const std::string& path) {
   auto state = std::make_shared<FileState>();
   state->path = path;
   if (!std::filesystem::exists(path)) throw bad_input(path, "an HDF5 file", "no such file");
+  const SealState seal = check_seal(path);
+  if (seal == SealState::broken) throw bad_input(path, "an index as it was sealed", "another");
+  state->sealed = seal == SealState::intact;
   const Handle access = file_access(state);
   // Locks where the file system has them: not a file that is being written.
   check(*state, H5Pset_file_locking(access.id(), 1, 1), "file locking");

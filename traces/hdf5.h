@@ -85,6 +85,8 @@ class Hdf5File {
   virtual ~Hdf5File() = default;
   virtual const std::string& path() const = 0;
   virtual uint64_t file_bytes() const = 0;  // at open
+  // Of a file opened to read: close() sealed it, and its index is as it was then.
+  virtual bool sealed() const = 0;
 
   virtual std::unique_ptr<Hdf5Dataset> create(const DatasetSpec& spec) = 0;
   // Elements that no block fills read as all ones, so that they cannot pass for zeros.
@@ -100,7 +102,8 @@ class Hdf5File {
   virtual std::vector<std::string> read_texts(const std::string& name) const = 0;
 
   virtual void flush() = 0;
-  virtual void close() = 0;  // datasets first; the destructor closes too, but cannot report
+  // Seals the file; datasets are closed first. The destructor closes without seal.
+  virtual void close() = 0;
 
   template <class T>
   void write_number(const std::string& name, T value) {
@@ -116,6 +119,7 @@ class Hdf5File {
 
 // The parts of the library that this build has. Without HDF5 both throw Error{failed}.
 std::unique_ptr<Hdf5File> create_hdf5(const std::string& path);  // replaces what is there
-std::unique_ptr<Hdf5File> open_hdf5(const std::string& path);    // to read
+// To read. Error{input}: not HDF5, or its index was changed after it was sealed.
+std::unique_ptr<Hdf5File> open_hdf5(const std::string& path);
 
 }  // namespace thermocline

@@ -133,6 +133,9 @@ std::optional<uint32_t> rank_count_of(const std::string& path, uint32_t rank) {
 
 Master::Master(const std::string& path) : file(open_hdf5(path)) {
   header = read_header(*file, kMasterKind);
+  if (!file->sealed()) {
+    throw bad_input(path, "a master with its seal", "none: it was cut off or changed");
+  }
   step_count = file->read_number<uint64_t>("step_count");
   for (const std::string& name : file->read_texts("shards")) {
     if (name.empty() || fs::path(name).filename() != name) {
@@ -185,7 +188,7 @@ void check_complete(const std::vector<Shard>& shards) {
     };
     expect(shard.rank() == rank, fmt::format("rank {}", rank), fmt::format("{}", shard.rank()));
     expect(shard.finished(), "a finished shard",
-           fmt::format("an unfinished one of {} steps", shard.step_count()));
+           fmt::format("one of {} steps without end or seal", shard.step_count()));
     expect(shard.step_count() == first.step_count(), fmt::format("{} steps", first.step_count()),
            fmt::format("{}", shard.step_count()));
     expect(equal_tasks(tasks, shard.tasks()), "the tasks of " + first.path(), "others");

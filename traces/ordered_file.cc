@@ -8,8 +8,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <string_view>
 
 #include "models/error.h"
+#include "models/hash.h"
 
 namespace thermocline {
 namespace {
@@ -18,6 +21,76 @@ namespace {
 constexpr int kNewBlock = 257;
 constexpr int kSuperblock = 256;
 constexpr int kOtherBlock = -1;
+
+constexpr uint64_t kSealBlock = uint64_t{1} << 16;
+constexpr std::string_view kSealMagic = "TC-SEAL1";
+
+// Bytes of the file that belong to its index.
+struct Run {
+  uint64_t begin, size;
+};
+static_assert(sizeof(Run) == 2 * sizeof(uint64_t), "runs are stored as they lie in memory");
+
+struct SealEnd {
+  uint64_t hash, run_count;
+  char magic[8];
+};
+static_assert(sizeof(SealEnd) == 24, "stored as it lies in memory");
+
+template <class T>
+std::span<std::byte> bytes_of(std::vector<T>& values) {
+  return std::as_writable_bytes(std::span(values));
+}
+
+// False where the file has fewer bytes.
+bool read_all(int fd, uint64_t at, std::span<std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return false;
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    at += static_cast<uint64_t>(count);
+  }
+  return true;
+}
+
+// Over the runs and the bytes that they name; nothing where these cannot be read.
+std::optional<uint64_t> hash_runs(int fd, std::vector<Run>& runs) {
+  Fnv1a hash;
+  const auto add = [&hash](std::span<const std::byte> bytes) {
+    hash.add({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  };
+  add(bytes_of(runs));
+  std::vector<std::byte> block(kSealBlock);
+  for (const Run& run : runs) {
+    for (uint64_t done = 0; done < run.size; done += kSealBlock) {
+      const std::span piece = std::span(block).first(std::min(kSealBlock, run.size - done));
+      if (!read_all(fd, run.begin + done, piece)) return std::nullopt;
+      add(piece);
+    }
+  }
+  return hash.value();
+}
+
+// The seal of a file of `size` bytes, if it is whole and names bytes before itself.
+SealState check_seal(int fd, uint64_t size) {
+  SealEnd end;
+  const auto end_bytes = std::as_writable_bytes(std::span(&end, 1));
+  if (size < sizeof end || !read_all(fd, size - sizeof end, end_bytes)) return SealState::none;
+  if (std::string_view(end.magic, sizeof end.magic) != kSealMagic) return SealState::none;
+  if (end.run_count > (size - sizeof end) / sizeof(Run)) return SealState::broken;
+  const uint64_t begin = size - sizeof end - end.run_count * sizeof(Run);
+  std::vector<Run> runs(end.run_count);
+  if (!read_all(fd, begin, bytes_of(runs))) return SealState::broken;
+  uint64_t last = 0;  // runs ascend, so that together they are no longer than the file
+  for (const Run& run : runs) {
+    if (run.begin < last || run.begin > begin || run.size > begin - run.begin) {
+      return SealState::broken;
+    }
+    last = run.begin + run.size;
+  }
+  return hash_runs(fd, runs) == end.hash ? SealState::intact : SealState::broken;
+}
 
 }  // namespace
 
@@ -104,7 +177,9 @@ bool OrderedFile::commit() {
   for (const auto& [unused, at] : order) {
     if (!write(at, waiting_.at(at))) return false;
   }
-  for (const auto& [unused, at] : order) committed_.insert(at);
+  for (const auto& [unused, at] : order) {
+    committed_[at] = std::max<uint64_t>(committed_[at], waiting_.at(at).size());
+  }
   waiting_.clear();
   return true;
 }
@@ -112,6 +187,26 @@ bool OrderedFile::commit() {
 bool OrderedFile::resize(uint64_t size) {
   end_ = size;
   return abandoned_ || ::ftruncate(fd_, static_cast<off_t>(size)) == 0 || fail();
+}
+
+bool OrderedFile::seal() {
+  if (abandoned_) return true;
+  std::vector<Run> runs;
+  for (const auto& [at, size] : committed_) {
+    // Space that was used again may have blocks that overlap.
+    if (!runs.empty() && at <= runs.back().begin + runs.back().size) {
+      runs.back().size = std::max(runs.back().size, at + size - runs.back().begin);
+    } else {
+      runs.push_back({at, size});
+    }
+  }
+  const std::optional<uint64_t> hash = hash_runs(fd_, runs);
+  if (!hash) return fail();
+  SealEnd end = {*hash, runs.size(), {}};
+  std::copy(kSealMagic.begin(), kSealMagic.end(), end.magic);
+  return write(end_, bytes_of(runs)) &&
+         write(end_ + runs.size() * sizeof(Run), std::as_bytes(std::span(&end, 1))) &&
+         (::fsync(fd_) == 0 || fail());
 }
 
 bool OrderedFile::read(uint64_t at, std::span<std::byte> bytes) const {
@@ -137,6 +232,17 @@ bool OrderedFile::read(uint64_t at, std::span<std::byte> bytes) const {
     }
   }
   return true;
+}
+
+SealState check_seal(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw bad_input(path, "a file that can be read", std::strerror(errno));
+  struct stat facts = {};
+  const bool known = ::fstat(fd, &facts) == 0;
+  const SealState state =
+      known ? check_seal(fd, static_cast<uint64_t>(facts.st_size)) : SealState::none;
+  ::close(fd);
+  return state;
 }
 
 }  // namespace thermocline

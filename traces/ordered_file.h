@@ -10,6 +10,10 @@
 // Non-goals: power loss (no barrier between writes); knowing more of the format than node levels.
 // After the first failure nothing more is written; calls then succeed without doing anything, so
 // that the library above can let go of its file.
+// A finished file is sealed: behind HDF5's end of file stand the places of all index blocks and a
+// hash over them, which check_seal() verifies before HDF5 looks at a file. HDF5 1.10 can crash on a
+// damaged index. Seal: {begin u64, size u64} of each run of blocks, FNV-1a over these and what they
+// name u64, number of runs u64, "TC-SEAL1".
 // Thread-safety: none; HDF5's lock is held around all calls.
 #pragma once
 
@@ -18,7 +22,6 @@
 #include <map>
 #include <span>
 #include <string>
-#include <unordered_set>
 #include <vector>
 
 namespace thermocline {
@@ -37,6 +40,8 @@ class OrderedFile {
   bool commit();
   bool resize(uint64_t size);
   bool read(uint64_t at, std::span<std::byte> bytes) const;  // zeros past the end
+  // After the last commit. Waits until all is on the disk.
+  bool seal();
 
   uint64_t end() const { return end_; }  // with what waits
   bool same_file(const OrderedFile& other) const;
@@ -55,7 +60,11 @@ class OrderedFile {
   bool abandoned_ = false;
   uint64_t end_ = 0;
   std::map<uint64_t, std::vector<std::byte>> waiting_;  // by address; they do not overlap
-  std::unordered_set<uint64_t> committed_;              // addresses of blocks on the disk
+  std::map<uint64_t, uint64_t> committed_;              // blocks on the disk: address, size
 };
+
+enum class SealState { none, broken, intact };
+// Error{input}: the file cannot be read.
+SealState check_seal(const std::string& path);
 
 }  // namespace thermocline

@@ -88,6 +88,10 @@ class Reader final : public TraceReader {
   uint64_t step_count() const override { return step_count_; }
   bool finished() const override { return missing_.empty(); }
   const std::vector<std::string>& missing() const override { return missing_; }
+  bool holds(uint32_t rank) const override {
+    return std::any_of(shards_.begin(), shards_.end(),
+                       [rank](const Shard& shard) { return shard.rank() == rank; });
+  }
   uint64_t file_bytes() const override { return file_bytes_; }
   const std::vector<TaskRecord>& tasks() const override { return tasks_; }
   std::vector<StepInfo> steps() const override { return shards_[0].steps(0, step_count_); }
@@ -173,9 +177,7 @@ class Reader final : public TraceReader {
   // Every neuron of the pool is in a shard that is here.
   void check_present(const NeuronPool& pool) const {
     for (uint32_t rank = 0; rank < header().pools.size(); ++rank) {
-      const bool here = std::any_of(shards_.begin(), shards_.end(),
-                                    [rank](const Shard& shard) { return shard.rank() == rank; });
-      if (!here && !overlap_of(header().pools[rank], pool).empty()) throw lost(rank);
+      if (!holds(rank) && !overlap_of(header().pools[rank], pool).empty()) throw lost(rank);
     }
   }
 

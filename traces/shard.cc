@@ -35,7 +35,8 @@ Shard::Shard(const std::string& path) : file_(open_hdf5(path)) {
     throw bad_input(path, fmt::format("a rank below {}", header_.pools.size()),
                     fmt::format("rank {}", rank_));
   }
-  finished_ = file_->read_number<uint8_t>("finished") != 0;
+  // Without a seal it was killed while it finished, or cut off: good only as far as it can be read.
+  finished_ = file_->read_number<uint8_t>("finished") != 0 && file_->sealed();
   step_count_ = file_->read_number<uint64_t>("step_count");
   // Popcounts are not compressed: as many bytes as that must be there.
   const uint64_t row_bytes = uint64_t{4} * pool().layer_count;

@@ -119,7 +119,8 @@ class TraceReader {
   virtual bool finished() const = 0;
   // With allow_partial, one line for each thing that is not there, with its path; else empty.
   virtual const std::vector<std::string>& missing() const = 0;
-  virtual uint64_t file_bytes() const = 0;  // of all files
+  virtual bool holds(uint32_t rank) const = 0;  // its shard is there
+  virtual uint64_t file_bytes() const = 0;      // of all files
   virtual const std::vector<TaskRecord>& tasks() const = 0;
   virtual std::vector<StepInfo> steps() const = 0;
   // Times of one rank, all steps.

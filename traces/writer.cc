@@ -1,10 +1,7 @@
 // One rank's shard: append() fills blocks, a thread of the writer's own puts them on the disk.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -160,14 +157,6 @@ class ShardFile {
   ShardChecksum checksum_;
 };
 
-void sync_to_disk(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool synced = fd >= 0 && ::fsync(fd) == 0;
-  const std::string reason = std::strerror(errno);
-  if (fd >= 0) ::close(fd);
-  if (!synced) throw work_failed(path + ": cannot write to disk: " + reason);
-}
-
 class Writer final : public TraceWriter {
  public:
   Writer(std::string partial, std::string final_path, const TraceHeader& header, uint32_t rank,
@@ -204,7 +193,6 @@ class Writer final : public TraceWriter {
     stop();
     file_->finish();
     file_.reset();
-    sync_to_disk(partial_path_);
     std::error_code failed;
     fs::rename(partial_path_, final_path_, failed);
     if (failed) throw work_failed(final_path_ + ": cannot rename: " + failed.message());
