@@ -166,7 +166,7 @@ TEST_CASE("nothing is left to be done later") {
       INFO(file.path << " says " << word);
       // mkdtemp wants a pattern of six.
       std::string text = file.text;
-      for (size_t at; (at = text.find(std::string("XX") + "XXXX")) != std::string::npos;) {
+      for (size_t at; (at = text.find(std::string(6, 'X'))) != std::string::npos;) {
         text.replace(at, 6, "");
       }
       CHECK(text.find(word) == std::string::npos);

@@ -27,6 +27,7 @@ class MemoryTrace final : public TraceReader {
   uint64_t step_count() const override { return whole_.step_count; }
   bool finished() const override { return true; }
   const std::vector<std::string>& missing() const override { return missing_; }
+  bool holds(uint32_t rank) const override { return rank < header_.pools.size(); }
   uint64_t file_bytes() const override { return 0; }
   const std::vector<TaskRecord>& tasks() const override { return tasks_; }
   std::vector<StepInfo> steps() const override { return steps_; }
