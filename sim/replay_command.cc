@@ -76,9 +76,10 @@ std::unique_ptr<TraceReader> open_profile(const ReplayFlags& flags, const TraceR
   return profile;
 }
 
-ReplayOptions options_of(const ReplayFlags& flags, const TraceHeader& header) {
+ReplayOptions options_of(const ReplayFlags& flags, std::vector<PolicySpec> policies,
+                         const TraceHeader& header) {
   ReplayOptions options;
-  options.policies = parse_policies(flags.policies.empty() ? all_policies() : flags.policies);
+  options.policies = std::move(policies);
   options.budgets = parse_budgets(flags.budgets, ffn_bytes(header.shape, header.ffn_dtype),
                                   header.bundle_bytes());
   options.migration_bytes = parse_bytes(flags.migration);
@@ -144,9 +145,12 @@ void run_replay(const ReplayFlags& flags) {
     return;
   }
   if (flags.trace.empty()) throw bad_usage("expected TRACE, a recorded trace, or --list");
+  // Before the trace: a wrong name is known without reading it.
+  std::vector<PolicySpec> policies =
+      parse_policies(flags.policies.empty() ? all_policies() : flags.policies);
   const auto trace = open_trace(flags.trace, {flags.allow_partial});
   for (const std::string& line : trace->missing()) note(line);
-  ReplayOptions options = options_of(flags, trace->header());
+  ReplayOptions options = options_of(flags, std::move(policies), trace->header());
   const RecordingConfig config = recording_config(trace->header(), flags.trace);
   const Cluster cluster = flags.cluster.empty() ? default_cluster() : open_cluster(flags.cluster);
   std::string profile_hash, executed_reason;
