@@ -16,13 +16,14 @@ constexpr double kTieTime = 0.002;     // and times
 // One policy less another at the budgets that both have.
 struct Comparison {
   std::string dynamic, fixed;
+  std::string cluster;             // that times are modelled on; may be empty
   std::vector<double> percents;    // budgets, of the FFN
   std::vector<double> hit_points;  // dynamic - fixed
   std::vector<double> time_share;  // dynamic / fixed - 1; empty where no times
 };
 
 Comparison compare(const Curve& fixed, const Curve& dynamic) {
-  Comparison result{dynamic.name, fixed.name, {}, {}, {}};
+  Comparison result{dynamic.name, fixed.name, fixed.rows.front()->cluster, {}, {}, {}};
   for (const PolicyRow* a : fixed.rows) {
     const PolicyRow* b = row_at(dynamic, a->budget_bytes);
     if (b == nullptr) continue;
@@ -72,11 +73,11 @@ std::string budgets_text(const Comparison& c, const std::vector<bool>& at) {
   return text + " %";
 }
 
-// Least and greatest size of the differences that have this sign.
-std::pair<double, double> extent(const std::vector<double>& differences, bool positive) {
+// Least and greatest size of the differences that are no ties and have this sign.
+std::pair<double, double> extent(const std::vector<double>& differences, int sign, double tie) {
   double low = INFINITY, high = 0;
   for (const double d : differences) {
-    if ((d > 0) != positive) continue;
+    if (sign * d <= tie) continue;
     low = std::min(low, std::abs(d));
     high = std::max(high, std::abs(d));
   }
@@ -90,8 +91,8 @@ std::string hit_sentence(const Comparison& c) {
     return std::find(list.begin(), list.end(), true) != list.end();
   };
   const auto by = [&](int sign) {
-    const auto [low, high] = extent(c.hit_points, sign > 0);
-    return "by " + range_of(100 * low, 100 * high, " points", 1);
+    const auto [low, high] = extent(c.hit_points, sign, kTiePoints);
+    return "by " + range_of(100 * low, 100 * high, " points", high < 0.01 ? 2 : 1);
   };
   if (!some(1) && !some(-1)) {
     return fmt::format("{} and {} have the same hit ratio at {} of the FFN, within 0.05 points.",
@@ -110,17 +111,25 @@ std::string hit_sentence(const Comparison& c) {
   return text + ".";
 }
 
+// "4.2 %", and "58 %": a tenth of a percent says nothing about tens of them.
+std::string share_range(double low, double high) {
+  if (low < kTieTime) return "up to " + share_range(high, high);
+  return range_of(100 * low, 100 * high, " %", high < 0.1 ? 1 : 0);
+}
+
 std::string time_sentence(const Comparison& c) {
   if (c.time_share.empty()) return "No time was modelled.";
   const auto [low, high] = std::minmax_element(c.time_share.begin(), c.time_share.end());
-  const std::string subject = fmt::format("The modelled time per token of {} is ", c.dynamic);
+  const std::string begin =
+      c.cluster.empty() ? "In the model" : fmt::format("Modelled on {}", c.cluster);
   if (*low > -kTieTime && *high < kTieTime) {
-    return fmt::format("{}that of {} within 0.2 %.", subject, c.fixed);
+    return begin + ", a token takes both the same time within 0.2 %.";
   }
-  if (*high <= 0) return subject + range_of(-100 * *high, -100 * *low, " %", 1) + " shorter.";
-  if (*low >= 0) return subject + range_of(100 * *low, 100 * *high, " %", 1) + " longer.";
-  return subject +
-         fmt::format("from {:.1f} % shorter to {:.1f} % longer.", -100 * *low, 100 * *high);
+  const std::string subject = fmt::format("{}, a token takes {} ", begin, c.dynamic);
+  if (*high <= 0) return subject + share_range(-*high, -*low) + " less time.";
+  if (*low >= 0) return subject + share_range(*low, *high) + " more time.";
+  return subject + fmt::format("from {} less to {} more time.", share_range(-*low, -*low),
+                               share_range(*high, *high));
 }
 
 // At the middle budget of `fixed`: what the other needs for the same hit ratio.

@@ -168,9 +168,10 @@ std::string rank_table(const std::vector<RankRow>& ranks) {
          number_cell(milliseconds(rank.compute_ms)), number_cell(milliseconds(rank.comm_ms)),
          number_cell(milliseconds(rank.wait_ms)), number_cell(format_bytes(rank.peak_rss_bytes))}));
   }
-  return html_table({number_cell("Rank"), number_cell("Stage"), number_cell("Compute per step"),
-                     number_cell("Communication"), number_cell("Wait"), number_cell("Peak memory")},
-                    rows);
+  return html_table(
+      {number_cell("Rank"), number_cell("Stage"), number_cell("Compute per decode step"),
+       number_cell("Communication"), number_cell("Wait"), number_cell("Peak memory")},
+      rows);
 }
 
 std::string execution_part(const ModelResults& model) {
@@ -181,7 +182,7 @@ std::string execution_part(const ModelResults& model) {
     std::string text;
     if (run.tpot_ms) {
       text = fmt::format(
-          "{} steps in layout {} with {} thread(s) per rank; time per token {} mean, "
+          "{} steps in layout {}, threads per rank: {}; time per token {} mean, "
           "{} p95. ",
           run.step_count, run.layout, run.threads, milliseconds(run.tpot_ms->mean),
           milliseconds(run.tpot_ms->p95));

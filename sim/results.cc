@@ -106,7 +106,8 @@ std::string parameters_of(const RowReader& row) {
   const Json* value = row.find("parameters");
   if (value == nullptr || value->is_string()) return row.text_or("parameters", "");
   std::string text;
-  for (const auto& [name, item] : value->items()) {
+  const RowReader object = row.object("parameters");
+  for (const auto& [name, item] : object.json().items()) {
     text += (text.empty() ? "" : ",") + name + "=" + item.dump();
   }
   return text;
@@ -201,6 +202,7 @@ void add_row(Results& results, const Json& row, const std::string& place) {
   if (reader.text_or("recorded_by", "") == "profile") return;  // what policies learned from
   if (kind == "study") {
     results.study = row;
+    results.study_name = reader.text("name");
     return;
   }
   const auto add = kAddByKind.find(kind);
@@ -236,7 +238,13 @@ std::string file_of(const std::string& path) {
 
 }  // namespace
 
-Json open_rows(const std::string& path) { return rows_of(parse_document(path), path); }
+Json open_rows(const std::string& path) {
+  Json rows = rows_of(parse_document(path), path);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    RowReader(rows[i], fmt::format("{}: row {}", path, i)).text("kind");
+  }
+  return rows;
+}
 
 Results parse_results(const Json& document, const std::string& origin) {
   const Json& rows = rows_of(document, origin);

@@ -86,7 +86,8 @@ struct ModelResults {
 struct Results {
   std::string version;
   Json machine;
-  Json study;  // the row of kind "study", or null
+  std::string study_name;  // empty where no study made them
+  Json study;              // the row of kind "study", or null
   std::vector<ModelResults> models;
 };
 
