@@ -186,6 +186,20 @@ TEST_CASE("every policy and every format registers itself from its own file") {
   CHECK(stems("models/formats") == format_entries);
 }
 
+TEST_CASE("the README lists the policies that there are") {
+  const SourceFile readme = [] {
+    for (SourceFile& file : text_files()) {
+      if (file.path == "README.md") return file;
+    }
+    return SourceFile{};
+  }();
+  for (const PolicyEntry* policy : policies().entries()) {
+    const std::string row = "| `" + policy->name + "` | " + policy->summary + " |";
+    INFO("README.md should have the row: " << row);
+    CHECK(readme.text.find(row) != std::string::npos);
+  }
+}
+
 TEST_CASE("every room has a README, and docker/packages.txt is the only list of packages") {
   const std::filesystem::path root = THERMOCLINE_SOURCE_DIR;
   for (const char* room : {"models", "traces", "sim", "runtime", "tests", "docker"}) {
