@@ -77,7 +77,7 @@ TEST_CASE("files that are no checkpoint are refused with the formats that are re
   input_error([&] { open_checkpoint(folder.path()); });
 }
 
-TEST_CASE("find may be null; get says what it expected and what it found") {
+TEST_CASE("find may be null: get says what it expected and what it found") {
   const auto checkpoint = parse_bytes("gguf", small_gguf(DType::f16).bytes());
   CHECK(checkpoint->find("blk.2.ffn_up.weight") == nullptr);
   REQUIRE(checkpoint->find("blk.1.ffn_up.weight") != nullptr);

@@ -31,7 +31,7 @@ TEST_CASE("entries are listed by name, whatever the order of registration") {
   CHECK(registry.entries()[0]->summary == "crisp");
 }
 
-TEST_CASE("by_name finds an entry or lists the valid names; by_name_or_null may fail") {
+TEST_CASE("by_name finds an entry or lists the valid names: by_name_or_null may fail") {
   const auto registry = fruits();
   CHECK(registry.by_name("pear").summary == "sweet");
   CHECK(registry.by_name_or_null("plum") == nullptr);

@@ -297,7 +297,7 @@ TEST_CASE("elements have the planned variance and mean 0, in every type") {
   }
 }
 
-TEST_CASE("seed, layer and matrix make different weights; layers do not depend on their number") {
+TEST_CASE("seed, layer and matrix make different weights: layers do not depend on their number") {
   const ModelShape shape = small_shape();
   const auto weights = make_synthetic_weights(spec_of("preset:tiny", shape));
   const auto other = make_synthetic_weights(spec_of("preset:tiny,seed=2", shape));

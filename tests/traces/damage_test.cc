@@ -79,7 +79,7 @@ TEST_CASE("what is no trace says so") {
              Contains("kind thermocline-trace,") && Contains("kind thermocline-trace-shard"));
 }
 
-TEST_CASE("a lost shard is an error that names it; a partial trace names it too") {
+TEST_CASE("a lost shard is an error that names it: a partial trace names it too") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
   const TraceHeader header = three_ranks();
@@ -102,7 +102,7 @@ TEST_CASE("a lost shard is an error that names it; a partial trace names it too"
   CHECK_THAT(error_of([&] { partial->times(1); }), Contains("rank 1"));
 }
 
-TEST_CASE("an unfinished shard is an error; a partial trace holds the steps that all have") {
+TEST_CASE("an unfinished shard is an error: a partial trace holds the steps that all have") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
   const TraceHeader header = three_ranks();
