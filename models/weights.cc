@@ -43,6 +43,7 @@ std::string tensor_name(const MatrixFacts& facts, uint32_t layer) {
 
 // Columns [begin, end) of rows [begin, end) of `tensor`, row by row.
 void copy_rectangle(const TensorView& tensor, const MatrixSlice& slice, std::byte* out) {
+  if (slice.row_begin == slice.row_end) return;  // `out` may be null
   const uint64_t stride = bytes_of(tensor.dtype, tensor.cols);
   const uint64_t begin = bytes_of(tensor.dtype, slice.col_begin);
   const uint64_t width = bytes_of(tensor.dtype, slice.col_end) - begin;

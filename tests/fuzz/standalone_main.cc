@@ -185,12 +185,15 @@ int run(const Options& options) {
 }  // namespace thermocline::fuzz
 
 // Pages that nobody touches cost nothing, so an allocation by a lying length would pass unseen.
-void* operator new(size_t size) {
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
   if (size > thermocline::fuzz::kAllocationBytesMax) {
     std::fprintf(stderr, "an allocation of %zu bytes\n", size);
     std::abort();
   }
-  void* block = std::malloc(size);
+  return std::malloc(size);
+}
+void* operator new(size_t size) {
+  void* block = ::operator new(size, std::nothrow);
   if (block == nullptr) throw std::bad_alloc();
   return block;
 }
