@@ -37,6 +37,10 @@ constexpr int kNormCount = sizeof(kNorms) / sizeof(kNorms[0]);
 // of (128, 8192) f32 in 4 MiB.
 constexpr uint64_t kTileNeurons = 128;
 
+// Rows of a tile lie this many elements further apart than they are long. Rows of a power of two
+// bytes would share the sets of a cache, and each column written would drive out the last.
+constexpr uint64_t kTilePadding = 16;
+
 std::string tensor_name(const MatrixFacts& facts, uint32_t layer) {
   return facts.per_layer ? fmt::format("blk.{}.{}", layer, facts.name) : facts.name;
 }
@@ -59,58 +63,64 @@ void copy_rectangle(const TensorView& tensor, const MatrixSlice& slice, std::byt
   }
 }
 
-// out (neurons, columns) = ffn_down (columns, neurons) transposed, for types without blocks: exact.
-template <class Element>
-void transpose(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
-  const uint64_t width = slice.col_end - slice.col_begin;
-  for (uint64_t tile = slice.row_begin; tile < slice.row_end; tile += kTileNeurons) {
-    const uint64_t tile_end = std::min(tile + kTileNeurons, slice.row_end);
-    for (uint64_t col = slice.col_begin; col < slice.col_end; ++col) {
-      const std::byte* from = down.bytes.data() + (col * down.cols + tile) * sizeof(Element);
-      std::byte* to =
-          out + ((tile - slice.row_begin) * width + col - slice.col_begin) * sizeof(Element);
-      for (uint64_t neuron = tile; neuron < tile_end; ++neuron) {
-        std::memcpy(to, from, sizeof(Element));
-        from += sizeof(Element);
-        to += width * sizeof(Element);
-      }
-    }
-  }
-}
-
-// The same for block types. In the file a block holds 32 neurons of one output, so that no neuron
-// has bytes of its own: here each is decoded and encoded again with blocks along model_dim. The
-// second rounding moves a value by at most half a step of its new block. Blocks do not depend on
-// each other, so every slice of the result is the same bytes whoever reads it.
-void transpose_blocks(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
+// out (neurons, columns) = ffn_down (columns, neurons) transposed, a tile of neurons at a time:
+// `decode` turns the bytes of `count` neurons of one column into elements, `encode` the elements of
+// one neuron into the bytes of its row.
+template <class Element, class Decode, class Encode>
+void transpose(const TensorView& down, const MatrixSlice& slice, std::byte* out, Decode decode,
+               Encode encode) {
   const uint64_t block = facts(down.dtype).items_per_block;
   const uint64_t stride = bytes_of(down.dtype, down.cols);
   const uint64_t width = slice.col_end - slice.col_begin;
-  std::vector<float> tile(kTileNeurons * width);  // (neurons, columns)
-  std::array<float, kTileNeurons> output;         // the tile's neurons for one column
+  std::vector<Element> tile(kTileNeurons * (width + kTilePadding));
+  std::array<Element, kTileNeurons> column;
+  const auto row = [&](uint64_t neuron) { return tile.data() + neuron * (width + kTilePadding); };
   for (uint64_t begin = slice.row_begin / block * block; begin < slice.row_end;
        begin += kTileNeurons) {
-    const uint64_t end = std::min(begin + kTileNeurons, down.cols);
-    for (uint64_t col = slice.col_begin; col < slice.col_end; ++col) {
-      const std::byte* from = down.bytes.data() + col * stride + bytes_of(down.dtype, begin);
-      dequantize(down.dtype, from, end - begin, output.data());
-      for (uint64_t neuron = 0; neuron < end - begin; ++neuron) {
-        tile[neuron * width + col - slice.col_begin] = output[neuron];
-      }
+    const uint64_t count = std::min(kTileNeurons, down.cols - begin);
+    const std::byte* from = down.bytes.data() + bytes_of(down.dtype, begin);
+    for (uint64_t col = 0; col < width; ++col) {
+      decode(from + (slice.col_begin + col) * stride, count, column.data());
+      for (uint64_t neuron = 0; neuron < count; ++neuron) row(neuron)[col] = column[neuron];
     }
-    const uint64_t first = std::max(begin, slice.row_begin), last = std::min(end, slice.row_end);
+    const uint64_t first = std::max(begin, slice.row_begin);
+    const uint64_t last = std::min(begin + count, slice.row_end);
     for (uint64_t neuron = first; neuron < last; ++neuron) {
-      quantize(down.dtype, tile.data() + (neuron - begin) * width, width, out);
+      encode(row(neuron - begin), width, out);
       out += bytes_of(down.dtype, width);
     }
   }
 }
 
+// Types without blocks: the same bits elsewhere.
+template <class Element>
+void transpose_exactly(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
+  const auto copy = [](const void* from, uint64_t count, void* to) {
+    std::memcpy(to, from, count * sizeof(Element));
+  };
+  transpose<Element>(down, slice, out, copy, copy);
+}
+
+// Block types. In the file a block holds 32 neurons of one output, so that no neuron has bytes of
+// its own: here each is decoded and encoded again with blocks along model_dim. The second rounding
+// moves a value by about half a step of its new block. Blocks do not depend on each other, so every
+// slice of the result is the same bytes whoever reads it.
+void transpose_blocks(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
+  const auto decode = [&down](const std::byte* from, uint64_t count, float* to) {
+    dequantize(down.dtype, from, count, to);
+  };
+  const auto encode = [&down](const float* from, uint64_t count, std::byte* to) {
+    quantize(down.dtype, from, count, to);
+  };
+  transpose<float>(down, slice, out, decode, encode);
+}
+
 void read_transposed(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
   const DTypeFacts& type = facts(down.dtype);
   if (type.items_per_block > 1) return transpose_blocks(down, slice, out);
-  if (type.bytes_per_block == 4) return transpose<uint32_t>(down, slice, out);
-  return transpose<uint16_t>(down, slice, out);
+  if (type.bytes_per_block == sizeof(uint32_t))
+    return transpose_exactly<uint32_t>(down, slice, out);
+  return transpose_exactly<uint16_t>(down, slice, out);
 }
 
 class CheckpointWeights final : public WeightSource {
