@@ -10,8 +10,7 @@
 namespace thermocline {
 namespace {
 
-constexpr double kTiePoints = 0.0005;  // hit ratios nearer than this are called equal
-constexpr double kTieTime = 0.002;     // and times
+constexpr double kTieTime = 0.002;  // relative times nearer than this are called equal
 
 // One policy less another at the budgets that both have.
 struct Comparison {
@@ -85,13 +84,13 @@ std::pair<double, double> extent(const std::vector<double>& differences, int sig
 }
 
 std::string hit_sentence(const Comparison& c) {
-  const auto at = [&](int sign) { return chosen(c.hit_points, sign, kTiePoints); };
+  const auto at = [&](int sign) { return chosen(c.hit_points, sign, kTieRatio); };
   const auto some = [&](int sign) {
     const std::vector<bool> list = at(sign);
     return std::find(list.begin(), list.end(), true) != list.end();
   };
   const auto by = [&](int sign) {
-    const auto [low, high] = extent(c.hit_points, sign, kTiePoints);
+    const auto [low, high] = extent(c.hit_points, sign, kTieRatio);
     return "by " + range_of(100 * low, 100 * high, " points", high < 0.01 ? 2 : 1);
   };
   if (!some(1) && !some(-1)) {
@@ -192,9 +191,8 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
     caveats.push_back(
         "The weights are synthetic. Sizes, arithmetic and how often neurons fire follow the model "
         "and published statistics; which neurons fire together, and how that changes from task to "
-        "task, was generated. So this tells what each policy costs and that the machinery is "
-        "right. It does not tell which policy wins on the real checkpoint: for that, a "
-        "study names its path.");
+        "task, was generated. So this tells what each policy costs at these sizes. It does "
+        "not tell which policy wins on the real checkpoint: for that, a study names its path.");
   }
   if (weights.count("trained-demo") != 0) {
     caveats.push_back(

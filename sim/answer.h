@@ -14,6 +14,8 @@
 
 namespace thermocline {
 
+inline constexpr double kTieRatio = 0.0005;  // hit ratios nearer than this are called equal
+
 // One policy over all budgets, ascending.
 struct Curve {
   std::string name;  // the policy's; with its parameters where another has the same

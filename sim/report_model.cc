@@ -31,7 +31,7 @@ double best_hit_ratio(const std::vector<Curve>& curves, uint64_t budget, bool or
 
 std::vector<HtmlCell> policy_cells(const Curve& curve, const PolicyRow& row, double best,
                                    double bound) {
-  const bool strong = !curve.oracle && row.hit_ratio == best;
+  const bool strong = !curve.oracle && best - row.hit_ratio < kTieRatio;
   const std::string regret = curve.oracle ? "the bound"
                              : bound < 0  ? ""
                                           : points(row.hit_ratio - bound);
@@ -143,7 +143,7 @@ std::string time_caption(const ModelResults& model) {
 }
 
 std::string table_note(const ModelResults& model) {
-  std::string text = "Bold: the best of the policies that could run live.";
+  std::string text = "Bold: the best of the policies that could run live, ties included.";
   const bool all_fit = std::all_of(model.replayed.begin(), model.replayed.end(),
                                    [](const PolicyRow& row) { return row.fits; });
   return all_fit ? text : text + " *: does not fit into the memory of the cluster modelled.";
