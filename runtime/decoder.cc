@@ -97,7 +97,6 @@ void Decoder::forward(std::span<const int32_t> tokens, uint32_t position,
 
 void Decoder::logits(uint32_t first, uint32_t count, float* out) {
   TC_CHECK(last_stage_, "logits are the last stage's");
-  const uint64_t start = now_ns();
   const float* x = x_.data() + static_cast<size_t>(first) * static_cast<size_t>(dim_);
   for (uint32_t t = 0; t < count; ++t) {
     kernels_.rms_norm(x + size_t{t} * dim_, weights_.output_norm.data(), dim_, shape_.norm_epsilon,
@@ -108,7 +107,6 @@ void Decoder::logits(uint32_t first, uint32_t count, float* out) {
     kernels_.matmul(head.dtype, head.data(), dim_, begin, end, normed_.data(), dim_,
                     static_cast<int>(count), out, head.rows);
   });
-  times_.head_ns += now_ns() - start;
 }
 
 // The rank that holds a token's row contributes it, the others zeros: the sum is exact.

@@ -34,7 +34,6 @@ struct DecoderTimes {
   uint64_t wait_ns = 0;       // for other ranks to arrive
   uint64_t attention_ns = 0;  // in the attention sublayers, communication included
   uint64_t ffn_ns = 0;        // in the FFN sublayers, communication included
-  uint64_t head_ns = 0;       // in the output head, this rank's rows
 };
 
 struct DecoderOptions {

@@ -129,6 +129,7 @@ Engine::Outcome Engine::execute(const TaskInput& task, std::span<const int32_t> 
   const auto count = static_cast<uint32_t>(tokens.size());
   const auto words = std::span(words_).first(count * decoder_.neuron_pool().words_per_step());
   decoder_.forward(tokens, position, words);
+  const uint64_t head_start = now_ns();
   const uint32_t first = hooks_.all_logits ? 0 : count - 1;
   if (vote || hooks_.all_logits) {
     if (!logits_.empty()) decoder_.logits(first, count - first, logits_.data());
@@ -136,12 +137,27 @@ Engine::Outcome Engine::execute(const TaskInput& task, std::span<const int32_t> 
   }
   Outcome outcome;
   if (vote) outcome = ballot(count - 1 - first);
-  outcome.duration_ns = now_ns() - start;
-  const DecoderTimes& times = decoder_.times();
-  const uint64_t away = times.comm_ns + times.wait_ns;
-  observe(task, tokens, position, phase,
-          {outcome.duration_ns - away, times.comm_ns, times.wait_ns});
+  const uint64_t end = now_ns();
+  outcome.duration_ns = end - start;
+  const DecoderTimes& parts = decoder_.times();
+  const StepTimes times{outcome.duration_ns - parts.comm_ns - parts.wait_ns, parts.comm_ns,
+                        parts.wait_ns};
+  if (phase == Phase::decode) add_decode_step(times, end - head_start);
+  if (hooks_.on_logits) pass_logits(count);
+  observe(task, tokens, position, phase, times);
   return outcome;
+}
+
+void Engine::add_decode_step(const StepTimes& times, uint64_t head_ns) {
+  const NeuronPool& pool = decoder_.neuron_pool();
+  ++sums_.step_count;
+  sums_.compute_ns += times.compute_ns;
+  sums_.comm_ns += times.comm_ns;
+  sums_.wait_ns += times.wait_ns;
+  sums_.attention_ns += decoder_.times().attention_ns;
+  sums_.ffn_ns += decoder_.times().ffn_ns;
+  if (!logits_.empty()) sums_.head_ns += head_ns;
+  sums_.active_neurons += ActiveSet{std::span(words_).first(pool.words_per_step())}.count();
 }
 
 // Rows of the last stage's ranks, side by side on rank 0.
@@ -169,7 +185,9 @@ void Engine::gather_logits(uint32_t count) {
       }
     }
   });
-  if (!hooks_.on_logits) return;
+}
+
+void Engine::pass_logits(uint32_t count) {
   for (size_t t = 0; t < count; ++t) {
     guarded([&] {
       hooks_.on_logits(std::span(whole_logits_).subspan(t * shape_.vocab_size, shape_.vocab_size));
@@ -214,17 +232,6 @@ void Engine::observe(const TaskInput& task, std::span<const int32_t> tokens, uin
                      Phase phase, const StepTimes& times) {
   const uint64_t stride = decoder_.neuron_pool().words_per_step();
   const uint64_t count = tokens.size();
-  if (phase == Phase::decode) {
-    const DecoderTimes& parts = decoder_.times();
-    ++sums_.step_count;
-    sums_.compute_ns += times.compute_ns;
-    sums_.comm_ns += times.comm_ns;
-    sums_.wait_ns += times.wait_ns;
-    sums_.attention_ns += parts.attention_ns;
-    sums_.ffn_ns += parts.ffn_ns;
-    sums_.head_ns += parts.head_ns;
-    sums_.active_neurons += ActiveSet{std::span(words_).first(stride)}.count();
-  }
   // A prefill chunk's time is shared evenly.
   const StepTimes share{times.compute_ns / count, times.comm_ns / count, times.wait_ns / count};
   for (uint64_t t = 0; t < count; ++t) {

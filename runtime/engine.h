@@ -48,7 +48,7 @@ struct TaskInput {
   uint32_t new_token_max = 0;   // of greedy decoding
 };
 
-// Sums over decode steps, for means.
+// Sums over decode steps, for means. Times of the parts include their communication.
 struct DecodeSums {
   uint64_t step_count = 0;
   uint64_t compute_ns = 0;
@@ -56,7 +56,7 @@ struct DecodeSums {
   uint64_t wait_ns = 0;
   uint64_t attention_ns = 0;
   uint64_t ffn_ns = 0;
-  uint64_t head_ns = 0;
+  uint64_t head_ns = 0;         // output head and agreeing on the token, on the last stage
   uint64_t active_neurons = 0;  // of this rank
 };
 
@@ -101,6 +101,8 @@ class Engine {
   void decode_forced(const TaskInput& task, TaskResult& result);
   Outcome decode_step(const TaskInput& task, int32_t token, TaskResult& result);
   void gather_logits(uint32_t count);
+  void pass_logits(uint32_t count);
+  void add_decode_step(const StepTimes& times, uint64_t head_ns);
   Outcome ballot(uint32_t position);
   void observe(const TaskInput& task, std::span<const int32_t> tokens, uint32_t position,
                Phase phase, const StepTimes& times);
