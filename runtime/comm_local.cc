@@ -138,7 +138,7 @@ class FirstError {
   void keep(std::exception_ptr error, bool has_message) {
     const std::lock_guard lock(mutex_);
     if (error_ != nullptr && (has_message_ || !has_message)) return;
-    error_ = error;
+    error_ = std::move(error);
     has_message_ = has_message;
   }
   void rethrow() const {

@@ -31,6 +31,9 @@ void for_each_active(const uint64_t* words, int begin, int end, Visit visit) {
   }
 }
 
+// Where row t of a (token, width) buffer begins.
+size_t row_at(int t, int width) { return static_cast<size_t>(t) * static_cast<size_t>(width); }
+
 }  // namespace
 
 uint64_t now_ns() {
@@ -97,10 +100,10 @@ void Decoder::forward(std::span<const int32_t> tokens, uint32_t position,
 
 void Decoder::logits(uint32_t first, uint32_t count, float* out) {
   TC_CHECK(last_stage_, "logits are the last stage's");
-  const float* x = x_.data() + static_cast<size_t>(first) * static_cast<size_t>(dim_);
+  const float* x = x_.data() + size_t{first} * shape_.model_dim;
   for (uint32_t t = 0; t < count; ++t) {
-    kernels_.rms_norm(x + size_t{t} * dim_, weights_.output_norm.data(), dim_, shape_.norm_epsilon,
-                      normed_.data() + size_t{t} * dim_);
+    kernels_.rms_norm(x + size_t{t} * shape_.model_dim, weights_.output_norm.data(), dim_,
+                      shape_.norm_epsilon, normed_.data() + size_t{t} * shape_.model_dim);
   }
   const WeightMatrix& head = weights_.head;
   pool_.run(head.rows, 1, [&](int begin, int end) {
@@ -165,20 +168,20 @@ void Decoder::attend_heads(uint32_t layer, int token_count, uint32_t position, i
     float* values = cache_.values(layer, static_cast<uint32_t>(head));
     for (int t = 0; t < token_count; ++t) {
       const int at = static_cast<int>(position) + t;
-      const float* k = k_.data() + size_t{static_cast<size_t>(t)} * kv_rows_ + head * head_dim;
-      const float* v = v_.data() + size_t{static_cast<size_t>(t)} * kv_rows_ + head * head_dim;
-      float* key = keys + static_cast<size_t>(at) * shape_.head_dim;
-      std::copy(k, k + head_dim, key);
-      std::copy(v, v + head_dim, values + static_cast<size_t>(at) * shape_.head_dim);
+      const size_t from = row_at(t, kv_rows_) + row_at(head, head_dim);
+      float* key = keys + row_at(at, head_dim);
+      std::copy_n(k_.data() + from, head_dim, key);
+      std::copy_n(v_.data() + from, head_dim, values + row_at(at, head_dim));
       kernels_.rope(key, 1, head_dim, at, shape_.rope_theta);
     }
     for (int t = 0; t < token_count; ++t) {
       const int at = static_cast<int>(position) + t;
-      const size_t first = static_cast<size_t>(t) * q_rows_ + head * group * head_dim;
+      const size_t first = row_at(t, q_rows_) + row_at(head * group, head_dim);
       kernels_.rope(q_.data() + first, group, head_dim, at, shape_.rope_theta);
       for (int i = 0; i < group; ++i) {
-        kernels_.attend(q_.data() + first + i * head_dim, keys, values, at + 1, head_dim, head_dim,
-                        scores.data(), heads_out_.data() + first + i * head_dim);
+        const size_t query = first + row_at(i, head_dim);
+        kernels_.attend(q_.data() + query, keys, values, at + 1, head_dim, head_dim, scores.data(),
+                        heads_out_.data() + query);
       }
     }
   }
@@ -199,9 +202,9 @@ void Decoder::ffn(uint32_t layer, int token_count, std::span<uint64_t> words) {
   }
   const bool dense = rule_.dense();
   const uint64_t* mask =
-      dense ? all_neurons_.data() : words.data() + layer * neuron_pool_.words_per_layer();
+      dense ? all_neurons_.data() : words.data() + size_t{layer} * neuron_pool_.words_per_layer();
   const int mask_stride = dense ? 0 : static_cast<int>(neuron_pool_.words_per_step());
-  std::fill_n(partial_.data(), static_cast<size_t>(token_count) * dim_, 0.0f);
+  std::fill_n(partial_.data(), row_at(token_count, dim_), 0.0f);
   pool_.run(dim_, kColumnUnit, [&](int begin, int end) {
     kernels_.weighted_rows(weights.down_t.dtype, weights.down_t.data(), neurons_, dim_, begin, end,
                            mask, mask_stride, gate_.data(), neurons_, token_count, partial_.data(),
@@ -216,15 +219,15 @@ void Decoder::gate_and_up(const LayerWeights& weights, uint32_t layer, int token
   kernels_.matmul(weights.gate.dtype, weights.gate.data(), dim_, begin, end, normed_.data(), dim_,
                   token_count, gate_.data(), neurons_);
   const uint64_t step_words = neuron_pool_.words_per_step();
-  uint64_t* bits = words.data() + layer * neuron_pool_.words_per_layer();
+  uint64_t* bits = words.data() + size_t{layer} * neuron_pool_.words_per_layer();
   for (int t = 0; t < token_count; ++t) {
-    activate(rule_, share_.layers.begin + layer, gate_.data() + static_cast<size_t>(t) * neurons_,
-             begin, end, bits + static_cast<uint64_t>(t) * step_words);
+    activate(rule_, share_.layers.begin + layer, gate_.data() + row_at(t, neurons_), begin, end,
+             bits + static_cast<uint64_t>(t) * step_words);
   }
   if (magnitudes_ != nullptr) {
     for (int t = 0; t < token_count; ++t) {
-      magnitudes_->add(share_.layers.begin + layer,
-                       gate_.data() + static_cast<size_t>(t) * neurons_ + begin, end - begin);
+      magnitudes_->add(share_.layers.begin + layer, gate_.data() + row_at(t, neurons_) + begin,
+                       end - begin);
     }
   }
   const uint64_t* mask = rule_.dense() ? all_neurons_.data() : bits;
@@ -232,8 +235,8 @@ void Decoder::gate_and_up(const LayerWeights& weights, uint32_t layer, int token
   kernels_.matmul_masked(weights.up.dtype, weights.up.data(), dim_, begin, end, mask, mask_stride,
                          normed_.data(), dim_, token_count, up_.data(), neurons_);
   for (int t = 0; t < token_count; ++t) {
-    float* gate = gate_.data() + static_cast<size_t>(t) * neurons_;
-    const float* up = up_.data() + static_cast<size_t>(t) * neurons_;
+    float* gate = gate_.data() + row_at(t, neurons_);
+    const float* up = up_.data() + row_at(t, neurons_);
     for_each_active(mask + static_cast<int64_t>(t) * mask_stride, begin, end,
                     [&](int i) { gate[i] *= up[i]; });
   }
@@ -241,7 +244,7 @@ void Decoder::gate_and_up(const LayerWeights& weights, uint32_t layer, int token
 
 void Decoder::normalize(const std::vector<float>& weight, int token_count) {
   for (int t = 0; t < token_count; ++t) {
-    const size_t first = static_cast<size_t>(t) * dim_;
+    const size_t first = row_at(t, dim_);
     kernels_.rms_norm(x_.data() + first, weight.data(), dim_, shape_.norm_epsilon,
                       normed_.data() + first);
   }
@@ -249,14 +252,14 @@ void Decoder::normalize(const std::vector<float>& weight, int token_count) {
 
 void Decoder::add_reduced(int token_count) {
   reduce(partial_.data(), token_count);
-  const size_t count = static_cast<size_t>(token_count) * dim_;
+  const size_t count = row_at(token_count, dim_);
   for (size_t i = 0; i < count; ++i) x_[i] += partial_[i];
 }
 
 void Decoder::reduce(float* values, int token_count) {
   if (stage_->size() == 1) return;
   timed_transfer(*stage_, [&] {
-    sum_in_rank_order(*stage_, values, static_cast<size_t>(token_count) * dim_, sum_scratch_);
+    sum_in_rank_order(*stage_, values, row_at(token_count, dim_), sum_scratch_);
   });
 }
 
@@ -276,7 +279,7 @@ void Decoder::receive_residual(int token_count) {
   std::byte ready{};  // sent first: waiting for it is not transfer
   world_.receive(from, &ready, 1);
   const uint64_t arrived = now_ns();
-  world_.receive(from, x_.data(), static_cast<size_t>(token_count) * dim_ * sizeof(float));
+  world_.receive(from, x_.data(), row_at(token_count, dim_) * sizeof(float));
   times_.wait_ns += arrived - start;
   times_.comm_ns += now_ns() - arrived;
 }
@@ -286,7 +289,7 @@ void Decoder::send_residual(int token_count) {
   const uint64_t start = now_ns();
   const std::byte ready{1};
   world_.send(to, &ready, 1);
-  world_.send(to, x_.data(), static_cast<size_t>(token_count) * dim_ * sizeof(float));
+  world_.send(to, x_.data(), row_at(token_count, dim_) * sizeof(float));
   times_.comm_ns += now_ns() - start;
 }
 

@@ -17,7 +17,9 @@ namespace {
 uint32_t heads_per_unit(const ModelShape& shape, DType o_dtype) {
   const uint32_t columns = shape.q_dim() / shape.kv_head_count;  // of one kv head
   const uint32_t block = facts(o_dtype).items_per_block;
-  return block / std::gcd(columns, block);
+  uint32_t heads = 1;
+  while (heads * columns % block != 0) ++heads;
+  return heads;
 }
 
 uint32_t head_unit_count(const ModelShape& shape, DType o_dtype) {
@@ -185,11 +187,12 @@ Partition make_partition(const ModelShape& shape, DType o_dtype, const Layout& l
   }
   const std::vector<Range> layers = split_units(shape.layer_count, stage_weights);
   for (uint32_t stage = 0; stage < layout.pipeline; ++stage) {
-    RankShare* ranks = partition.ranks.data() + stage * layout.tensor;
-    const auto first = rank_weights.begin() + stage * layout.tensor;
-    split_stage(shape, o_dtype, {first, first + layout.tensor}, ranks);
+    const size_t first_rank = size_t{stage} * layout.tensor;
+    RankShare* ranks = partition.ranks.data() + first_rank;
+    const double* weights = rank_weights.data() + first_rank;
+    split_stage(shape, o_dtype, {weights, weights + layout.tensor}, ranks);
     for (uint32_t i = 0; i < layout.tensor; ++i) {
-      ranks[i].rank = stage * layout.tensor + i;
+      ranks[i].rank = static_cast<uint32_t>(first_rank) + i;
       ranks[i].stage = stage;
       ranks[i].index = i;
       ranks[i].layers = layers[stage];
