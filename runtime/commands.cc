@@ -51,10 +51,13 @@ void add_input_options(CLI::App& command, RunOptions& options) {
   command.add_option("--prompt", options.prompt, "text to continue");
   command.add_option("--prompts", options.prompts.path,
                      "MBPP's .jsonl; default: the tasks that are built in");
-  command.add_option("--split", options.prompts.split, "prompt, test, validation, train or all");
-  command.add_option("--shots", options.prompts.shots, "solved examples before the task: 0 or 3");
+  command.add_option("--split", options.prompts.split, "prompt, test, validation, train or all")
+      ->capture_default_str();
+  command.add_option("--shots", options.prompts.shots, "solved examples before the task: 0 or 3")
+      ->capture_default_str();
   command.add_option("--limit", options.prompts.limit, "only the first N tasks of the split");
-  command.add_option("--max-new-tokens", options.max_new_tokens, "tokens to decode per task");
+  command.add_option("--max-new-tokens", options.max_new_tokens, "tokens to decode per task")
+      ->capture_default_str();
   command.add_flag("--teacher-forced", options.teacher_forced,
                    "feed the reference solutions token by token instead of decoding");
 }
@@ -64,17 +67,21 @@ void add_output_options(CLI::App& command, RunOptions& options) {
   command.add_option("--logits", options.logits, "write .npy, f32, step x vocabulary");
   command.add_option("--json", options.json, "write the rows of the tables; - is standard output");
   command.add_flag("--bench", options.bench, "print the time and GB/s of each part of a layer");
-  command.add_option("--activation-threshold", options.activation_threshold,
-                     "SiLU: a neuron is recorded as active where |silu(gate)| exceeds this; pNN: "
-                     "each layer's percentile over the first prompt");
+  command
+      .add_option("--activation-threshold", options.activation_threshold,
+                  "SiLU: a neuron is recorded as active where |silu(gate)| exceeds this; pNN: "
+                  "each layer's percentile over the first prompt")
+      ->capture_default_str();
 }
 
 void add_policy_options(CLI::App& command, RunOptions& options) {
   command.add_option("--policy", options.policies,
                      "NAME[:key=value,...][,NAME...]: run these live; they change no result");
-  command.add_option("--budget", options.budgets, "BYTES, PERCENT, FROM..TO/STEP or auto");
+  command.add_option("--budget", options.budgets, "BYTES, PERCENT, FROM..TO/STEP or auto")
+      ->capture_default_str();
   command.add_option("--profile", options.profile, "the trace that policies start from");
-  command.add_option("--migration", options.migration, "BYTES that may move per step");
+  command.add_option("--migration", options.migration, "BYTES that may move per step")
+      ->capture_default_str();
 }
 
 void add_machine_options(CLI::App& command, RunOptions& options) {
@@ -85,7 +92,7 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
   command.add_option("--threads", options.threads, "per rank; default: the rank's share of cores");
   command.add_option("--local-ranks", options.local_ranks,
                      "ranks as threads of this process, without mpirun");
-  command.add_option("--seed", options.seed, "recorded with the results");
+  command.add_option("--seed", options.seed, "recorded with the results")->capture_default_str();
 }
 
 void add_run(CLI::App& app) {

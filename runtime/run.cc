@@ -82,7 +82,7 @@ class RankRun {
 
   void open_profile() {
     if (plan_.live.policies.empty()) return;
-    profile_ = load_profile(options_.profile, share().pool(), plan_.shape(), plan_.source->hash());
+    profile_ = load_profile(options_.profile, share().pool(), plan_.shape, plan_.weight_hash);
   }
 
   void announce() const {
@@ -102,21 +102,23 @@ class RankRun {
   Decoder load(ThreadPool& pool) {
     const auto rank = static_cast<uint32_t>(comm_.rank());
     RankWeights weights;
-    together(comm_,
-             [&] { weights = load_rank_weights(*plan_.source, plan_.partition, rank, pool); });
+    together(comm_, [&] {
+      weights = load_rank_weights(*plan_.source, plan_.partition, rank, pool);
+      plan_.source.reset();
+    });
     const DecoderOptions options{kChunkMax, plan_.position_max};
     return {comm_,
-            plan_.shape(),
+            plan_.shape,
             plan_.partition,
             std::move(weights),
-            make_activation_rule(plan_.shape(), plan_.threshold.value),
+            make_activation_rule(plan_.shape, plan_.threshold.value),
             pool,
             options};
   }
 
   // A percentile of the first prompt, layer by layer, before anything is recorded.
   void place_threshold(Decoder& decoder) {
-    const ModelShape& shape = plan_.shape();
+    const ModelShape& shape = plan_.shape;
     if (shape.activation == FfnActivation::silu && plan_.threshold.percent.has_value()) {
       ActivationRule rule = decoder.rule();
       rule.thresholds = measured_thresholds(decoder, *plan_.threshold.percent);
@@ -126,7 +128,7 @@ class RankRun {
   }
 
   std::vector<float> measured_thresholds(Decoder& decoder, double percent) {
-    MagnitudeHistogram histogram(plan_.shape().layer_count);
+    MagnitudeHistogram histogram(plan_.shape.layer_count);
     decoder.observe_magnitudes(&histogram);
     const std::span<const int32_t> prompt(plan_.tasks[0].prompt);
     std::vector<uint64_t> words;
@@ -166,7 +168,7 @@ class RankRun {
         hooks_.observers.push_back(&*recorder_);
       }
       if (!plan_.live.policies.empty()) {
-        live_.emplace(plan_.live, std::move(profile_), plan_.shape(), plan_.ffn_dtype());
+        live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_dtype);
         hooks_.observers.push_back(&*live_);
       }
       hooks_.all_logits = !options_.logits.empty();
@@ -176,7 +178,7 @@ class RankRun {
 
   void make_root_hooks() {
     if (hooks_.all_logits) {
-      logits_.emplace(options_.logits, plan_.shape().vocab_size);
+      logits_.emplace(options_.logits, plan_.shape.vocab_size);
       hooks_.on_logits = [this](std::span<const float> row) { logits_->append(row); };
     }
     if (options_.teacher_forced) {
@@ -225,11 +227,11 @@ class RankRun {
   TraceHeader trace_header(const Decoder& decoder) const {
     TraceHeader header;
     header.version = kVersion;
-    header.shape = plan_.shape();
-    header.ffn_dtype = plan_.ffn_dtype();
+    header.shape = plan_.shape;
+    header.ffn_dtype = plan_.ffn_dtype;
     header.model = plan_.spec.text;
-    header.weight_provenance = plan_.source->provenance();
-    header.weight_hash = plan_.source->hash();
+    header.weight_provenance = plan_.weight_provenance;
+    header.weight_hash = plan_.weight_hash;
     header.activation_rule = decoder.rule().text();
     header.activation_thresholds = decoder.rule().thresholds;
     header.prompts = plan_.prompts_text;
@@ -243,8 +245,8 @@ class RankRun {
 
   // True if the run was interrupted.
   bool execute(Decoder& decoder) {
-    Engine engine(comm_, plan_.shape(), plan_.partition, decoder, hooks_,
-                  {stop_tokens(), plan_.shape().context_length, kChunkMax, interrupted});
+    Engine engine(comm_, plan_.shape, plan_.partition, decoder, hooks_,
+                  {stop_tokens(), plan_.shape.context_length, kChunkMax, interrupted});
     bool stopped = false;
     for (size_t i = 0; i < plan_.tasks.size() && !stopped; ++i) {
       if (root() && !options_.teacher_forced) begin_text(plan_.tasks[i]);
@@ -310,7 +312,7 @@ class RankRun {
   uint64_t ffn_bytes_read(const Decoder& decoder) const {
     if (facts_.sums.step_count == 0) return 0;
     const NeuronPool& pool = decoder.neuron_pool();
-    const uint64_t row_bytes = bundle_bytes(plan_.shape(), plan_.ffn_dtype()) / 3;
+    const uint64_t row_bytes = bundle_bytes(plan_.shape, plan_.ffn_dtype) / 3;
     const uint64_t computed =
         decoder.rule().dense() ? pool.total() : facts_.sums.active_neurons / facts_.sums.step_count;
     return (pool.total() + 2 * computed) * row_bytes;

@@ -68,7 +68,7 @@ uint64_t positions_of(const TaskInput& task, uint32_t context_length) {
 
 void choose_tasks(const RunOptions& options, RunPlan& plan) {
   const std::vector<Prompt> prompts = choose_prompts(options, plan);
-  const uint32_t context = plan.shape().context_length;
+  const uint32_t context = plan.shape.context_length;
   plan.prompts_hash = hash_of(prompts);
   for (const Prompt& prompt : prompts) {
     TaskInput task = tokenized(prompt, options, *plan.tokenizer);
@@ -134,12 +134,16 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   plan.threshold = parse_activation_threshold(options.activation_threshold);
   const std::vector<double> weights = parse_rank_weights(options.rank_weights, rank_count);
   plan.source = open_weights(plan.spec);
-  const ModelShape& shape = plan.shape();
+  plan.shape = plan.source->shape();
+  plan.ffn_dtype = plan.source->dtype(Matrix::gate);
+  plan.weight_provenance = plan.source->provenance();
+  plan.weight_hash = plan.source->hash();
+  const ModelShape& shape = plan.shape;
   const DType o_dtype = plan.source->dtype(Matrix::o);
   const Layout layout = options.layout.empty() ? default_layout(shape, o_dtype, rank_count)
                                                : parse_layout(options.layout, rank_count);
   plan.partition = make_partition(shape, o_dtype, layout, weights);
-  plan.live = choose_policies(options, shape, plan.ffn_dtype());
+  plan.live = choose_policies(options, shape, plan.ffn_dtype);
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_tasks(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

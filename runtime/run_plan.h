@@ -50,7 +50,10 @@ struct ActivationThreshold {
 
 struct RunPlan {
   ModelSpec spec;
-  std::unique_ptr<WeightSource> source;
+  std::unique_ptr<WeightSource> source;  // until the weights are loaded: it maps the whole file
+  ModelShape shape;
+  DType ffn_dtype = DType::f32;
+  std::string weight_provenance, weight_hash;
   std::unique_ptr<Tokenizer> tokenizer;
   Partition partition;
   ActivationThreshold threshold;
@@ -60,9 +63,6 @@ struct RunPlan {
   std::string prompts_text;        // "embedded, test, 0 shots"
   std::string prompts_hash;
   uint32_t position_max = 0;  // of the longest task
-
-  const ModelShape& shape() const { return source->shape(); }
-  DType ffn_dtype() const { return source->dtype(Matrix::gate); }
 };
 
 RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count);

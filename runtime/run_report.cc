@@ -80,8 +80,8 @@ double stage_bandwidth(const RunPlan& plan, const RunOutcome& outcome) {
 Json origin(const std::string& kind, const RunOptions& options, const RunPlan& plan) {
   return {{"kind", kind},
           {"model", plan.spec.text},
-          {"weights", plan.source->provenance()},
-          {"weight_hash", plan.source->hash()},
+          {"weights", plan.weight_provenance},
+          {"weight_hash", plan.weight_hash},
           {"layout", plan.partition.layout.text()},
           {"seed", options.seed},
           {"version", kVersion}};
@@ -138,12 +138,12 @@ double hit_ratio(const HotSetStats& stats) {
 }
 
 double budget_percent(const RunPlan& plan, uint64_t budget_bytes) {
-  const uint64_t whole = thermocline::ffn_bytes(plan.shape(), plan.ffn_dtype());
+  const uint64_t whole = thermocline::ffn_bytes(plan.shape, plan.ffn_dtype);
   return 100.0 * static_cast<double>(budget_bytes) / static_cast<double>(whole);
 }
 
 double moved_bytes_per_token(const RunPlan& plan, const HotSetStats& stats) {
-  const uint64_t moved = stats.admitted * bundle_bytes(plan.shape(), plan.ffn_dtype());
+  const uint64_t moved = stats.admitted * bundle_bytes(plan.shape, plan.ffn_dtype);
   return stats.step_count == 0 ? 0.0
                                : static_cast<double>(moved) / static_cast<double>(stats.step_count);
 }
@@ -161,7 +161,7 @@ Json policy_row(const RunOptions& options, const RunPlan& plan, const RunOutcome
   row["hit_ratio"] = hit_ratio(stats);
   row["byte_hit_ratio"] = hit_ratio(stats);  // all bundles of a model have the same size
   row["moved_bytes_per_token"] = moved_bytes_per_token(plan, stats);
-  row["hot_bytes_peak"] = stats.hot_count_peak * bundle_bytes(plan.shape(), plan.ffn_dtype());
+  row["hot_bytes_peak"] = stats.hot_count_peak * bundle_bytes(plan.shape, plan.ffn_dtype);
   row["source"] = "measured";
   row["counters"] = {{"step_count", stats.step_count},
                      {"needed", stats.needed},
@@ -178,7 +178,7 @@ void print_policies(const RunPlan& plan, const RunOutcome& outcome) {
   if (outcome.policies.empty()) return;
   fmt::print("\n{:<28} {:>12} {:>7} {:>7} {:>12} {:>12}\n", "live policy", "budget", "% FFN",
              "hits %", "moved/token", "peak hot");
-  const uint64_t bundle = bundle_bytes(plan.shape(), plan.ffn_dtype());
+  const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_dtype);
   for (const LivePolicyResult& result : outcome.policies) {
     fmt::print("{:<28} {:>12} {:>7.1f} {:>7.2f} {:>12} {:>12}\n", result.policy.label(),
                format_bytes(result.budget_bytes), budget_percent(plan, result.budget_bytes),
@@ -240,7 +240,7 @@ std::vector<BenchFigure> bench_figures(const RunPlan& plan, const RunOutcome& ou
   const double head_ms = stage_sum(plan, outcome, [](const RankFacts& rank) {
     return ms_per_step(rank.sums.head_ns, rank.sums.step_count);
   });
-  const double layers = plan.shape().layer_count;
+  const double layers = plan.shape.layer_count;
   return {figure("attention", attention_bytes / layers, attention_ms / layers),
           figure("ffn", ffn_bytes / layers, ffn_ms / layers),
           figure("layer", (attention_bytes + ffn_bytes) / layers, (attention_ms + ffn_ms) / layers),
@@ -272,7 +272,7 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
 
 void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
   fmt::print("\n{} tasks ({}), {} steps of {} ({} weights)\n", outcome.ttft_ms.size(),
-             plan.prompts_text, outcome.step_count, plan.spec.text, plan.source->provenance());
+             plan.prompts_text, outcome.step_count, plan.spec.text, plan.weight_provenance);
   fmt::print("TTFT  {}\nTPOT  {}\n", distribution_text(outcome.ttft_ms),
              distribution_text(outcome.tpot_ms));
   print_figures(options, plan, outcome);
@@ -282,12 +282,12 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
 }
 
 std::string describe(const RunPlan& plan) {
-  const ModelShape& shape = plan.shape();
+  const ModelShape& shape = plan.shape;
   return fmt::format(
       "{} ({} weights {}): {} layers, model_dim {}, ffn_dim {}, {}, {}; {} on {} "
       "kernels",
-      plan.spec.text, plan.source->provenance(), plan.source->hash(), shape.layer_count,
-      shape.model_dim, shape.ffn_dim, facts(plan.ffn_dtype()).name, name_of(shape.activation),
+      plan.spec.text, plan.weight_provenance, plan.weight_hash, shape.layer_count, shape.model_dim,
+      shape.ffn_dim, facts(plan.ffn_dtype).name, name_of(shape.activation),
       plan.partition.layout.text(), cpu_kernels().name);
 }
 
