@@ -351,7 +351,7 @@ std::string read_piece(ByteReader& reader, int32_t piece_bytes_max, float& score
 // llama2.c finds byte b at id 3+b without looking, so its files have it there.
 void check_byte_pieces(const Vocabulary& vocabulary, const std::string& path) {
   for (int32_t value = 0; value < 256; ++value) {
-    const auto id = static_cast<size_t>(kFirstByteId + value);
+    const size_t id = static_cast<size_t>(kFirstByteId) + static_cast<size_t>(value);
     if (id < vocabulary.pieces.size() && byte_of(vocabulary.pieces[id]) == value) continue;
     throw bad_input(path, fmt::format("llama2.c's tokenizer with <0x{:02X}> at {}", value, id),
                     id < vocabulary.pieces.size()

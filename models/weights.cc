@@ -47,7 +47,6 @@ std::string tensor_name(const MatrixFacts& facts, uint32_t layer) {
 
 // Columns [begin, end) of rows [begin, end) of `tensor`, row by row.
 void copy_rectangle(const TensorView& tensor, const MatrixSlice& slice, std::byte* out) {
-  if (slice.row_begin == slice.row_end) return;  // `out` may be null
   const uint64_t stride = bytes_of(tensor.dtype, tensor.cols);
   const uint64_t begin = bytes_of(tensor.dtype, slice.col_begin);
   const uint64_t width = bytes_of(tensor.dtype, slice.col_end) - begin;
@@ -139,6 +138,8 @@ class CheckpointWeights final : public WeightSource {
             std::byte* out) const override {
     const TensorView& from = tensor(matrix, layer);
     check_slice(matrix, from.dtype, slice);
+    const bool empty = slice.row_begin == slice.row_end || slice.col_begin == slice.col_end;
+    if (empty) return;  // `out` may be null
     if (matrix == Matrix::down_t) return read_transposed(from, slice, out);
     copy_rectangle(from, slice, out);
   }

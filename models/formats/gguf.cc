@@ -26,19 +26,19 @@ constexpr uint32_t kAlignmentDefault = 32;
 constexpr uint32_t kAlignmentMax = 1u << 20;
 
 struct GgmlType {
-  uint32_t id;
   std::string_view name;
+  uint32_t id;
   std::optional<DType> dtype;  // none: a type that we do not read
 };
 
 constexpr GgmlType kGgmlTypes[] = {
-    {0, "F32", DType::f32},   {1, "F16", DType::f16},    {2, "Q4_0", DType::q4_0},
-    {3, "Q4_1", {}},          {6, "Q5_0", {}},           {7, "Q5_1", {}},
-    {8, "Q8_0", DType::q8_0}, {9, "Q8_1", {}},           {10, "Q2_K", {}},
-    {11, "Q3_K", {}},         {12, "Q4_K", {}},          {13, "Q5_K", {}},
-    {14, "Q6_K", {}},         {15, "Q8_K", {}},          {24, "I8", {}},
-    {25, "I16", {}},          {26, "I32", {}},           {27, "I64", {}},
-    {28, "F64", {}},          {30, "BF16", DType::bf16}, {39, "MXFP4", {}},
+    {"F32", 0, DType::f32},   {"F16", 1, DType::f16},    {"Q4_0", 2, DType::q4_0},
+    {"Q4_1", 3, {}},          {"Q5_0", 6, {}},           {"Q5_1", 7, {}},
+    {"Q8_0", 8, DType::q8_0}, {"Q8_1", 9, {}},           {"Q2_K", 10, {}},
+    {"Q3_K", 11, {}},         {"Q4_K", 12, {}},          {"Q5_K", 13, {}},
+    {"Q6_K", 14, {}},         {"Q8_K", 15, {}},          {"I8", 24, {}},
+    {"I16", 25, {}},          {"I32", 26, {}},           {"I64", 27, {}},
+    {"F64", 28, {}},          {"BF16", 30, DType::bf16}, {"MXFP4", 39, {}},
 };
 
 // A tensor's head: where its data lies is relative to the end of all heads.
@@ -152,6 +152,7 @@ std::vector<TensorView> read_tensors(ByteReader& reader, uint64_t tensor_count,
   const uint64_t data_begin = (reader.offset() + alignment - 1) / alignment * alignment;
   place_tensors(infos, bytes, data_begin, alignment, reader.path());
   std::vector<TensorView> tensors;
+  tensors.reserve(infos.size());
   for (TensorInfo& info : infos) tensors.push_back(std::move(info.view));
   return tensors;
 }

@@ -198,8 +198,9 @@ void* operator new(size_t size) {
   return block;
 }
 
-void operator delete(void* block) noexcept { std::free(block); }
-void operator delete(void* block, size_t) noexcept { std::free(block); }
+// Not inlined: the compiler would see free() where it expects the library's operator delete.
+__attribute__((noinline)) void operator delete(void* block) noexcept { std::free(block); }
+__attribute__((noinline)) void operator delete(void* block, size_t) noexcept { std::free(block); }
 
 int main(int argc, char** argv) {
   return thermocline::fuzz::run(thermocline::fuzz::parse_options(argc, argv));

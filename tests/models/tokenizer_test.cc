@@ -338,7 +338,7 @@ TEST_CASE("llama2.c's tokenizer file: cut, lying and foreign ones are refused") 
   for (int id = 0; id < 259; ++id) byte_tokens_end += 8 + small_vocabulary()[id].size();
   check_truncations(bytes.substr(0, byte_tokens_end),
                     [](const std::string& cut) { parse_bin(cut); });
-  check_hostile_lengths(bytes, bytes.size(), [](const std::string& lie) { parse_bin(lie); });
+  check_hostile_lengths(bytes, 400, [](const std::string& lie) { parse_bin(lie); });
   std::string lie = bytes;
   lie[0] = 9;
   CHECK_THAT(input_error([&] { parse_bin(lie); }), Contains("cut off"));
