@@ -111,9 +111,13 @@ std::string hit_sentence(const Comparison& c) {
 }
 
 // "4.2 %", and "58 %": a tenth of a percent says nothing about tens of them.
-std::string share_range(double low, double high) {
-  if (low < kTieTime) return "up to " + share_range(high, high);
+std::string shares(double low, double high) {
   return range_of(100 * low, 100 * high, " %", high < 0.1 ? 1 : 0);
+}
+
+// The same where the least may be none to speak of.
+std::string share_range(double low, double high) {
+  return low < kTieTime ? "up to " + shares(high, high) : shares(low, high);
 }
 
 std::string time_sentence(const Comparison& c) {
@@ -125,10 +129,10 @@ std::string time_sentence(const Comparison& c) {
     return begin + ", a token takes both the same time within 0.2 %.";
   }
   const std::string subject = fmt::format("{}, a token takes {} ", begin, c.dynamic);
-  if (*high <= 0) return subject + share_range(-*high, -*low) + " less time.";
-  if (*low >= 0) return subject + share_range(*low, *high) + " more time.";
-  return subject + fmt::format("from {} less to {} more time.", share_range(-*low, -*low),
-                               share_range(*high, *high));
+  if (*high < kTieTime) return subject + share_range(-*high, -*low) + " less time.";
+  if (*low > -kTieTime) return subject + share_range(*low, *high) + " more time.";
+  return subject +
+         fmt::format("from {} less to {} more time.", shares(-*low, -*low), shares(*high, *high));
 }
 
 // At the middle budget of `fixed`: what the other needs for the same hit ratio.
