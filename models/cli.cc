@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <thread>
 
 #include "models/error.h"
 
@@ -51,13 +52,6 @@ std::string cpu_model(const utsname& system) {
     if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
   }
   return system.machine;  // ARM kernels name no model
-}
-
-// Cores that this process may use, which a batch system or mpirun may have narrowed.
-int available_cores() {
-  cpu_set_t cores;
-  if (::sched_getaffinity(0, sizeof cores, &cores) == 0) return CPU_COUNT(&cores);
-  return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 Error unwritable(const std::string& path) {
@@ -118,6 +112,15 @@ double seconds_between(std::chrono::steady_clock::time_point from,
 }
 
 }  // namespace
+
+uint32_t available_cores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (::sched_getaffinity(0, sizeof cores, &cores) == 0) {
+    return std::max(1u, static_cast<uint32_t>(CPU_COUNT(&cores)));
+  }
+  return std::max(1u, std::thread::hardware_concurrency());
+}
 
 nlohmann::ordered_json machine_facts() {
   utsname system = {};

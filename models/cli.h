@@ -15,6 +15,9 @@ namespace thermocline {
 
 inline constexpr std::string_view kVersion = "0.1.0";
 
+// Cores that this process may use, which a batch system or mpirun may have narrowed; at least 1.
+uint32_t available_cores();
+
 nlohmann::ordered_json machine_facts();  // host, cpu, cores, memory_bytes
 
 // Writes {command, version, machine, rows} to `path` ("-" is standard output).

@@ -203,7 +203,7 @@ std::string_view GgufMetadata::text_or(std::string_view key, std::string_view fa
 }
 
 const GgufMetadata::Value* GgufMetadata::find_array(std::string_view key, const char* expected,
-                                               bool (*fits)(uint32_t element_type)) const {
+                                                    bool (*fits)(uint32_t element_type)) const {
   if (!has(key)) return nullptr;
   const Value& found = value(key);
   if (found.type == array && fits(found.element_type)) return &found;

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <vector>
 
 #include "models/registry.h"
+#include "models/text.h"
 #include "models/units.h"
 
 namespace thermocline {
@@ -68,18 +68,14 @@ void apply_option(ModelSpec& spec, std::string_view option, std::set<std::string
 
 ModelSpec parse_preset(std::string_view text) {
   const std::string_view body = text.substr(kPresetPrefix.size());
-  const size_t name_end = std::min(body.find(','), body.size());
+  const std::vector<std::string_view> parts = split(body, ',');
   ModelSpec spec;
   spec.text = text;
-  spec.preset = &shape_preset(body.substr(0, name_end));
+  spec.preset = &shape_preset(parts[0]);
   spec.shape = spec.preset->shape;
   spec.activity_mean = spec.preset->activity_mean;
   std::set<std::string_view> seen;
-  for (size_t begin = name_end + 1; begin <= body.size();) {
-    const size_t end = std::min(body.find(',', begin), body.size());
-    apply_option(spec, body.substr(begin, end - begin), seen);
-    begin = end + 1;
-  }
+  for (size_t i = 1; i < parts.size(); ++i) apply_option(spec, parts[i], seen);
   return spec;
 }
 

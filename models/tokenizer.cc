@@ -13,6 +13,7 @@
 #include "models/byte_reader.h"
 #include "models/error.h"
 #include "models/mapped_file.h"
+#include "models/text.h"
 
 namespace thermocline {
 namespace {
@@ -61,16 +62,6 @@ size_t character_size(std::string_view text) {
 bool crosses_words(std::string_view piece) {
   while (piece.starts_with(kSpace)) piece.remove_prefix(kSpace.size());
   return piece.find(kSpace) != std::string_view::npos;
-}
-
-std::string replaced(std::string_view text, std::string_view from, std::string_view to) {
-  std::string result;
-  size_t begin = 0;
-  for (size_t at; (at = text.find(from, begin)) != std::string_view::npos;
-       begin = at + from.size()) {
-    result.append(text, begin, at - begin).append(to);
-  }
-  return result.append(text, begin);
 }
 
 // Merges neighbours, the pair of the best score first and of equal scores the leftmost, until no
@@ -360,6 +351,14 @@ void check_byte_pieces(const Vocabulary& vocabulary, const std::string& path) {
   }
 }
 
+// The tokenizer, unless it makes tokens that the model does not have.
+std::unique_ptr<Tokenizer> fitting(std::unique_ptr<Tokenizer> tokenizer, const std::string& path,
+                                   uint32_t vocab_size) {
+  if (tokenizer->vocab_size() <= vocab_size) return tokenizer;
+  throw bad_input(path, fmt::format("a tokenizer of at most {} tokens, the model's", vocab_size),
+                  fmt::format("{}", tokenizer->vocab_size()));
+}
+
 }  // namespace
 
 std::string Tokenizer::decode_all(const std::vector<int32_t>& tokens) const {
@@ -404,11 +403,15 @@ Vocabulary parse_llama2c_vocabulary(std::span<const std::byte> bytes, const std:
 }
 
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path, uint32_t vocab_size) {
-  auto tokenizer =
-      path == "byte" ? make_byte_tokenizer() : make_tokenizer(open_vocabulary(path), path);
-  if (tokenizer->vocab_size() <= vocab_size) return tokenizer;
-  throw bad_input(path, fmt::format("a tokenizer of at most {} tokens, the model's", vocab_size),
-                  fmt::format("{}", tokenizer->vocab_size()));
+  if (path == "byte") return fitting(make_byte_tokenizer(), path, vocab_size);
+  return fitting(make_tokenizer(open_vocabulary(path), path), path, vocab_size);
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
+  const uint32_t vocab_size = checkpoint.shape().vocab_size;
+  const Vocabulary& vocabulary = checkpoint.vocabulary();
+  if (vocabulary.kind == Vocabulary::Kind::none) return open_tokenizer("byte", vocab_size);
+  return fitting(make_tokenizer(vocabulary, checkpoint.path()), checkpoint.path(), vocab_size);
 }
 
 }  // namespace thermocline

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "models/registry.h"
+#include "models/text.h"
 
 namespace thermocline {
 namespace {
@@ -206,9 +207,7 @@ std::vector<uint64_t> parse_budgets(std::string_view text, uint64_t full_bytes,
                                     uint64_t bundle_bytes) {
   TC_CHECK(bundle_bytes > 0 && bundle_bytes <= full_bytes, "a model has at least one bundle");
   std::set<uint64_t> budgets;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string_view written = text.substr(begin, end - begin);
+  for (const std::string_view written : split(text, ',')) {
     const BudgetContext context{written == "auto" ? "10%..90%/20%" : written, full_bytes,
                                 bundle_bytes};
     const size_t dots = context.item.find("..");
@@ -217,7 +216,6 @@ std::vector<uint64_t> parse_budgets(std::string_view text, uint64_t full_bytes,
     } else {
       budgets.insert(checked_budget(parts_of(context.item, context), context));
     }
-    begin = end + 1;
   }
   return {budgets.begin(), budgets.end()};
 }

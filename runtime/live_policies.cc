@@ -1,7 +1,5 @@
 #include "runtime/live_policies.h"
 
-#include <fmt/format.h>
-
 #include "models/error.h"
 #include "traces/profile.h"
 
@@ -50,17 +48,7 @@ std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {
 ActivationProfile load_profile(const std::string& path, const NeuronPool& pool,
                                const ModelShape& shape, const std::string& weight_hash) {
   const auto trace = open_trace(path);
-  const TraceHeader& header = trace->header();
-  const auto size = [](const ModelShape& of) {
-    return fmt::format("{} layers of {} neurons", of.layer_count, of.ffn_dim);
-  };
-  if (size(header.shape) != size(shape)) {
-    throw bad_input(path, "a profile of " + size(shape) + ", as the model has", size(header.shape));
-  }
-  if (header.weight_hash != weight_hash) {
-    throw bad_input(path, "a profile of the model's weights (" + weight_hash + ")",
-                    "weights " + header.weight_hash + " (" + header.model + ")");
-  }
+  check_profile(trace->header(), path, shape, weight_hash, "model");
   return profile_of(*trace, pool, 0, trace->step_count());
 }
 

@@ -1,7 +1,5 @@
 #include "runtime/node_facts.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -11,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "models/cli.h"
 #include "runtime/kernels/bandwidth.h"
 
 namespace thermocline {
@@ -41,12 +40,8 @@ double measure_read_bandwidth(uint32_t thread_count, uint32_t process_count, dou
 
 uint32_t cores_of_process(uint32_t process_count) {
   const uint32_t all = std::max(1u, std::thread::hardware_concurrency());
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
   // A launcher may have bound this process to fewer cores.
-  const uint32_t bound = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : all;
-  return std::max(1u, std::min(bound, all / std::max(process_count, 1u)));
+  return std::max(1u, std::min(available_cores(), all / std::max(process_count, 1u)));
 }
 
 uint64_t peak_rss_bytes() {

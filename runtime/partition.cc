@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "models/error.h"
+#include "models/text.h"
 #include "models/units.h"
 
 namespace thermocline {
@@ -85,16 +86,6 @@ uint32_t parse_degree(std::string_view text, std::string_view whole) {
   return static_cast<uint32_t>(parse_count(text));
 }
 
-std::vector<std::string_view> parts_of(std::string_view text) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const size_t comma = text.find(',');
-    parts.push_back(text.substr(0, comma));
-    if (comma == std::string_view::npos) return parts;
-    text.remove_prefix(comma + 1);
-  }
-}
-
 }  // namespace
 
 std::string Layout::text() const { return fmt::format("pp{},tp{}", pipeline, tensor); }
@@ -108,7 +99,7 @@ std::vector<NeuronPool> Partition::pools() const {
 Layout parse_layout(std::string_view text, uint32_t rank_count) {
   uint32_t pipeline = 0;
   uint32_t tensor = 0;
-  for (const std::string_view part : parts_of(text)) {
+  for (const std::string_view part : split(text, ',')) {
     uint32_t& degree = part.starts_with("pp") ? pipeline : tensor;
     if ((!part.starts_with("pp") && !part.starts_with("tp")) || degree != 0) {
       throw bad_usage(fmt::format("layout '{}': expected ppN,tpM with N, M >= 1", text));
@@ -138,7 +129,7 @@ Layout default_layout(const ModelShape& shape, DType o_dtype, uint32_t rank_coun
 std::vector<double> parse_rank_weights(std::string_view text, uint32_t rank_count) {
   if (text.empty()) return std::vector<double>(rank_count, 1.0);
   std::vector<double> weights;
-  for (const std::string_view part : parts_of(text)) weights.push_back(parse_number(part));
+  for (const std::string_view part : split(text, ',')) weights.push_back(parse_number(part));
   const bool positive = std::all_of(weights.begin(), weights.end(), [](double w) { return w > 0; });
   if (weights.size() != rank_count || !positive) {
     throw bad_usage(fmt::format("--rank-weights {}: expected {} positive numbers, one a rank", text,

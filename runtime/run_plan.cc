@@ -14,13 +14,8 @@ namespace {
 std::unique_ptr<Tokenizer> choose_tokenizer(const RunOptions& options, const ModelSpec& spec,
                                             uint32_t vocab_size) {
   if (!options.tokenizer.empty()) return open_tokenizer(options.tokenizer, vocab_size);
-  if (!spec.synthetic()) {
-    const auto checkpoint = open_checkpoint(spec.path);
-    if (checkpoint->vocabulary().kind != Vocabulary::Kind::none) {
-      return open_tokenizer(spec.path, vocab_size);
-    }
-  }
-  return open_tokenizer("byte", vocab_size);
+  if (spec.synthetic()) return open_tokenizer("byte", vocab_size);
+  return tokenizer_of(*open_checkpoint(spec.path));
 }
 
 std::vector<Prompt> choose_prompts(const RunOptions& options, RunPlan& plan) {

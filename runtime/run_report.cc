@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
 #include "models/cli.h"
+#include "models/distribution.h"
 #include "models/units.h"
 #include "runtime/kernels/kernels.h"
 
@@ -15,31 +14,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-double mean_of(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-// Nearest rank. values: sorted, not empty.
-double percentile_of(const std::vector<double>& values, double percent) {
-  const double rank = std::ceil(percent / 100.0 * static_cast<double>(values.size()));
-  return values[static_cast<size_t>(std::max(rank, 1.0)) - 1];
-}
-
-Json distribution_json(std::vector<double> values) {
-  if (values.empty()) return nullptr;
-  std::sort(values.begin(), values.end());
-  return {{"mean", mean_of(values)},
-          {"p50", percentile_of(values, 50)},
-          {"p95", percentile_of(values, 95)},
-          {"p99", percentile_of(values, 99)}};
-}
-
-std::string distribution_text(std::vector<double> values) {
-  if (values.empty()) return "none";
-  std::sort(values.begin(), values.end());
-  return fmt::format("mean {:.2f}  p50 {:.2f}  p95 {:.2f}  p99 {:.2f} ms", mean_of(values),
-                     percentile_of(values, 50), percentile_of(values, 95),
-                     percentile_of(values, 99));
+std::string text_of(const std::optional<Distribution>& times) {
+  if (!times.has_value()) return "none";
+  return fmt::format("mean {:.2f}  p50 {:.2f}  p95 {:.2f}  p99 {:.2f} ms", times->mean, times->p50,
+                     times->p95, times->p99);
 }
 
 double ms_per_step(uint64_t sum_ns, uint64_t step_count) {
@@ -99,8 +77,8 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
   row["task_count"] = outcome.ttft_ms.size();
   row["step_count"] = outcome.step_count;
   row["activation_thresholds"] = outcome.activation_thresholds;
-  row["ttft_ms"] = distribution_json(outcome.ttft_ms);
-  row["tpot_ms"] = distribution_json(outcome.tpot_ms);
+  row["ttft_ms"] = json_of(distribution_of(outcome.ttft_ms));
+  row["tpot_ms"] = json_of(distribution_of(outcome.tpot_ms));
   for (const BenchFigure& figure : bench_figures(plan, outcome)) {
     if (figure.name != "layer") continue;
     row["layer_ms"] = figure.ms;
@@ -132,25 +110,15 @@ Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& f
   return row;
 }
 
-double hit_ratio(const HotSetStats& stats) {
-  return stats.needed == 0 ? 1.0
-                           : static_cast<double>(stats.hits) / static_cast<double>(stats.needed);
-}
-
 double budget_percent(const RunPlan& plan, uint64_t budget_bytes) {
   const uint64_t whole = thermocline::ffn_bytes(plan.shape, plan.ffn_dtype);
   return 100.0 * static_cast<double>(budget_bytes) / static_cast<double>(whole);
 }
 
-double moved_bytes_per_token(const RunPlan& plan, const HotSetStats& stats) {
-  const uint64_t moved = stats.admitted * bundle_bytes(plan.shape, plan.ffn_dtype);
-  return stats.step_count == 0 ? 0.0
-                               : static_cast<double>(moved) / static_cast<double>(stats.step_count);
-}
-
 Json policy_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
                 const LivePolicyResult& result) {
   const HotSetStats& stats = result.stats;
+  const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_dtype);
   Json row = origin("policy", options, plan);
   row["trace_hash"] = outcome.trace_hash;
   row["policy"] = result.policy.entry->name;
@@ -160,17 +128,10 @@ Json policy_row(const RunOptions& options, const RunPlan& plan, const RunOutcome
   row["budget_percent"] = budget_percent(plan, result.budget_bytes);
   row["hit_ratio"] = hit_ratio(stats);
   row["byte_hit_ratio"] = hit_ratio(stats);  // all bundles of a model have the same size
-  row["moved_bytes_per_token"] = moved_bytes_per_token(plan, stats);
-  row["hot_bytes_peak"] = stats.hot_count_peak * bundle_bytes(plan.shape, plan.ffn_dtype);
+  row["moved_bytes_per_token"] = moved_bytes_per_token(stats, bundle);
+  row["hot_bytes_peak"] = stats.hot_count_peak * bundle;
   row["source"] = "measured";
-  row["counters"] = {{"step_count", stats.step_count},
-                     {"needed", stats.needed},
-                     {"hits", stats.hits},
-                     {"admitted", stats.admitted},
-                     {"evicted", stats.evicted},
-                     {"refused", stats.refused},
-                     {"loaded", stats.loaded},
-                     {"hot_count_peak", stats.hot_count_peak}};
+  for_each_counter(stats, [&](const char* name, uint64_t count) { row["counters"][name] = count; });
   return row;
 }
 
@@ -183,7 +144,7 @@ void print_policies(const RunPlan& plan, const RunOutcome& outcome) {
     fmt::print("{:<28} {:>12} {:>7.1f} {:>7.2f} {:>12} {:>12}\n", result.policy.label(),
                format_bytes(result.budget_bytes), budget_percent(plan, result.budget_bytes),
                100.0 * hit_ratio(result.stats),
-               format_bytes(static_cast<uint64_t>(moved_bytes_per_token(plan, result.stats))),
+               format_bytes(static_cast<uint64_t>(moved_bytes_per_token(result.stats, bundle))),
                format_bytes(result.stats.hot_count_peak * bundle));
   }
 }
@@ -273,8 +234,8 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
 void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
   fmt::print("\n{} tasks ({}), {} steps of {} ({} weights)\n", outcome.ttft_ms.size(),
              plan.prompts_text, outcome.step_count, plan.spec.text, plan.weight_provenance);
-  fmt::print("TTFT  {}\nTPOT  {}\n", distribution_text(outcome.ttft_ms),
-             distribution_text(outcome.tpot_ms));
+  fmt::print("TTFT  {}\nTPOT  {}\n", text_of(distribution_of(outcome.ttft_ms)),
+             text_of(distribution_of(outcome.tpot_ms)));
   print_figures(options, plan, outcome);
   print_ranks(plan, outcome);
   print_policies(plan, outcome);

@@ -189,7 +189,7 @@ const Curve* challenger_of(const std::vector<Curve>& curves, const Curve* baseli
 std::vector<std::string> caveats_of(const ModelResults& model) {
   std::set<std::string> weights;
   for (const PolicyRow& row : model.replayed) weights.insert(row.weights);
-  for (const RunRow& run : model.runs) weights.insert(run.weights);
+  if (model.run) weights.insert(model.run->weights);
   std::vector<std::string> caveats;
   if (weights.count("synthetic") != 0) {
     caveats.push_back(
@@ -203,11 +203,11 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
         "The weights are those of a small model trained for demonstration: its "
         "neurons fire as trained ones do, at sizes far from 70B.");
   }
-  for (const RunRow& run : model.runs) {
+  if (model.run) {
     caveats.push_back(
         fmt::format("One test trace of {} steps, one seed: differences carry no "
                     "confidence interval.",
-                    run.step_count));
+                    model.run->step_count));
   }
   return caveats;
 }

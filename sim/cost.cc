@@ -248,20 +248,6 @@ bool CostModel::fits(std::span<const uint64_t> hot_by_rank) const {
   return true;
 }
 
-std::optional<TimeDistribution> distribution_of(std::vector<double> values) {
-  if (values.empty()) return std::nullopt;
-  TimeDistribution result;
-  result.mean = mean_of(values);
-  std::sort(values.begin(), values.end());
-  const auto percentile = [&](size_t percent) {
-    return values[(values.size() * percent + 99) / 100 - 1];  // nearest rank
-  };
-  result.p50 = percentile(50);
-  result.p95 = percentile(95);
-  result.p99 = percentile(99);
-  return result;
-}
-
 std::vector<double> decode_step_ms(const CostModel& model, const ReplayStats& row,
                                    const std::vector<StepInfo>& steps) {
   const size_t pool_count = row.by_pool.size();

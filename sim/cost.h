@@ -27,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "models/distribution.h"
 #include "models/node.h"
 #include "sim/replay.h"
 #include "traces/trace.h"
@@ -78,13 +79,6 @@ class CostModel {
   GateReads gate_;
 };
 
-// Nearest-rank percentiles.
-struct TimeDistribution {
-  double mean = 0, p50 = 0, p95 = 0, p99 = 0;
-};
-// Empty for no values.
-std::optional<TimeDistribution> distribution_of(std::vector<double> values);
-
 // Modelled milliseconds of every decode step of a replay row.
 std::vector<double> decode_step_ms(const CostModel& model, const ReplayStats& row,
                                    const std::vector<StepInfo>& steps);
@@ -97,7 +91,7 @@ std::vector<double> decode_step_ms(const CostModel& model, const ReplayStats& ro
 //   rank's measured compute. So the residual judges the reading alone; compute_ratio shows it bare.
 struct ExecutedComparison {
   uint64_t step_count = 0;
-  TimeDistribution executed_ms, predicted_ms;
+  Distribution executed_ms, predicted_ms;
   double predicted_over_executed = 0;  // of the means
   double compute_ratio = 0;            // modelled reading over measured compute, of the means
   double measured_overhead_ms = 0;     // communication and waiting, mean

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "models/error.h"
+#include "models/text.h"
 #include "models/units.h"
 
 namespace thermocline {
@@ -129,11 +130,7 @@ std::string PolicySpec::parameters() const {
 
 std::vector<PolicySpec> parse_policies(std::string_view text) {
   PolicyListParser parser;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    parser.add(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
+  for (const std::string_view piece : split(text, ',')) parser.add(piece);
   return parser.finish();
 }
 
@@ -166,6 +163,16 @@ uint64_t bundles_of_pool(uint64_t budget_bytes, uint64_t bundle_bytes, const Neu
   if (model_neuron_count == 0) return 0;
   const uint64_t bundles = std::min(budget_bytes / bundle_bytes, model_neuron_count);
   return bundles * pool.total() / model_neuron_count;
+}
+
+double hit_ratio(const HotSetStats& stats) {
+  if (stats.needed == 0) return 1.0;
+  return static_cast<double>(stats.hits) / static_cast<double>(stats.needed);
+}
+
+double moved_bytes_per_token(const HotSetStats& stats, uint64_t bundle_bytes) {
+  if (stats.step_count == 0) return 0.0;
+  return static_cast<double>(stats.admitted * bundle_bytes) / static_cast<double>(stats.step_count);
 }
 
 void add_pool(HotSetStats& sum, const HotSetStats& pool) {

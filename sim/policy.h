@@ -112,6 +112,22 @@ struct HotSetStats {
   bool operator==(const HotSetStats&) const = default;
 };
 
+// Calls visit(name, count) for each counter, by the name that result rows give it.
+template <class Visit>
+void for_each_counter(const HotSetStats& stats, Visit visit) {
+  visit("step_count", stats.step_count);
+  visit("needed", stats.needed);
+  visit("hits", stats.hits);
+  visit("admitted", stats.admitted);
+  visit("evicted", stats.evicted);
+  visit("refused", stats.refused);
+  visit("loaded", stats.loaded);
+  visit("hot_count_peak", stats.hot_count_peak);
+}
+
+double hit_ratio(const HotSetStats& stats);  // of 1; 1 where nothing was needed
+double moved_bytes_per_token(const HotSetStats& stats, uint64_t bundle_bytes);
+
 // Adds the stats of a pool to a sum over the pools of a model, which all go through the same steps
 // (step_count is theirs, not added) and hold their sets at the same time (peaks add).
 void add_pool(HotSetStats& sum, const HotSetStats& pool);

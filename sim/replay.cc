@@ -198,21 +198,6 @@ StepCounts ReplayStats::counts(uint64_t step) const {
   return sum;
 }
 
-void check_profile(const TraceHeader& trace, const TraceHeader& profile,
-                   const std::string& profile_path) {
-  const auto size = [](const TraceHeader& header) {
-    return fmt::format("{} layers of {} neurons", header.shape.layer_count, header.shape.ffn_dim);
-  };
-  if (size(trace) != size(profile)) {
-    throw bad_input(profile_path, "a profile of " + size(trace) + ", as the trace has",
-                    size(profile));
-  }
-  if (trace.weight_hash != profile.weight_hash) {
-    throw bad_input(profile_path, "a profile of the trace's weights (" + trace.weight_hash + ")",
-                    "weights " + profile.weight_hash + " (" + profile.model + ")");
-  }
-}
-
 ReplayResult replay(const TraceReader& trace, const TraceReader* profile,
                     const ReplayOptions& options) {
   return Replayer(trace, profile, options).run();

@@ -55,10 +55,6 @@ struct ReplayResult {
   std::vector<ReplayStats> rows;  // policies in the order given, for each the budgets
 };
 
-// Input Error where the profile is of another model than the trace: neurons would not match.
-void check_profile(const TraceHeader& trace, const TraceHeader& profile,
-                   const std::string& profile_path);
-
 // `profile` may be null where every policy needs the future. Errors: a reader's; interrupted.
 ReplayResult replay(const TraceReader& trace, const TraceReader* profile,
                     const ReplayOptions& options);

@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
-#include <thread>
 
 #include "models/cli.h"
 #include "models/error.h"
@@ -14,6 +13,7 @@
 #include "sim/replay.h"
 #include "sim/replay_rows.h"
 #include "sim/results.h"
+#include "traces/profile.h"
 
 namespace thermocline {
 namespace {
@@ -53,6 +53,7 @@ void note(const std::string& text) { std::cerr << "thermocline replay: " << text
 
 // The profile trace, or null where none is given; `hash` is set to what rows carry.
 std::unique_ptr<TraceReader> open_profile(const ReplayFlags& flags, const TraceReader& trace,
+                                          const std::string& trace_hash,
                                           const std::vector<PolicySpec>& specs, std::string& hash) {
   if (flags.profile.empty()) {
     for (const PolicySpec& spec : specs) {
@@ -65,12 +66,13 @@ std::unique_ptr<TraceReader> open_profile(const ReplayFlags& flags, const TraceR
   }
   const bool self = flags.profile == "self";
   auto profile = open_trace(self ? flags.trace : flags.profile, {flags.allow_partial});
-  check_profile(trace.header(), profile->header(), flags.profile);
-  hash = profile->hash();
-  if (self || hash == trace.hash()) {
+  const TraceHeader& header = trace.header();
+  check_profile(profile->header(), flags.profile, header.shape, header.weight_hash, "trace");
+  hash = self ? trace_hash : profile->hash();
+  if (hash == trace_hash) {
     hash = "self";
     note("the profile is the replayed trace itself: policies know more than they could online");
-  } else if (profile->header().prompts_hash == trace.header().prompts_hash) {
+  } else if (profile->header().prompts_hash == header.prompts_hash) {
     note("profile and trace were recorded on the same prompts");
   }
   return profile;
@@ -83,9 +85,7 @@ ReplayOptions options_of(const ReplayFlags& flags, std::vector<PolicySpec> polic
   options.budgets = parse_budgets(flags.budgets, ffn_bytes(header.shape, header.ffn_dtype),
                                   header.bundle_bytes());
   options.migration_bytes = parse_bytes(flags.migration);
-  options.thread_count = flags.thread_count != 0
-                             ? flags.thread_count
-                             : std::max(1u, std::thread::hardware_concurrency());
+  options.thread_count = flags.thread_count != 0 ? flags.thread_count : available_cores();
   return options;
 }
 
@@ -153,15 +153,16 @@ void run_replay(const ReplayFlags& flags) {
   ReplayOptions options = options_of(flags, std::move(policies), trace->header());
   const RecordingConfig config = recording_config(trace->header(), flags.trace);
   const Cluster cluster = flags.cluster.empty() ? default_cluster() : open_cluster(flags.cluster);
+  const std::string trace_hash = trace->hash();
   std::string profile_hash, executed_reason;
-  const auto profile = open_profile(flags, *trace, options.policies, profile_hash);
+  const auto profile = open_profile(flags, *trace, trace_hash, options.policies, profile_hash);
   ReplayResult result;
   {
     Progress progress("replaying", trace->step_count(), "steps");
     options.progress = [&](uint64_t done) { progress.update(done); };
     result = replay(*trace, profile.get(), options);
   }
-  ReplayReport report = report_of(*trace, config, result, cluster);
+  ReplayReport report = report_of(*trace, trace_hash, config, result, cluster);
   report.profile_hash = profile_hash;
   report.executed = compare_executed(*trace, config, result, executed_reason);
   const nlohmann::ordered_json rows = replay_rows(report);

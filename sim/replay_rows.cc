@@ -7,11 +7,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json json_of(const std::optional<TimeDistribution>& times) {
-  if (!times.has_value()) return nullptr;
-  return {{"mean", times->mean}, {"p50", times->p50}, {"p95", times->p95}, {"p99", times->p99}};
-}
-
 Json json_of(const std::optional<ThresholdRange>& range) {
   if (!range.has_value()) return nullptr;
   return {{"first", range->first},
@@ -21,14 +16,9 @@ Json json_of(const std::optional<ThresholdRange>& range) {
 }
 
 Json json_of(const HotSetStats& stats) {
-  return {{"step_count", stats.step_count},
-          {"needed", stats.needed},
-          {"hits", stats.hits},
-          {"admitted", stats.admitted},
-          {"evicted", stats.evicted},
-          {"refused", stats.refused},
-          {"loaded", stats.loaded},
-          {"hot_count_peak", stats.hot_count_peak}};
+  Json counters;
+  for_each_counter(stats, [&](const char* name, uint64_t count) { counters[name] = count; });
+  return counters;
 }
 
 // What every row says about where it comes from.
@@ -88,19 +78,10 @@ Json executed_row(const ReplayReport& report) {
 
 }  // namespace
 
-double hit_ratio(const HotSetStats& stats) {
-  if (stats.needed == 0) return 1.0;
-  return static_cast<double>(stats.hits) / static_cast<double>(stats.needed);
-}
-
-double moved_bytes_per_token(const HotSetStats& stats, uint64_t bundle_bytes) {
-  if (stats.step_count == 0) return 0.0;
-  return static_cast<double>(stats.admitted * bundle_bytes) / static_cast<double>(stats.step_count);
-}
-
-ReplayReport report_of(const TraceReader& trace, const RecordingConfig& config,
-                       const ReplayResult& result, const Cluster& cluster) {
-  ReplayReport report{trace.header(), trace.hash(), "", result, cluster, {}, {}, {}};
+ReplayReport report_of(const TraceReader& trace, const std::string& trace_hash,
+                       const RecordingConfig& config, const ReplayResult& result,
+                       const Cluster& cluster) {
+  ReplayReport report{trace.header(), trace_hash, "", result, cluster, {}, {}, {}};
   const CostModel model(trace.header(), config, cluster, GateReads::predicted);
   const std::vector<StepInfo> steps = trace.steps();
   for (const ReplayStats& row : result.rows) {

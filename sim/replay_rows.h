@@ -24,17 +24,15 @@ struct ReplayReport {
   const ReplayResult& result;
   const Cluster& cluster;
   // By row of the result; nothing where the trace has no decode step.
-  std::vector<std::optional<TimeDistribution>> tpot_ms;
+  std::vector<std::optional<Distribution>> tpot_ms;
   std::vector<bool> fits;
   std::optional<ExecutedComparison> executed;
 };
 
-// Models the times of every row on `cluster`.
-ReplayReport report_of(const TraceReader& trace, const RecordingConfig& config,
-                       const ReplayResult& result, const Cluster& cluster);
-
-double hit_ratio(const HotSetStats& stats);  // of 1; 1 where nothing was needed
-double moved_bytes_per_token(const HotSetStats& stats, uint64_t bundle_bytes);
+// Models the times of every row on `cluster`. `trace_hash`: trace.hash(), which reads all steps.
+ReplayReport report_of(const TraceReader& trace, const std::string& trace_hash,
+                       const RecordingConfig& config, const ReplayResult& result,
+                       const Cluster& cluster);
 
 nlohmann::ordered_json replay_rows(const ReplayReport& report);
 

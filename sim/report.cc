@@ -50,17 +50,6 @@ std::string tag(const std::string& name) {
   return "<span class=\"tag" + (known ? " " + name : "") + "\">" + escape_html(name) + "</span>";
 }
 
-Agreement agreement_of(const Results& results) {
-  Agreement sum;
-  for (const ModelResults& model : results.models) {
-    const Agreement one = compare_live(model);
-    sum.total += one.total;
-    sum.equal += one.equal;
-    sum.differences.insert(sum.differences.end(), one.differences.begin(), one.differences.end());
-  }
-  return sum;
-}
-
 Report make_report(const Results& results) {
   Report report;
   std::string body = "<header>\n" + kicker(results) + answer_section(results) + "</header>\n";

@@ -36,10 +36,10 @@ std::string hit_tile(const std::vector<Curve>& curves) {
 std::string tiles(const Results& results) {
   const ModelResults& model = results.models.front();
   std::string html = hit_tile(curves_of(model));
-  for (const RunRow& run : model.runs) {
-    if (!run.tpot_ms) continue;
-    html += tile(milliseconds(run.tpot_ms->mean),
-                 fmt::format("per token executed here, {} on {} ranks", model.label, run.ranks));
+  if (model.run && model.run->tpot_ms) {
+    html +=
+        tile(milliseconds(model.run->tpot_ms->mean),
+             fmt::format("per token executed here, {} on {} ranks", model.label, model.run->ranks));
   }
   if (model.executed) {
     html += tile(fmt::format("{:.2f}", model.executed->predicted_over_executed),

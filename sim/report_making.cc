@@ -52,7 +52,8 @@ void append_facts(Facts& facts, const Json& object) {
 
 std::string model_facts(const ModelResults& model) {
   Facts facts;
-  for (const RunRow& run : model.runs) {
+  if (model.run) {
+    const RunRow& run = *model.run;
     facts.insert(facts.end(), {{"model", run.model},
                                {"prompts", run.prompts},
                                {"layout", run.layout},

@@ -178,7 +178,8 @@ std::string execution_part(const ModelResults& model) {
   std::string html = "<h3>Executed here, " + tag("measured") + "</h3>\n";
   const std::string executed = executed_sentence(model);
   if (!executed.empty()) html += paragraph("under", executed);
-  for (const RunRow& run : model.runs) {
+  if (model.run) {
+    const RunRow& run = *model.run;
     std::string text;
     if (run.tpot_ms) {
       text = fmt::format(
@@ -194,7 +195,7 @@ std::string execution_part(const ModelResults& model) {
 }
 
 std::string model_subtitle(const ModelResults& model) {
-  for (const RunRow& run : model.runs) return run.model + ", " + run.weights + " weights";
+  if (model.run) return model.run->model + ", " + model.run->weights + " weights";
   return model.replayed.empty() ? "" : model.replayed.front().weights + " weights";
 }
 
@@ -213,7 +214,7 @@ std::string model_section(const ModelResults& model, size_t index,
   html +=
       figure(plot_of(curves, "time per token, ms", true), id + "t", time_caption(model), problems);
   html += "</div>\n";
-  if (!model.runs.empty() || model.executed) html += execution_part(model);
+  if (model.run || model.executed) html += execution_part(model);
   return html + "</section>\n";
 }
 

@@ -28,7 +28,5 @@ std::string paragraph(const std::string& css, const std::string& text);
 // A small label: "measured", "modelled", or where weights come from.
 std::string tag(const std::string& name);
 std::string milliseconds(double ms);  // in microseconds where they are fewer than 0.1
-// Live = replay over all models.
-Agreement agreement_of(const Results& results);
 
 }  // namespace thermocline

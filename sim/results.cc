@@ -7,6 +7,7 @@
 
 #include "models/cli.h"
 #include "models/error.h"
+#include "sim/policy.h"
 
 namespace thermocline {
 namespace {
@@ -90,10 +91,7 @@ class RowReader {
 
 Counters counters_of(const RowReader& row) {
   const RowReader object = row.object("counters");
-  for (const char* name : {"step_count", "needed", "hits", "admitted", "evicted", "refused",
-                           "loaded", "hot_count_peak"}) {
-    object.count(name);
-  }
+  for_each_counter({}, [&](const char* name, uint64_t) { object.count(name); });
   Counters counters;
   for (const auto& [name, value] : object.json().items()) {
     counters[name] = object.count(name.c_str());
@@ -153,7 +151,7 @@ void add_run(ModelResults& model, const RowReader& reader) {
   row.layer_ms = reader.optional_number("layer_ms");
   row.layer_gb_per_s = reader.optional_number("layer_gb_per_s");
   row.read_gb_per_s = reader.optional_number("read_gb_per_s");
-  model.runs.assign(1, row);
+  model.run = row;
 }
 
 void add_rank(ModelResults& model, const RowReader& reader) {

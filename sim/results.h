@@ -15,13 +15,11 @@
 #include <string_view>
 #include <vector>
 
+#include "models/distribution.h"
+
 namespace thermocline {
 
 using Json = nlohmann::ordered_json;
-
-struct Distribution {
-  double mean = 0, p50 = 0, p95 = 0, p99 = 0;
-};
 
 using Counters = std::map<std::string, uint64_t>;
 
@@ -76,7 +74,7 @@ struct StageRow {
 
 struct ModelResults {
   std::string label;
-  std::vector<RunRow> runs;  // at most one: of the test split
+  std::optional<RunRow> run;  // of the test split
   std::vector<RankRow> ranks;
   std::vector<PolicyRow> live, replayed;
   std::optional<ExecutedRow> executed;
@@ -118,5 +116,7 @@ struct Agreement {
   bool holds() const { return total > 0 && equal == total && differences.empty(); }
 };
 Agreement compare_live(const ModelResults& model);
+// The same over all models.
+Agreement agreement_of(const Results& results);
 
 }  // namespace thermocline

@@ -51,4 +51,15 @@ Agreement compare_live(const ModelResults& model) {
   return agreement;
 }
 
+Agreement agreement_of(const Results& results) {
+  Agreement sum;
+  for (const ModelResults& model : results.models) {
+    const Agreement one = compare_live(model);
+    sum.total += one.total;
+    sum.equal += one.equal;
+    sum.differences.insert(sum.differences.end(), one.differences.begin(), one.differences.end());
+  }
+  return sum;
+}
+
 }  // namespace thermocline

@@ -6,6 +6,7 @@
 
 #include "models/error.h"
 #include "models/model_spec.h"
+#include "models/text.h"
 
 namespace thermocline {
 namespace {
@@ -124,12 +125,6 @@ bool plain_word(const std::string& word) {
   });
 }
 
-void replace_all(std::string& text, std::string_view from, const std::string& to) {
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
-    text.replace(at, from.size(), to);
-  }
-}
-
 }  // namespace
 
 std::vector<Stage> plan_stages(const Study& study, const PlanOptions& options) {
@@ -169,17 +164,14 @@ std::vector<std::string> split_command(std::string_view text, int64_t ranks) {
   }
   if (quote != 0) throw bad_usage("launcher: expected a closing quote, found none");
   if (words.empty()) throw bad_usage("launcher: expected a command or \"none\", found nothing");
-  for (std::string& word : words) replace_all(word, "{ranks}", std::to_string(ranks));
+  for (std::string& word : words) word = replaced(word, "{ranks}", std::to_string(ranks));
   return words;
 }
 
 std::string shell_line(const Words& words) {
   std::string line;
   for (std::string word : words) {
-    if (!plain_word(word)) {
-      replace_all(word, "'", "'\\''");
-      word = "'" + word + "'";
-    }
+    if (!plain_word(word)) word = "'" + replaced(word, "'", "'\\''") + "'";
     line += (line.empty() ? "" : " ") + word;
   }
   return line;

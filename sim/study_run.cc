@@ -207,16 +207,15 @@ class StudyRun {
 
   // The report is written first: it shows the rows that differ.
   void finish() const {
-    uint64_t total = 0, equal = 0;
+    const Results results = open_results({file("results.json")});
+    const Agreement agreement = agreement_of(results);
     std::string differences;
-    for (const ModelResults& model : open_results({file("results.json")}).models) {
-      const Agreement agreement = compare_live(model);
-      total += agreement.total;
-      equal += agreement.equal;
-      for (const std::string& line : agreement.differences) differences += "\n  " + line;
-      if (agreement.total == 0) differences += "\n  " + model.label + ": no live counters";
+    for (const std::string& line : agreement.differences) differences += "\n  " + line;
+    for (const ModelResults& model : results.models) {
+      if (model.live.empty()) differences += "\n  " + model.label + ": no live counters";
     }
-    const std::string verdict = fmt::format("live = replay: {} of {} equal", equal, total);
+    const std::string verdict =
+        fmt::format("live = replay: {} of {} equal", agreement.equal, agreement.total);
     if (!differences.empty()) throw work_failed(verdict + differences);
     say(verdict);
     say("results: " + file("results.json") + ", " + file("results.csv"));

@@ -235,13 +235,7 @@ ShardReport check_master(const std::string& path, const std::vector<Shard>& shar
     if (!all_good || shards.size() != master.shard_paths.size()) {
       return {path, false, path + ": not checked, because not all of its shards are good"};
     }
-    check_complete(shards);
-    const std::string field = difference(master.header, shards[0].header());
-    if (!field.empty()) throw bad_input(path, "the recording of its shards", "another " + field);
-    if (master.step_count != shards[0].step_count()) {
-      throw bad_input(path, fmt::format("{} steps, as its shards", shards[0].step_count()),
-                      fmt::format("{}", master.step_count));
-    }
+    check_joined(path, master, shards);
     MasterCheck(master, shards).run(tally);
     return {path, true,
             fmt::format("{}: good, {} steps, {} shards", path, master.step_count, shards.size())};

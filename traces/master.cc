@@ -196,6 +196,16 @@ void check_complete(const std::vector<Shard>& shards) {
   check_same_recording(shards, first.step_count());
 }
 
+void check_joined(const std::string& path, const Master& master, const std::vector<Shard>& shards) {
+  check_complete(shards);
+  const std::string field = difference(master.header, shards[0].header());
+  if (!field.empty()) throw bad_input(path, "the recording of its shards", "another " + field);
+  if (master.step_count != shards[0].step_count()) {
+    throw bad_input(path, fmt::format("{} steps, as its shards", shards[0].step_count()),
+                    fmt::format("{}", master.step_count));
+  }
+}
+
 std::vector<uint32_t> sum_popcounts(const std::vector<Shard>& shards, uint64_t begin,
                                     uint64_t count) {
   const uint32_t layers = shards[0].header().shape.layer_count;

@@ -33,6 +33,9 @@ void check_same_recording(const std::vector<Shard>& shards, uint64_t step_count)
 // Also: every rank is there (in order), finished, with the same number of steps and the same tasks.
 void check_complete(const std::vector<Shard>& shards);
 
+// Throws Error{input} unless `shards` are complete and what the master at `path` joins.
+void check_joined(const std::string& path, const Master& master, const std::vector<Shard>& shards);
+
 // Active neurons by step and layer over all shards: (count, layer_count).
 std::vector<uint32_t> sum_popcounts(const std::vector<Shard>& shards, uint64_t begin,
                                     uint64_t count);

@@ -1,6 +1,10 @@
 #include "traces/profile.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+
+#include "models/error.h"
 
 namespace thermocline {
 namespace {
@@ -27,6 +31,21 @@ ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, 
     for (uint64_t i = 0; i < block.step_count; ++i) profile.add(block.step(i));
   });
   return profile;
+}
+
+void check_profile(const TraceHeader& profile, const std::string& path, const ModelShape& shape,
+                   const std::string& weight_hash, const std::string& whose) {
+  const auto size = [](const ModelShape& of) {
+    return fmt::format("{} layers of {} neurons", of.layer_count, of.ffn_dim);
+  };
+  if (size(profile.shape) != size(shape)) {
+    throw bad_input(path, "a profile of " + size(shape) + ", as the " + whose + " has",
+                    size(profile.shape));
+  }
+  if (profile.weight_hash != weight_hash) {
+    throw bad_input(path, "a profile of the " + whose + "'s weights (" + weight_hash + ")",
+                    "weights " + profile.weight_hash + " (" + profile.model + ")");
+  }
 }
 
 NeuronPool whole_model(const TraceHeader& header) {

@@ -21,6 +21,11 @@ void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t 
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                              uint64_t step_count);
 
+// Throws Error{input} unless the profile was recorded on a model of this size and these weights.
+// `whose`: "model" or "trace", for the message.
+void check_profile(const TraceHeader& profile, const std::string& path, const ModelShape& shape,
+                   const std::string& weight_hash, const std::string& whose);
+
 // The pool of all neurons of the model.
 NeuronPool whole_model(const TraceHeader& header);
 

@@ -192,15 +192,7 @@ std::unique_ptr<TraceReader> open_whole(const std::string& path) {
   const Master master(path);
   std::vector<Shard> shards;
   for (const std::string& shard : master.shard_paths) shards.emplace_back(shard);
-  check_complete(shards);
-  const std::string field = difference(master.header, shards[0].header());
-  if (!field.empty()) {
-    throw bad_input(shards[0].path(), "the shard that " + path + " joins", "another " + field);
-  }
-  if (master.step_count != shards[0].step_count()) {
-    throw bad_input(path, fmt::format("{} steps, as its shards", shards[0].step_count()),
-                    fmt::format("{}", master.step_count));
-  }
+  check_joined(path, master, shards);
   return std::make_unique<Reader>(std::move(shards), std::vector<std::string>{},
                                   master.file->file_bytes());
 }

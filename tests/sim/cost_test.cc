@@ -108,12 +108,12 @@ TEST_CASE("what does not fit is found in both tiers") {
 
 TEST_CASE("percentiles are of the nearest rank") {
   CHECK_FALSE(distribution_of({}).has_value());
-  const TimeDistribution one = distribution_of({7.0}).value();
+  const Distribution one = distribution_of({7.0}).value();
   CHECK(one.mean == 7.0);
   CHECK(one.p99 == 7.0);
   std::vector<double> values;
   for (int i = 100; i >= 1; --i) values.push_back(i);
-  const TimeDistribution many = distribution_of(values).value();
+  const Distribution many = distribution_of(values).value();
   CHECK(many.mean == 50.5);
   CHECK(many.p50 == 50.0);
   CHECK(many.p95 == 95.0);

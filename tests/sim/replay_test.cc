@@ -5,6 +5,7 @@
 
 #include "models/error.h"
 #include "tests/sim/memory_trace.h"
+#include "traces/profile.h"
 
 using namespace thermocline;
 using namespace thermocline::test;
@@ -137,12 +138,13 @@ TEST_CASE("empty traces and budgets too small for a pool are replayed") {
 TEST_CASE("a profile of another model or other weights is refused") {
   const TraceHeader trace = three_rank_header();
   TraceHeader profile = trace;
-  check_profile(trace, profile, "p.h5");
+  const auto check = [&] {
+    check_profile(profile, "p.h5", trace.shape, trace.weight_hash, "trace");
+  };
+  check();
   profile.weight_hash = "f";
-  CHECK_THROWS_WITH(check_profile(trace, profile, "p.h5"),
-                    Catch::Contains("p.h5: expected a profile of the trace's weights"));
+  CHECK_THROWS_WITH(check(), Catch::Contains("p.h5: expected a profile of the trace's weights"));
   profile = memory_header(3, 128, {{0, 3, 0, 128}});
-  CHECK_THROWS_WITH(
-      check_profile(trace, profile, "p.h5"),
-      Catch::Contains("3 layers of 136 neurons") && Catch::Contains("3 layers of 128 neurons"));
+  CHECK_THROWS_WITH(check(), Catch::Contains("3 layers of 136 neurons") &&
+                                 Catch::Contains("3 layers of 128 neurons"));
 }
