@@ -36,12 +36,27 @@ struct Vocabulary {
   Kind kind = Kind::none;
   std::vector<std::string> pieces;
   std::vector<float> scores;
-  std::vector<int32_t> types;  // GGUF token types: 1 normal 2 unknown 3 control 6 byte
+  std::vector<int32_t> types;  // GGUF: 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
   int32_t bos_id = 1;
   int32_t eos_id = 2;
   int32_t unknown_id = 0;
   bool add_bos = true;
   bool add_space_prefix = true;
+
+  // Where `add_space_prefix` puts a space: before the text and before whatever follows a
+  // user-defined piece; there, but not before a space; before the text alone, unless it begins
+  // with one.
+  enum class SpacePrefix { always, where_missing, at_start_where_missing };
+  SpacePrefix space_prefix = SpacePrefix::always;
+  // Of byte-level BPE, and of SentencePiece where pairs are merged by rank, not by score.
+  struct Merge {
+    std::string left, right;  // pieces; so is their concatenation
+  };
+  std::vector<Merge> merges;  // the best first
+  // Of byte-level BPE: regular expressions, one after the other. Each match is a part, and so is
+  // what lies between two; the last one's parts are the words, which are merged alone.
+  std::vector<std::string> split_patterns;
+  bool ignore_merges = false;  // a word that is a piece is that token, whatever merging would give
 };
 
 // What a format's parser finds.
