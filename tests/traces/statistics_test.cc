@@ -1,0 +1,237 @@
+// Trace statistics against their definitions, computed one neuron at a time.
+#include "traces/statistics.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <set>
+
+#include "tests/sim/memory_trace.h"
+#include "tests/support.h"
+
+namespace thermocline::test {
+namespace {
+
+// The trace as sets, sequence by sequence: active[sequence][step][layer].
+using Sets = std::vector<std::vector<std::vector<std::set<uint32_t>>>>;
+
+Sets sets_of(const MemoryTrace& trace, uint32_t position_min) {
+  Sets sets;
+  std::optional<uint32_t> task;
+  for (uint64_t i = 0; i < trace.step_count(); ++i) {
+    const StepInfo& info = trace.steps_[i];
+    if (task != info.task) sets.emplace_back();
+    task = info.task;
+    if (info.position < position_min) continue;
+    sets.back().emplace_back(trace.header_.shape.layer_count);
+    for_each_bit(trace.whole_.pool, trace.whole_.step(i).words, [&](uint32_t flat) {
+      const uint32_t width = trace.header_.shape.ffn_dim;
+      sets.back().back()[flat / width].insert(flat % width);
+    });
+  }
+  std::erase_if(sets, [](const auto& sequence) { return sequence.empty(); });
+  return sets;
+}
+
+uint64_t shared(const std::set<uint32_t>& a, const std::set<uint32_t>& b) {
+  return static_cast<uint64_t>(
+      std::count_if(a.begin(), a.end(), [&](uint32_t neuron) { return b.contains(neuron); }));
+}
+
+std::set<uint32_t> union_of(const std::vector<std::vector<std::set<uint32_t>>>& sequence,
+                            size_t begin, size_t end, uint32_t layer) {
+  std::set<uint32_t> result;
+  for (size_t i = begin; i < end; ++i) {
+    result.insert(sequence[i][layer].begin(), sequence[i][layer].end());
+  }
+  return result;
+}
+
+struct Slow {
+  const Sets& sets;
+  uint32_t width;
+  std::vector<uint32_t> layers;  // that are taken together
+
+  template <class Visit>  // visit(sequence, layer)
+  void each(Visit visit) const {
+    for (const auto& sequence : sets) {
+      for (const uint32_t layer : layers) visit(sequence, layer);
+    }
+  }
+
+  double mean_activity() const {
+    double fired = 0, chances = 0;
+    each([&](const auto& sequence, uint32_t layer) {
+      for (const auto& step : sequence) {
+        fired += static_cast<double>(step[layer].size());
+        chances += width;
+      }
+    });
+    return fired / chances;
+  }
+
+  double overlap(size_t lag) const {
+    double both = 0, first = 0;
+    each([&](const auto& sequence, uint32_t layer) {
+      for (size_t i = 0; i + lag < sequence.size(); ++i) {
+        both += static_cast<double>(shared(sequence[i][layer], sequence[i + lag][layer]));
+        first += static_cast<double>(sequence[i][layer].size());
+      }
+    });
+    return both / first;
+  }
+
+  double in_union(size_t window) const {
+    double sum = 0, count = 0;
+    each([&](const auto& sequence, uint32_t layer) {
+      for (size_t i = 0; i + window <= sequence.size(); ++i) {
+        sum += static_cast<double>(union_of(sequence, i, i + window, layer).size());
+        count += width;
+      }
+    });
+    return sum / count;
+  }
+
+  double fresh(size_t window) const {
+    double sum = 0, count = 0;
+    each([&](const auto& sequence, uint32_t layer) {
+      for (size_t i = window; i < sequence.size(); ++i) {
+        const auto known = union_of(sequence, i - window, i, layer);
+        const auto& now = sequence[i][layer];
+        sum += static_cast<double>(now.size() - shared(now, known));
+        count += width;
+      }
+    });
+    return sum / count;
+  }
+
+  double share_80() const {
+    std::vector<double> counts;
+    for (const uint32_t layer : layers) {
+      for (uint32_t neuron = 0; neuron < width; ++neuron) {
+        double fired = 0;
+        for (const auto& sequence : sets) {
+          for (const auto& step : sequence) fired += step[layer].contains(neuron);
+        }
+        counts.push_back(fired);
+      }
+    }
+    std::sort(counts.rbegin(), counts.rend());
+    double total = 0, sum = 0;
+    for (const double value : counts) total += value;
+    size_t taken = 0;
+    while (sum < 0.8 * total - 1e-9) sum += counts[taken++];
+    return static_cast<double>(taken) / static_cast<double>(counts.size());
+  }
+};
+
+void check(const ActivityStatistics& found, const Slow& slow, const StatisticsOptions& options) {
+  CHECK(found.mean_activity.value() == Approx(slow.mean_activity()));
+  CHECK(found.share_80.value() == Approx(slow.share_80()));
+  for (size_t i = 0; i < options.lags.size(); ++i) {
+    INFO("lag " << options.lags[i]);
+    const double expected = slow.overlap(options.lags[i]);
+    CHECK(found.overlap[i].has_value() == std::isfinite(expected));
+    if (found.overlap[i]) CHECK(*found.overlap[i] == Approx(expected));
+  }
+  for (size_t i = 0; i < options.windows.size(); ++i) {
+    INFO("window " << options.windows[i]);
+    CHECK(found.unions[i].value() == Approx(slow.in_union(options.windows[i])));
+    CHECK(found.fresh[i].value() == Approx(slow.fresh(options.windows[i])));
+  }
+}
+
+// Cuts the steps into sequences of random lengths.
+void cut_into_tasks(MemoryTrace& trace, Lcg& random) {
+  uint32_t task = 0, position = 0, length = 12 + random.below(10);
+  for (StepInfo& info : trace.steps_) {
+    if (position == length) {
+      ++task;
+      position = 0;
+      length = 12 + random.below(10);
+    }
+    info.task = task;
+    info.position = position++;
+  }
+}
+
+TEST_CASE("trace statistics are what their definitions say, on random traces") {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    Lcg random(seed);
+    const uint32_t width = 5 + random.below(140);
+    const TraceHeader header = memory_header(2, width, {{0, 2, 0, width}});
+    MemoryTrace trace = random_trace(seed, header, 60, seed % 2 == 0 ? 7 : 0);
+    cut_into_tasks(trace, random);
+    StatisticsOptions options;
+    options.position_min = static_cast<uint32_t>(seed % 3);
+    options.lags = {1, 2, 5, 30};
+    options.windows = {1, 3, 5};
+    const TraceStatistics found = statistics_of(trace, options);
+    const Sets sets = sets_of(trace, options.position_min);
+    INFO("seed " << seed << " width " << width);
+    CHECK(found.sequence_count == sets.size());
+    REQUIRE(found.layers.size() == 2);
+    check(found.layers[0], {sets, width, {0}}, options);
+    check(found.layers[1], {sets, width, {1}}, options);
+    check(found.whole, {sets, width, {0, 1}}, options);
+    CHECK(*found.whole.sequence_overlap ==
+          Approx((*found.layers[0].sequence_overlap + *found.layers[1].sequence_overlap) / 2));
+  }
+}
+
+// Ten neurons, two sequences of three and two steps.
+TEST_CASE("trace statistics of a trace that fits on a page") {
+  MemoryTrace trace(memory_header(1, 10, {{0, 1, 0, 10}}),
+                    PoolSteps{{0, 1, 0, 10}, 5, std::vector<uint64_t>(5)});
+  const std::vector<std::vector<uint32_t>> active = {
+      {0, 1, 2, 3}, {0, 1, 4}, {0, 5}, {0, 1, 9}, {0, 9}};
+  for (uint64_t i = 0; i < 5; ++i) {
+    for (const uint32_t neuron : active[i]) trace.whole_.set(i, neuron);
+    trace.steps_[i].task = i < 3 ? 7 : 8;
+    trace.steps_[i].position = static_cast<uint32_t>(i < 3 ? i : i - 3);
+  }
+  StatisticsOptions options;
+  options.lags = {1, 2, 3};
+  options.windows = {1, 2, 3, 4};
+  const ActivityStatistics found = statistics_of(trace, options).whole;
+  CHECK(*found.mean_activity == 14.0 / 50);
+  // Firings 5 3 1 1 1 1 2 (neurons 0 1 2 3 4 5 9) sum to 14: 5 + 3 + 2 + 1 + 1 reach 11.2.
+  CHECK(*found.share_80 == 5.0 / 10);
+  CHECK(*found.overlap[0] == (2.0 + 1 + 2) / (4 + 3 + 3));
+  CHECK(*found.overlap[1] == 1.0 / 4);
+  CHECK(!found.overlap[2].has_value());
+  CHECK(*found.unions[1] == (5.0 + 4 + 3) / 30);
+  CHECK(*found.unions[2] == 6.0 / 10);
+  CHECK(!found.unions[3].has_value());
+  CHECK(*found.fresh[0] == (1.0 + 1 + 0) / 30);
+  CHECK(*found.fresh[1] == 1.0 / 10);
+  // The two most active of the first sequence are 0 and 1; 0 and 9 of the second.
+  CHECK(*found.sequence_overlap == 1.0 / 2);
+}
+
+TEST_CASE("neurons that tie for the most active fifth share its places") {
+  // One place of five: neurons 1 and 2 tie for it in a, neuron 2 holds it in b.
+  CHECK(top_fifth_overlap(std::vector<uint32_t>{0, 4, 4, 1, 0},
+                          std::vector<uint32_t>{0, 0, 9, 1, 0}) == 0.5);
+  CHECK(top_fifth_overlap(std::vector<uint32_t>{3, 3, 3, 3, 3},
+                          std::vector<uint32_t>{3, 3, 3, 3, 3}) == Approx(0.2));
+  CHECK(top_fifth_overlap(std::vector<uint32_t>{1, 2, 3, 4, 5},
+                          std::vector<uint32_t>{0, 0, 0, 0, 1}) == 1);
+}
+
+TEST_CASE("a trace without steps or firings has no ratios") {
+  MemoryTrace silent(memory_header(1, 10, {{0, 1, 0, 10}}),
+                     PoolSteps{{0, 1, 0, 10}, 2, std::vector<uint64_t>(2)});
+  const TraceStatistics found = statistics_of(silent);
+  CHECK(*found.whole.mean_activity == 0);
+  CHECK(!found.whole.share_80.has_value());
+  CHECK(!found.whole.overlap[0].has_value());
+  CHECK(*found.whole.unions[0] == 0);
+  MemoryTrace empty(memory_header(1, 10, {{0, 1, 0, 10}}), PoolSteps{{0, 1, 0, 10}, 0, {}});
+  const TraceStatistics none = statistics_of(empty);
+  CHECK(none.step_count == 0);
+  CHECK(!none.whole.mean_activity.has_value());
+}
+
+}  // namespace
+}  // namespace thermocline::test
