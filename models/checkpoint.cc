@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "models/error.h"
 #include "models/hash.h"
@@ -15,7 +16,44 @@ constexpr uint64_t kHashHeadBytes = uint64_t{1} << 20;
 constexpr uint64_t kHashSampleBytes = 4096;
 constexpr uint64_t kHashStrideBytes = uint64_t{64} << 20;
 
+CheckpointFile open_file(const std::string& path) {
+  MappedFile file = map_file(path);
+  return {path, std::move(file.owner), file.bytes};
+}
+
+Neighbours neighbours_of(const std::string& path) {
+  return [path](const std::string& name) -> std::optional<CheckpointFile> {
+    if (name.empty() || name == ".." || name.find('/') != std::string::npos) {
+      throw bad_input(path, "names of files beside it", "'" + name + "'");
+    }
+    const auto beside = std::filesystem::path(path).parent_path() / name;
+    if (!std::filesystem::exists(beside)) return {};
+    return open_file(beside.string());
+  };
+}
+
+// The file that a format would open in the folder.
+std::unique_ptr<Checkpoint> open_folder(const std::string& path) {
+  std::string known;
+  for (const CheckpointFormat* format : checkpoint_formats().entries()) {
+    for (const std::string& name : format->folder_names) {
+      const auto inside = std::filesystem::path(path) / name;
+      if (std::filesystem::exists(inside)) return open_checkpoint(inside.string());
+      known += (known.empty() ? "" : ", ") + name;
+    }
+  }
+  throw bad_input(path, "a folder with one of " + known, "none of them: name the file itself");
+}
+
 }  // namespace
+
+const std::byte* TensorView::row(uint64_t row) const {
+  if (const uint64_t half = half_split_head_dim / 2; half != 0) {
+    const uint64_t within = row % half_split_head_dim;
+    row += within / 2 + within % 2 * half - within;
+  }
+  return bytes.data() + row * (row_stride == 0 ? row_bytes() : row_stride);
+}
 
 Checkpoint::Checkpoint(std::string path, CheckpointContents contents)
     : path_(std::move(path)), contents_(std::move(contents)) {
@@ -44,28 +82,31 @@ Registry<CheckpointFormat>& checkpoint_formats() {
 }
 
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path) {
-  MappedFile file = map_file(path);
+  if (std::filesystem::is_directory(path)) return open_folder(path);
+  const CheckpointFile file = open_file(path);
   std::string known;
   for (const CheckpointFormat* format : checkpoint_formats().entries()) {
-    if (format->matches(file.bytes, path)) return format->parse(file.owner, file.bytes, path);
+    if (format->matches(file.bytes, path)) return format->parse(file, neighbours_of(path));
     known += (known.empty() ? "" : ", ") + format->name;
   }
   throw bad_input(path, "a checkpoint (" + known + ")",
                   fmt::format("{} bytes of another kind", file.bytes.size()));
 }
 
-std::string checkpoint_hash(const std::string& path) {
-  const MappedFile file = map_file(path);
-  const uint64_t size = file.bytes.size();
+std::string checkpoint_hash(const std::vector<CheckpointFile>& files) {
   Fnv1a hash;
-  const auto add = [&](uint64_t begin, uint64_t count) {
-    const auto part = file.bytes.subspan(begin, std::min(count, size - begin));
-    hash.add({reinterpret_cast<const char*>(part.data()), part.size()});
-  };
-  hash.add_value(size);
-  add(0, kHashHeadBytes);
-  for (uint64_t at = kHashStrideBytes; at < size; at += kHashStrideBytes) add(at, kHashSampleBytes);
-  add(size - std::min(size, kHashSampleBytes), kHashSampleBytes);
+  for (const CheckpointFile& file : files) {
+    const uint64_t size = file.bytes.size();
+    const auto add = [&](uint64_t begin, uint64_t count) {
+      const auto part = file.bytes.subspan(begin, std::min(count, size - begin));
+      hash.add({reinterpret_cast<const char*>(part.data()), part.size()});
+    };
+    hash.add_value(size);
+    add(0, kHashHeadBytes);
+    for (uint64_t at = kHashStrideBytes; at < size; at += kHashStrideBytes)
+      add(at, kHashSampleBytes);
+    add(size - std::min(size, kHashSampleBytes), kHashSampleBytes);
+  }
   return hash.hex();
 }
 

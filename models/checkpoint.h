@@ -1,16 +1,22 @@
-// Checkpoint: a file of named tensors, mapped into memory; the format is chosen by its content.
+// Checkpoint: named tensors in one file or several, mapped into memory; the format is chosen by the
+// content of the file that the user names, which may name others beside it.
 //
 // Goals: parse(bytes) apart from open(path); every length in the file is checked against what is
 //   left; only the bytes that are asked for are touched; find may be null, get must succeed.
-// Non-goals: writing (later), arithmetic, distribution over ranks.
-// Tensor names are GGUF's ("blk.0.ffn_gate.weight"), whatever the file calls them; rotary
-//   embedding is interleaved (2i, 2i+1), as GGUF and Meta store q and k.
+// Non-goals: writing (models/gguf_writer.h), arithmetic, distribution over ranks.
+// Tensor names are GGUF's ("blk.0.ffn_gate.weight"), whatever the file calls them. Rows come in the
+//   order of interleaved rotary embedding (2i, 2i+1), as GGUF and Meta store q and k.
+// A file may hold the down projection as rows of neurons instead ("ffn_down_t.weight"), and an
+//   activation predictor (kPredictorTensors): see activations.md section 2, powerinfer.md
+//   section 2.
 // Thread-safety: const methods may be called from any thread.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,10 +31,26 @@ namespace thermocline {
 struct TensorView {
   std::string name;
   DType dtype;
-  uint64_t rows;  // out features; 1 for a vector
-  uint64_t cols;  // in features, contiguous
-  std::span<const std::byte> bytes;
+  uint64_t rows;                     // out features; 1 for a vector
+  uint64_t cols;                     // in features, contiguous
+  std::span<const std::byte> bytes;  // from the first stored row to the end of the last
+  uint64_t row_stride = 0;  // bytes from one stored row to the next; 0: rows lie end to end
+  // Where not 0: each head of so many rows is stored for half-split rotary embedding, pair i as
+  // rows i and i + head_dim / 2 (Hugging Face).
+  uint32_t half_split_head_dim = 0;
+
+  uint64_t row_bytes() const { return bytes_of(dtype, cols); }
+  uint64_t byte_count() const { return rows * row_bytes(); }
+  // True where rows [0, rows) lie end to end in their order.
+  bool contiguous() const {
+    return half_split_head_dim == 0 && (row_stride == 0 || row_stride == row_bytes());
+  }
+  const std::byte* row(uint64_t row) const;  // row < rows
 };
+
+// What an activation predictor of a layer is called: relu(x fc1^T) fc2^T scores its neurons.
+// fc1 (rank, model_dim), fc2 (ffn_dim, rank); the rank may differ between layers.
+inline constexpr std::string_view kPredictorTensors[] = {"fc1.weight", "fc2.weight"};
 
 // A vocabulary as the file holds it; models/tokenizer.h gives it behaviour.
 struct Vocabulary {
@@ -59,9 +81,20 @@ struct Vocabulary {
   bool ignore_merges = false;  // a word that is a piece is that token, whatever merging would give
 };
 
+// A file in memory.
+struct CheckpointFile {
+  std::string path;                   // for messages
+  std::shared_ptr<const void> owner;  // keeps `bytes` alive
+  std::span<const std::byte> bytes;
+};
+
+// The file of that plain name beside the one that is being parsed; none where there is no such
+// file. Errors: a name with a folder in it, a file that cannot be read.
+using Neighbours = std::function<std::optional<CheckpointFile>(const std::string& name)>;
+
 // What a format's parser finds.
 struct CheckpointContents {
-  std::shared_ptr<const void> owner;  // keeps the bytes of the tensors alive
+  std::vector<CheckpointFile> files;  // all that were read; they keep the bytes of tensors alive
   ModelShape shape;                   // of a file without tensors: what it says, perhaps zeros
   Vocabulary vocabulary;
   std::vector<TensorView> tensors;
@@ -85,6 +118,7 @@ class Checkpoint {
   const TensorView& get(std::string_view name, uint64_t rows, uint64_t cols) const;
 
   const std::string& path() const { return path_; }
+  const std::vector<CheckpointFile>& files() const { return contents_.files; }
 
  private:
   std::string path_;
@@ -92,26 +126,28 @@ class Checkpoint {
   std::map<std::string_view, const TensorView*> by_name_;
 };
 
-// Maps the file and parses its header. Errors: no such file, unknown format, anything malformed.
+// Maps the file (or the model that a folder holds) and parses its header; of the tensors only what
+// is read later. Errors: no such file, unknown format, anything malformed.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path);
 
-// FNV-1a over the file's size, its first MiB, its last 4 KiB and a 4 KiB sample per 64 MiB: names
+// FNV-1a over each file's size, its first MiB, its last 4 KiB and a 4 KiB sample per 64 MiB: names
 // the weights in traces and reports without reading 36 GiB. 16 hex digits.
-std::string checkpoint_hash(const std::string& path);
+std::string checkpoint_hash(const std::vector<CheckpointFile>& files);
 
 struct CheckpointFormat {
   std::string name;
   std::string summary;
   bool (*matches)(std::span<const std::byte> bytes, std::string_view path);
-  // `owner` keeps `bytes` alive as long as the checkpoint; `path` is for messages.
-  std::unique_ptr<Checkpoint> (*parse)(std::shared_ptr<const void> owner,
-                                       std::span<const std::byte> bytes, const std::string& path);
+  std::unique_ptr<Checkpoint> (*parse)(const CheckpointFile& file, const Neighbours& neighbours);
+  // What to open where the user names a folder, the first that is there; may be empty.
+  std::vector<std::string> folder_names;
 };
 
 Registry<CheckpointFormat>& checkpoint_formats();
 
-#define THERMOCLINE_CHECKPOINT_FORMAT(id, summary, matches, parse) \
-  const bool registered_format_##id =                              \
-      ::thermocline::checkpoint_formats().add({#id, summary, matches, parse})
+// The rest: names of files that a folder of this format holds.
+#define THERMOCLINE_CHECKPOINT_FORMAT(id, summary, matches, parse, ...) \
+  const bool registered_format_##id =                                   \
+      ::thermocline::checkpoint_formats().add({#id, summary, matches, parse, {__VA_ARGS__}})
 
 }  // namespace thermocline

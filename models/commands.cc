@@ -80,7 +80,7 @@ ModelFacts facts_of_file(const ModelSpec& spec) {
                    .token_count = checkpoint->vocabulary().pieces.size()};
   for (const TensorView& tensor : checkpoint->tensors()) {
     const bool is_ffn = tensor.name.find(".ffn_") != std::string::npos && tensor.rows > 1;
-    count_tensor(model, tensor.dtype, tensor.bytes.size(), is_ffn);
+    count_tensor(model, tensor.dtype, tensor.byte_count(), is_ffn);
   }
   if (model.shape.neuron_count() > 0)
     model.bundle_bytes = model.ffn_bytes / model.shape.neuron_count();

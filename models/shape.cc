@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "models/registry.h"
+#include "models/text.h"
 
 namespace thermocline {
 namespace {
@@ -106,6 +107,16 @@ uint64_t parameter_count(const ModelShape& shape) {
   return tables + shape.layer_count * layer + dim;
 }
 
+std::vector<double> rope_frequencies(const ModelShape& shape) {
+  std::vector<double> frequencies;
+  for (uint32_t i = 0; i < shape.head_dim; i += 2) {
+    const double unscaled = std::pow(double{shape.rope_theta}, -double(i) / shape.head_dim);
+    const double divisor = shape.rope_divisors.empty() ? 1.0 : shape.rope_divisors[i / 2];
+    frequencies.push_back(unscaled / divisor);
+  }
+  return frequencies;
+}
+
 void validate(const ModelShape& shape, const std::string& origin) {
   for (const Limit& limit : kLimits) {
     const uint32_t found = shape.*limit.field;
@@ -127,6 +138,14 @@ void validate(const ModelShape& shape, const std::string& origin) {
          "a finite fatrelu_threshold of at least 0", fmt::format("{}", shape.fatrelu_threshold));
   expect(std::isfinite(shape.rope_theta) && shape.rope_theta > 0, "a finite rope_theta above 0",
          fmt::format("{}", shape.rope_theta));
+  const bool scaled = !shape.rope_divisors.empty();
+  expect(!scaled || shape.rope_divisors.size() == shape.head_dim / 2,
+         "a rope divisor for each of the head_dim / 2 rotary pairs",
+         fmt::format("{}", shape.rope_divisors.size()));
+  for (const float divisor : shape.rope_divisors) {
+    expect(std::isfinite(divisor) && divisor > 0, "finite rope divisors above 0",
+           fmt::format("{}", divisor));
+  }
   expect(shape.norm_epsilon > 0 && shape.norm_epsilon < 1, "norm_epsilon between 0 and 1",
          fmt::format("{}", shape.norm_epsilon));
 }
@@ -179,6 +198,21 @@ DType dtype_by_name(std::string_view name) {
     valid.emplace_back(kDTypeFacts[i].name);
   }
   throw unknown_name("element type", name, valid);
+}
+
+std::string name_of(const BundleTypes& types) {
+  const auto name = [](DType dtype) { return facts(dtype).name; };
+  if (types.uniform()) return std::string(name(types.gate));
+  return fmt::format("{}+{}+{}", name(types.gate), name(types.up), name(types.down_t));
+}
+
+BundleTypes bundle_types_by_name(std::string_view name) {
+  const std::vector<std::string_view> parts = split(name, '+');
+  if (parts.size() == 1) return dtype_by_name(parts[0]);
+  if (parts.size() == 3) {
+    return {dtype_by_name(parts[0]), dtype_by_name(parts[1]), dtype_by_name(parts[2])};
+  }
+  throw bad_usage(fmt::format("'{}': expected one type, or those of gate+up+down", name));
 }
 
 }  // namespace thermocline

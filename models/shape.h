@@ -32,6 +32,9 @@ struct ModelShape {
   float rope_theta = 10000.0f;
   float norm_epsilon = 1e-5f;
   bool tied_embeddings = false;  // the output head is the embedding table
+  // (head_dim / 2), or empty: rotary pair i turns by position * theta^(-2i/head_dim) / divisor i.
+  // Scaled embedding (linear; Llama-3.1's) is such a list. Traces do not hold it.
+  std::vector<float> rope_divisors = {};
   bool operator==(const ModelShape&) const = default;
 
   uint32_t q_dim() const { return head_count * head_dim; }
@@ -39,16 +42,31 @@ struct ModelShape {
   uint64_t neuron_count() const { return uint64_t{layer_count} * ffn_dim; }
 };
 
+// Element types of the three rows of a bundle.
+struct BundleTypes {
+  DType gate, up, down_t;
+  BundleTypes(DType all) : gate(all), up(all), down_t(all) {}
+  BundleTypes(DType gate, DType up, DType down_t) : gate(gate), up(up), down_t(down_t) {}
+  bool operator==(const BundleTypes&) const = default;
+  bool uniform() const { return *this == BundleTypes(gate); }
+};
+std::string name_of(const BundleTypes& types);  // "q4_0", or "q4_k+q4_k+q8_0" where they differ
+BundleTypes bundle_types_by_name(std::string_view name);  // of the same form; else a usage Error
+
 // Bytes of one neuron: gate row + up row + down column.
-inline uint64_t bundle_bytes(const ModelShape& shape, DType dtype) {
-  return 3 * bytes_of(dtype, shape.model_dim);
+inline uint64_t bundle_bytes(const ModelShape& shape, const BundleTypes& types) {
+  return bytes_of(types.gate, shape.model_dim) + bytes_of(types.up, shape.model_dim) +
+         bytes_of(types.down_t, shape.model_dim);
 }
 // Bytes of all FFN bundles.
-inline uint64_t ffn_bytes(const ModelShape& shape, DType dtype) {
-  return shape.neuron_count() * bundle_bytes(shape, dtype);
+inline uint64_t ffn_bytes(const ModelShape& shape, const BundleTypes& types) {
+  return shape.neuron_count() * bundle_bytes(shape, types);
 }
 // Parameters of the whole model (norms included).
 uint64_t parameter_count(const ModelShape& shape);
+
+// Radians that each of the head_dim / 2 rotary pairs turns by from one position to the next.
+std::vector<double> rope_frequencies(const ModelShape& shape);
 
 // Throws Error{input} naming `origin` where a dimension is zero, absurd or inconsistent.
 void validate(const ModelShape& shape, const std::string& origin);
@@ -57,7 +75,7 @@ struct ShapePreset {
   std::string_view name;
   std::string_view summary;
   ModelShape shape;
-  float activity_mean;  // share of FFN neurons active per token, for synthetic weights
+  float activity_mean;           // share of FFN neurons active per token, for synthetic weights
   float activity_concentration;  // c of Beta(m c, (1-m) c) over a layer's neurons
 };
 

@@ -57,7 +57,7 @@ class SyntheticWeights final : public WeightSource {
   }
 
   const ModelShape& shape() const override { return spec_.shape; }
-  DType dtype(Matrix) const override { return spec_.dtype; }
+  DType dtype(Matrix, uint32_t) const override { return spec_.dtype; }
   std::string provenance() const override { return "synthetic"; }
   std::string hash() const override;
   void read(Matrix matrix, uint32_t layer, const MatrixSlice& slice, std::byte* out) const override;

@@ -323,7 +323,8 @@ class Bytes final : public Tokenizer {
 Vocabulary open_vocabulary(const std::string& path) {
   const MappedFile file = map_file(path);
   const CheckpointFormat& gguf = checkpoint_formats().by_name("gguf");
-  if (gguf.matches(file.bytes, path)) return gguf.parse(file.owner, file.bytes, path)->vocabulary();
+  if (gguf.matches(file.bytes, path))
+    return gguf.parse({path, file.owner, file.bytes}, {})->vocabulary();
   return parse_llama2c_vocabulary(file.bytes, path);
 }
 

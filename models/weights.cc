@@ -20,13 +20,14 @@ struct MatrixFacts {
   bool per_layer;
 };
 
-// By Matrix. The file has the down projection as (model_dim, ffn_dim).
+// By Matrix. A file has the down projection as (model_dim, ffn_dim), or else as kDownRows.
 constexpr MatrixFacts kMatrices[] = {
     {"token_embd.weight", false}, {"output.weight", false}, {"attn_q.weight", true},
     {"attn_k.weight", true},      {"attn_v.weight", true},  {"attn_output.weight", true},
     {"ffn_gate.weight", true},    {"ffn_up.weight", true},  {"ffn_down.weight", true},
 };
 constexpr int kMatrixCount = sizeof(kMatrices) / sizeof(kMatrices[0]);
+constexpr MatrixFacts kDownRows = {"ffn_down_t.weight", true};  // (ffn_dim, model_dim)
 
 // By NormVector.
 constexpr MatrixFacts kNorms[] = {
@@ -47,46 +48,43 @@ std::string tensor_name(const MatrixFacts& facts, uint32_t layer) {
 
 // Columns [begin, end) of rows [begin, end) of `tensor`, row by row.
 void copy_rectangle(const TensorView& tensor, const MatrixSlice& slice, std::byte* out) {
-  const uint64_t stride = bytes_of(tensor.dtype, tensor.cols);
   const uint64_t begin = bytes_of(tensor.dtype, slice.col_begin);
   const uint64_t width = bytes_of(tensor.dtype, slice.col_end) - begin;
-  const std::byte* from = tensor.bytes.data() + slice.row_begin * stride + begin;
-  if (width == stride) {
-    std::memcpy(out, from, (slice.row_end - slice.row_begin) * stride);
+  if (width == tensor.row_bytes() && tensor.contiguous()) {
+    std::memcpy(out, tensor.row(slice.row_begin), (slice.row_end - slice.row_begin) * width);
     return;
   }
   for (uint64_t row = slice.row_begin; row < slice.row_end; ++row) {
-    std::memcpy(out, from, width);
+    std::memcpy(out, tensor.row(row) + begin, width);
     out += width;
-    from += stride;
   }
 }
 
-// out (neurons, columns) = ffn_down (columns, neurons) transposed, a tile of neurons at a time:
-// `decode` turns the bytes of `count` neurons of one column into elements, `encode` the elements of
-// one neuron into the bytes of its row.
+// out (neurons, columns) in `delivered` = ffn_down (columns, neurons) transposed, a tile of neurons
+// at a time: `decode` turns the bytes of `count` neurons of one column into elements, `encode` the
+// elements of one neuron into the bytes of its row.
 template <class Element, class Decode, class Encode>
-void transpose(const TensorView& down, const MatrixSlice& slice, std::byte* out, Decode decode,
-               Encode encode) {
+void transpose(const TensorView& down, DType delivered, const MatrixSlice& slice, std::byte* out,
+               Decode decode, Encode encode) {
   const uint64_t block = facts(down.dtype).items_per_block;
-  const uint64_t stride = bytes_of(down.dtype, down.cols);
+  const uint64_t tile_neurons = std::max(kTileNeurons, block);
   const uint64_t width = slice.col_end - slice.col_begin;
-  std::vector<Element> tile(kTileNeurons * (width + kTilePadding));
-  std::array<Element, kTileNeurons> column;
+  std::vector<Element> tile(tile_neurons * (width + kTilePadding));
+  std::vector<Element> column(tile_neurons);
   const auto row = [&](uint64_t neuron) { return tile.data() + neuron * (width + kTilePadding); };
   for (uint64_t begin = slice.row_begin / block * block; begin < slice.row_end;
-       begin += kTileNeurons) {
-    const uint64_t count = std::min(kTileNeurons, down.cols - begin);
-    const std::byte* from = down.bytes.data() + bytes_of(down.dtype, begin);
+       begin += tile_neurons) {
+    const uint64_t count = std::min(tile_neurons, down.cols - begin);
+    const uint64_t skipped = bytes_of(down.dtype, begin);
     for (uint64_t col = 0; col < width; ++col) {
-      decode(from + (slice.col_begin + col) * stride, count, column.data());
+      decode(down.row(slice.col_begin + col) + skipped, count, column.data());
       for (uint64_t neuron = 0; neuron < count; ++neuron) row(neuron)[col] = column[neuron];
     }
     const uint64_t first = std::max(begin, slice.row_begin);
     const uint64_t last = std::min(begin + count, slice.row_end);
     for (uint64_t neuron = first; neuron < last; ++neuron) {
       encode(row(neuron - begin), width, out);
-      out += bytes_of(down.dtype, width);
+      out += bytes_of(delivered, width);
     }
   }
 }
@@ -97,57 +95,90 @@ void transpose_exactly(const TensorView& down, const MatrixSlice& slice, std::by
   const auto copy = [](const void* from, uint64_t count, void* to) {
     std::memcpy(to, from, count * sizeof(Element));
   };
-  transpose<Element>(down, slice, out, copy, copy);
+  transpose<Element>(down, down.dtype, slice, out, copy, copy);
 }
 
-// Block types. In the file a block holds 32 neurons of one output, so that no neuron has bytes of
-// its own: here each is decoded and encoded again with blocks along model_dim. The second rounding
-// moves a value by about half a step of its new block. Blocks do not depend on each other, so every
-// slice of the result is the same bytes whoever reads it.
-void transpose_blocks(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
+// In the file a block holds 32 or 256 neurons of one output, so that no neuron has bytes of its
+// own: here each is decoded, and encoded with blocks along model_dim. Blocks do not depend on each
+// other, so every slice of the result is the same bytes whoever reads it.
+void transpose_values(const TensorView& down, DType delivered, const MatrixSlice& slice,
+                      std::byte* out) {
   const auto decode = [&down](const std::byte* from, uint64_t count, float* to) {
     dequantize(down.dtype, from, count, to);
   };
-  const auto encode = [&down](const float* from, uint64_t count, std::byte* to) {
-    quantize(down.dtype, from, count, to);
+  const auto encode = [delivered](const float* from, uint64_t count, std::byte* to) {
+    quantize(delivered, from, count, to);
   };
-  transpose<float>(down, slice, out, decode, encode);
+  transpose<float>(down, delivered, slice, out, decode, encode);
 }
 
-void read_transposed(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
-  const DTypeFacts& type = facts(down.dtype);
-  if (type.items_per_block > 1) return transpose_blocks(down, slice, out);
-  if (type.bytes_per_block == sizeof(uint32_t))
-    return transpose_exactly<uint32_t>(down, slice, out);
+void read_transposed(const TensorView& down, DType delivered, const MatrixSlice& slice,
+                     std::byte* out) {
+  if (delivered != down.dtype) return transpose_values(down, delivered, slice, out);
+  if (down.dtype == DType::f32) return transpose_exactly<uint32_t>(down, slice, out);
   return transpose_exactly<uint16_t>(down, slice, out);
+}
+
+// The type in which a stored ffn_down is delivered. An element of a block of fewer bits than q8_0's
+// is at least twice as coarse as q8_0 makes it; q8_0's own blocks need the 11 bits of f16.
+DType delivered_type(DType stored) {
+  const DTypeFacts& type = facts(stored);
+  if (type.items_per_block == 1) return stored;
+  return stored == DType::q8_0 ? DType::f16 : DType::q8_0;
+}
+
+// One for all layers: where they differ, one that holds them all.
+DType delivered_type(const std::vector<const TensorView*>& layers) {
+  const DType first = delivered_type(layers[0]->dtype);
+  bool same = true, wide = false;
+  for (const TensorView* tensor : layers) {
+    const DType type = delivered_type(tensor->dtype);
+    same = same && type == first;
+    wide = wide || type == DType::f32 || type == DType::bf16;  // more range than f16 has
+  }
+  return same ? first : wide ? DType::f32 : DType::f16;
+}
+
+bool is_predictor(std::string_view name) {
+  return std::any_of(std::begin(kPredictorTensors), std::end(kPredictorTensors),
+                     [name](std::string_view part) {
+                       return name.starts_with("blk.") && name.ends_with(fmt::format(".{}", part));
+                     });
 }
 
 class CheckpointWeights final : public WeightSource {
  public:
   explicit CheckpointWeights(std::unique_ptr<Checkpoint> checkpoint)
-      : checkpoint_(std::move(checkpoint)), hash_(checkpoint_hash(checkpoint_->path())) {
+      : checkpoint_(std::move(checkpoint)), hash_(checkpoint_hash(checkpoint_->files())) {
+    down_rows_ = checkpoint_->find(tensor_name(kDownRows, 0)) != nullptr;
     for (int i = 0; i < kMatrixCount; ++i) find_matrix(static_cast<Matrix>(i));
     for (int i = 0; i < kNormCount; ++i) find_norm(i);
     check_all_used();
+    const auto& down = layers_of(Matrix::down_t);
+    down_type_ = down_rows_ ? down[0]->dtype : delivered_type(down);
+    check_down_blocks();
   }
 
   const ModelShape& shape() const override { return checkpoint_->shape(); }
-  DType dtype(Matrix matrix) const override { return tensor(matrix, 0).dtype; }
+  DType dtype(Matrix matrix, uint32_t layer) const override {
+    return matrix == Matrix::down_t ? down_type_ : tensor(matrix, layer).dtype;
+  }
 
   void read(Matrix matrix, uint32_t layer, const MatrixSlice& slice,
             std::byte* out) const override {
     const TensorView& from = tensor(matrix, layer);
-    check_slice(matrix, from.dtype, slice);
+    check_slice(matrix, dtype(matrix, layer), slice);
     const bool empty = slice.row_begin == slice.row_end || slice.col_begin == slice.col_end;
     if (empty) return;  // `out` may be null
-    if (matrix == Matrix::down_t) return read_transposed(from, slice, out);
+    const bool transposed = matrix == Matrix::down_t && !down_rows_;
+    if (transposed) return read_transposed(from, down_type_, slice, out);
     copy_rectangle(from, slice, out);
   }
 
   void read(NormVector vector, uint32_t layer, float* out) const override {
     const auto& layers = norms_[static_cast<int>(vector)];
     const TensorView& from = *layers.at(layers.size() == 1 ? 0 : layer);
-    dequantize(from.dtype, from.bytes.data(), from.cols, out);
+    dequantize(from.dtype, from.row(0), from.cols, out);
   }
 
   std::string provenance() const override { return "real"; }
@@ -157,14 +188,15 @@ class CheckpointWeights final : public WeightSource {
   void find_matrix(Matrix matrix) {
     const bool tied_head = matrix == Matrix::head && shape().tied_embeddings;
     const auto index = static_cast<int>(tied_head ? Matrix::token_embedding : matrix);
-    const MatrixFacts& facts = kMatrices[index];
+    const bool down = matrix == Matrix::down_t;
+    const MatrixFacts& facts = down && down_rows_ ? kDownRows : kMatrices[index];
     auto [rows, cols] = size_of(matrix, shape());
-    if (matrix == Matrix::down_t) std::swap(rows, cols);
+    if (down && !down_rows_) std::swap(rows, cols);
     auto& layers = matrices_[static_cast<int>(matrix)];
     for (uint32_t layer = 0; layer < (facts.per_layer ? shape().layer_count : 1); ++layer) {
-      const TensorView& found = checkpoint_->get(tensor_name(facts, layer), rows, cols);
-      layers.push_back(&found);
-      check_type(found, *layers[0], matrix);
+      layers.push_back(&checkpoint_->get(tensor_name(facts, layer), rows, cols));
+      const bool row_of_bundle = matrix >= Matrix::gate && (!down || down_rows_);
+      if (row_of_bundle) check_type(*layers.back(), *layers[0]);
     }
   }
 
@@ -175,19 +207,22 @@ class CheckpointWeights final : public WeightSource {
     }
   }
 
-  void check_type(const TensorView& found, const TensorView& first, Matrix matrix) const {
-    const DTypeFacts& type = facts(first.dtype);
-    if (found.dtype != first.dtype) {
-      throw bad_input(checkpoint_->path(),
-                      fmt::format("{} in {}, the type of {}", found.name, type.name, first.name),
-                      std::string(facts(found.dtype).name));
-    }
-    if (matrix == Matrix::down_t && shape().model_dim % type.items_per_block != 0) {
-      throw bad_input(checkpoint_->path(),
-                      fmt::format("a model_dim that is a multiple of {}, as ffn_down in {} needs",
-                                  type.items_per_block, type.name),
-                      fmt::format("{}", shape().model_dim));
-    }
+  // Bundles have one size, which budgets and policies count in.
+  void check_type(const TensorView& found, const TensorView& first) const {
+    if (found.dtype == first.dtype) return;
+    throw bad_input(checkpoint_->path(),
+                    fmt::format("{} in {}, the type of {} (`model convert --type` makes them one)",
+                                found.name, facts(first.dtype).name, first.name),
+                    std::string(facts(found.dtype).name));
+  }
+
+  void check_down_blocks() const {
+    const DTypeFacts& type = facts(down_type_);
+    if (shape().model_dim % type.items_per_block == 0) return;
+    throw bad_input(checkpoint_->path(),
+                    fmt::format("a model_dim that is a multiple of {}, as ffn_down in {} needs",
+                                type.items_per_block, type.name),
+                    fmt::format("{}", shape().model_dim));
   }
 
   // A bias or an adapter that nobody multiplies by would be a silent wrong answer.
@@ -198,12 +233,17 @@ class CheckpointWeights final : public WeightSource {
     std::sort(used.begin(), used.end());
     for (const TensorView& tensor : checkpoint_->tensors()) {
       if (std::binary_search(used.begin(), used.end(), &tensor)) continue;
+      if (is_predictor(tensor.name)) continue;  // guesses, and changes no result
       throw bad_input(checkpoint_->path(), "only tensors that a LLaMA decoder uses", tensor.name);
     }
   }
 
+  const std::vector<const TensorView*>& layers_of(Matrix matrix) const {
+    return matrices_[static_cast<int>(matrix)];
+  }
+
   const TensorView& tensor(Matrix matrix, uint32_t layer) const {
-    const auto& layers = matrices_[static_cast<int>(matrix)];
+    const auto& layers = layers_of(matrix);
     return *layers.at(layers.size() == 1 ? 0 : layer);
   }
 
@@ -217,6 +257,8 @@ class CheckpointWeights final : public WeightSource {
 
   std::unique_ptr<Checkpoint> checkpoint_;
   std::string hash_;
+  bool down_rows_ = false;        // the file has the down projection as rows of neurons
+  DType down_type_ = DType::f32;  // in which down_t is delivered
   std::array<std::vector<const TensorView*>, kMatrixCount> matrices_;  // by Matrix, then layer
   std::array<std::vector<const TensorView*>, kNormCount> norms_;       // by NormVector, then layer
 };
@@ -243,6 +285,20 @@ MatrixSize size_of(Matrix matrix, const ModelShape& shape) {
   }
   TC_CHECK(false, "no such Matrix");
   return {};
+}
+
+BundleTypes bundle_types(const WeightSource& source) {
+  return {source.dtype(Matrix::gate, 0), source.dtype(Matrix::up, 0),
+          source.dtype(Matrix::down_t, 0)};
+}
+
+DType longest_block(const WeightSource& source, Matrix matrix) {
+  DType longest = source.dtype(matrix, 0);
+  for (uint32_t layer = 1; layer < source.shape().layer_count; ++layer) {
+    const DType dtype = source.dtype(matrix, layer);
+    if (facts(dtype).items_per_block > facts(longest).items_per_block) longest = dtype;
+  }
+  return longest;
 }
 
 std::unique_ptr<WeightSource> open_weights(const ModelSpec& spec) {

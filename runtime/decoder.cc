@@ -46,6 +46,7 @@ Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partitio
                  const DecoderOptions& options)
     : world_(world),
       shape_(shape),
+      rope_frequencies_(rope_frequencies(shape)),
       layout_(partition.layout),
       share_(partition.ranks[static_cast<size_t>(world.rank())]),
       first_stage_(partition.first_stage(share_.rank)),
@@ -172,12 +173,12 @@ void Decoder::attend_heads(uint32_t layer, int token_count, uint32_t position, i
       float* key = keys + row_at(at, head_dim);
       std::copy_n(k_.data() + from, head_dim, key);
       std::copy_n(v_.data() + from, head_dim, values + row_at(at, head_dim));
-      kernels_.rope(key, 1, head_dim, at, shape_.rope_theta);
+      kernels_.rope(key, 1, head_dim, at, rope_frequencies_.data());
     }
     for (int t = 0; t < token_count; ++t) {
       const int at = static_cast<int>(position) + t;
       const size_t first = row_at(t, q_rows_) + row_at(head * group, head_dim);
-      kernels_.rope(q_.data() + first, group, head_dim, at, shape_.rope_theta);
+      kernels_.rope(q_.data() + first, group, head_dim, at, rope_frequencies_.data());
       for (int i = 0; i < group; ++i) {
         const size_t query = first + row_at(i, head_dim);
         kernels_.attend(q_.data() + query, keys, values, at + 1, head_dim, head_dim, scores.data(),

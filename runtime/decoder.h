@@ -84,6 +84,7 @@ class Decoder {
   Comm& world_;
   std::unique_ptr<Comm> stage_;  // the ranks that hold the same layers
   ModelShape shape_;
+  std::vector<double> rope_frequencies_;  // (head_dim / 2)
   Layout layout_;
   RankShare share_;
   bool first_stage_, last_stage_;

@@ -6,9 +6,9 @@
 namespace thermocline {
 
 LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile profile,
-                           const ModelShape& shape, DType ffn_dtype)
+                           const ModelShape& shape, const BundleTypes& ffn_types)
     : options_(options), profile_(std::move(profile)) {
-  const uint64_t bundle = bundle_bytes(shape, ffn_dtype);
+  const uint64_t bundle = bundle_bytes(shape, ffn_types);
   const auto share = [&](uint64_t bytes) {
     return bundles_of_pool(bytes, bundle, profile_.pool, shape.neuron_count());
   };

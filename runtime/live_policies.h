@@ -35,7 +35,7 @@ class LivePolicies final : public StepObserver {
  public:
   // `profile` is of this rank's pool.
   LivePolicies(const LivePolicyOptions& options, ActivationProfile profile, const ModelShape& shape,
-               DType ffn_dtype);
+               const BundleTypes& ffn_types);
 
   void on_step(const StepInfo& info, const StepTimes& times,
                std::span<const uint64_t> words) override;

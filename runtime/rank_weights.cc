@@ -31,7 +31,7 @@ class Loader {
   // Rows [rows) x columns [cols) of the matrix; threads take parts of the rows.
   WeightMatrix matrix(Matrix matrix, uint32_t layer, Range rows, Range cols) const {
     WeightMatrix loaded;
-    loaded.dtype = source_.dtype(matrix);
+    loaded.dtype = source_.dtype(matrix, layer);
     loaded.rows = static_cast<int>(rows.count);
     loaded.cols = static_cast<int>(cols.count);
     loaded.bytes = allocate(loaded.byte_count());

@@ -168,7 +168,7 @@ class RankRun {
         hooks_.observers.push_back(&*recorder_);
       }
       if (!plan_.live.policies.empty()) {
-        live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_dtype);
+        live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_types);
         hooks_.observers.push_back(&*live_);
       }
       hooks_.all_logits = !options_.logits.empty();
@@ -228,7 +228,8 @@ class RankRun {
     TraceHeader header;
     header.version = kVersion;
     header.shape = plan_.shape;
-    header.ffn_dtype = plan_.ffn_dtype;
+    header.shape.rope_divisors.clear();
+    header.ffn_types = plan_.ffn_types;
     header.model = plan_.spec.text;
     header.weight_provenance = plan_.weight_provenance;
     header.weight_hash = plan_.weight_hash;
@@ -312,10 +313,11 @@ class RankRun {
   uint64_t ffn_bytes_read(const Decoder& decoder) const {
     if (facts_.sums.step_count == 0) return 0;
     const NeuronPool& pool = decoder.neuron_pool();
-    const uint64_t row_bytes = bundle_bytes(plan_.shape, plan_.ffn_dtype) / 3;
+    const uint64_t gate_bytes = bytes_of(plan_.ffn_types.gate, plan_.shape.model_dim);
+    const uint64_t others = bundle_bytes(plan_.shape, plan_.ffn_types) - gate_bytes;
     const uint64_t computed =
         decoder.rule().dense() ? pool.total() : facts_.sums.active_neurons / facts_.sums.step_count;
-    return (pool.total() + 2 * computed) * row_bytes;
+    return pool.total() * gate_bytes + computed * others;
   }
 
   static constexpr uint32_t kChunkMax = 32;  // prompt tokens that share one pass over the weights

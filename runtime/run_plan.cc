@@ -85,7 +85,7 @@ void choose_tasks(const RunOptions& options, RunPlan& plan) {
 }
 
 LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& shape,
-                                  DType ffn_dtype) {
+                                  const BundleTypes& ffn_types) {
   LivePolicyOptions live;
   if (options.policies.empty()) return live;
   live.policies = parse_policies(options.policies);
@@ -95,7 +95,7 @@ LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& s
                     "' needs the future, which a live run does not have: use it with replay");
   }
   live.budgets =
-      parse_budgets(options.budgets, ffn_bytes(shape, ffn_dtype), bundle_bytes(shape, ffn_dtype));
+      parse_budgets(options.budgets, ffn_bytes(shape, ffn_types), bundle_bytes(shape, ffn_types));
   live.migration_bytes = parse_bytes(options.migration);
   if (options.profile.empty()) {
     throw bad_usage("--policy needs --profile TRACE, recorded on other prompts");
@@ -130,15 +130,15 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   const std::vector<double> weights = parse_rank_weights(options.rank_weights, rank_count);
   plan.source = open_weights(plan.spec);
   plan.shape = plan.source->shape();
-  plan.ffn_dtype = plan.source->dtype(Matrix::gate);
+  plan.ffn_types = bundle_types(*plan.source);
   plan.weight_provenance = plan.source->provenance();
   plan.weight_hash = plan.source->hash();
   const ModelShape& shape = plan.shape;
-  const DType o_dtype = plan.source->dtype(Matrix::o);
+  const DType o_dtype = longest_block(*plan.source, Matrix::o);
   const Layout layout = options.layout.empty() ? default_layout(shape, o_dtype, rank_count)
                                                : parse_layout(options.layout, rank_count);
   plan.partition = make_partition(shape, o_dtype, layout, weights);
-  plan.live = choose_policies(options, shape, plan.ffn_dtype);
+  plan.live = choose_policies(options, shape, plan.ffn_types);
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_tasks(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

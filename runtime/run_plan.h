@@ -52,7 +52,7 @@ struct RunPlan {
   ModelSpec spec;
   std::unique_ptr<WeightSource> source;  // until the weights are loaded: it maps the whole file
   ModelShape shape;
-  DType ffn_dtype = DType::f32;
+  BundleTypes ffn_types = DType::f32;
   std::string weight_provenance, weight_hash;
   std::unique_ptr<Tokenizer> tokenizer;
   Partition partition;

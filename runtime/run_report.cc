@@ -111,14 +111,14 @@ Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& f
 }
 
 double budget_percent(const RunPlan& plan, uint64_t budget_bytes) {
-  const uint64_t whole = thermocline::ffn_bytes(plan.shape, plan.ffn_dtype);
+  const uint64_t whole = thermocline::ffn_bytes(plan.shape, plan.ffn_types);
   return 100.0 * static_cast<double>(budget_bytes) / static_cast<double>(whole);
 }
 
 Json policy_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
                 const LivePolicyResult& result) {
   const HotSetStats& stats = result.stats;
-  const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_dtype);
+  const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
   Json row = origin("policy", options, plan);
   row["trace_hash"] = outcome.trace_hash;
   row["policy"] = result.policy.entry->name;
@@ -139,7 +139,7 @@ void print_policies(const RunPlan& plan, const RunOutcome& outcome) {
   if (outcome.policies.empty()) return;
   fmt::print("\n{:<28} {:>12} {:>7} {:>7} {:>12} {:>12}\n", "live policy", "budget", "% FFN",
              "hits %", "moved/token", "peak hot");
-  const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_dtype);
+  const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
   for (const LivePolicyResult& result : outcome.policies) {
     fmt::print("{:<28} {:>12} {:>7.1f} {:>7.2f} {:>12} {:>12}\n", result.policy.label(),
                format_bytes(result.budget_bytes), budget_percent(plan, result.budget_bytes),
@@ -248,7 +248,7 @@ std::string describe(const RunPlan& plan) {
       "{} ({} weights {}): {} layers, model_dim {}, ffn_dim {}, {}, {}; {} on {} "
       "kernels",
       plan.spec.text, plan.weight_provenance, plan.weight_hash, shape.layer_count, shape.model_dim,
-      shape.ffn_dim, facts(plan.ffn_dtype).name, name_of(shape.activation),
+      shape.ffn_dim, name_of(plan.ffn_types), name_of(shape.activation),
       plan.partition.layout.text(), cpu_kernels().name);
 }
 

@@ -43,9 +43,10 @@ std::vector<T> rank_list(const Json& config, const char* key, size_t rank_count,
 std::vector<uint64_t> dense_bytes_of(const TraceHeader& header) {
   const ModelShape& shape = header.shape;
   const uint64_t attention =
-      2 * bytes_of(header.ffn_dtype, uint64_t{shape.q_dim()} * shape.model_dim) +
-      2 * bytes_of(header.ffn_dtype, uint64_t{shape.kv_dim()} * shape.model_dim);
-  const uint64_t head = bytes_of(header.ffn_dtype, uint64_t{shape.vocab_size} * shape.model_dim);
+      2 * bytes_of(header.ffn_types.gate, uint64_t{shape.q_dim()} * shape.model_dim) +
+      2 * bytes_of(header.ffn_types.gate, uint64_t{shape.kv_dim()} * shape.model_dim);
+  const uint64_t head =
+      bytes_of(header.ffn_types.gate, uint64_t{shape.vocab_size} * shape.model_dim);
   const double whole = static_cast<double>(shape.layer_count * attention + head);
   std::vector<uint64_t> bytes;
   for (const NeuronPool& pool : header.pools) {

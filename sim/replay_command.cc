@@ -82,7 +82,7 @@ ReplayOptions options_of(const ReplayFlags& flags, std::vector<PolicySpec> polic
                          const TraceHeader& header) {
   ReplayOptions options;
   options.policies = std::move(policies);
-  options.budgets = parse_budgets(flags.budgets, ffn_bytes(header.shape, header.ffn_dtype),
+  options.budgets = parse_budgets(flags.budgets, ffn_bytes(header.shape, header.ffn_types),
                                   header.bundle_bytes());
   options.migration_bytes = parse_bytes(flags.migration);
   options.thread_count = flags.thread_count != 0 ? flags.thread_count : available_cores();
@@ -96,7 +96,7 @@ std::string milliseconds(double value) {
 void print_table(const ReplayReport& report) {
   fmt::print("{:<28} {:>12} {:>7} {:>7} {:>12} {:>12} {:>10} {:>10}\n", "policy", "budget", "% FFN",
              "hits %", "moved/token", "peak hot", "TPOT ms", "p95 ms");
-  const double whole = static_cast<double>(ffn_bytes(report.header.shape, report.header.ffn_dtype));
+  const double whole = static_cast<double>(ffn_bytes(report.header.shape, report.header.ffn_types));
   const uint64_t bundle = report.header.bundle_bytes();
   for (size_t i = 0; i < report.result.rows.size(); ++i) {
     const ReplayStats& row = report.result.rows[i];

@@ -39,7 +39,7 @@ Json origin_of(const std::string& kind, const ReplayReport& report) {
 Json policy_row(const ReplayReport& report, size_t i) {
   const ReplayStats& row = report.result.rows[i];
   const uint64_t bundle = report.header.bundle_bytes();
-  const double whole = static_cast<double>(ffn_bytes(report.header.shape, report.header.ffn_dtype));
+  const double whole = static_cast<double>(ffn_bytes(report.header.shape, report.header.ffn_types));
   Json json = origin_of("policy", report);
   json["policy"] = row.policy.entry->name;
   json["parameters"] = row.policy.parameters();

@@ -4,7 +4,6 @@
 
 #include <set>
 
-#include "models/checkpoint.h"
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/model_spec.h"
@@ -12,6 +11,7 @@
 #include "models/prompts.h"
 #include "models/toml_reader.h"
 #include "models/units.h"
+#include "models/weights.h"
 #include "sim/policy.h"
 
 namespace thermocline {
@@ -146,15 +146,9 @@ struct BundleSize {
 };
 
 BundleSize bundle_size(const StudyModel& model) {
-  const ModelSpec spec = parse_model_spec(model.model);
-  if (spec.synthetic()) {
-    return {ffn_bytes(spec.shape, spec.dtype), bundle_bytes(spec.shape, spec.dtype)};
-  }
-  const auto checkpoint = open_checkpoint(spec.path);
-  const ModelShape& shape = checkpoint->shape();
-  const DType dtype =
-      checkpoint->get("blk.0.ffn_gate.weight", shape.ffn_dim, shape.model_dim).dtype;
-  return {ffn_bytes(shape, dtype), bundle_bytes(shape, dtype)};
+  const auto source = open_weights(parse_model_spec(model.model));
+  const BundleTypes types = bundle_types(*source);
+  return {ffn_bytes(source->shape(), types), bundle_bytes(source->shape(), types)};
 }
 
 void check_model(const Study& study, size_t index) {

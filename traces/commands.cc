@@ -74,7 +74,7 @@ nlohmann::ordered_json info_row(const TraceReader& trace, const Options& options
           {"layer_count", header.shape.layer_count},
           {"model_dim", header.shape.model_dim},
           {"ffn_dim", header.shape.ffn_dim},
-          {"ffn_dtype", facts(header.ffn_dtype).name},
+          {"ffn_dtype", name_of(header.ffn_types)},
           {"activation_rule", header.activation_rule},
           {"prompts", header.prompts},
           {"prompts_hash", header.prompts_hash},
@@ -115,7 +115,7 @@ void show_facts(const TraceReader& trace, const nlohmann::ordered_json& row) {
   show(fmt::format("trace    {}, hash {}\n", text_of(row, "path"), text_of(row, "trace_hash")));
   show(fmt::format("model    {}: {} layers, model_dim {}, ffn_dim {}, {}, FFN in {}\n",
                    header.model, shape.layer_count, shape.model_dim, shape.ffn_dim,
-                   name_of(shape.activation), facts(header.ffn_dtype).name));
+                   name_of(shape.activation), name_of(header.ffn_types)));
   show(fmt::format("weights  {}, hash {}\n", header.weight_provenance, header.weight_hash));
   show(fmt::format("active   where {}\n", header.activation_rule));
   show(fmt::format("prompts  {}, hash {}\n", header.prompts, header.prompts_hash));

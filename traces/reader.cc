@@ -165,7 +165,7 @@ class Reader final : public TraceReader {
       hash.add_value(dimension);
     }
     hash.add_value(shape.activation);
-    hash.add_value(header.ffn_dtype);
+    add_types(hash, header.ffn_types);
     for (const float threshold : header.activation_thresholds) hash.add_value(threshold);
     hash.add_value(header.seed);
   }

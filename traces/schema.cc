@@ -181,7 +181,7 @@ void write_header(Hdf5File& file, const TraceHeader& header, const std::string& 
   }
   file.write_text("activation", std::string(name_of(header.shape.activation)));
   file.write_number<uint8_t>("tied_embeddings", header.shape.tied_embeddings ? 1 : 0);
-  file.write_text("ffn_dtype", std::string(facts(header.ffn_dtype).name));
+  file.write_text("ffn_dtype", name_of(header.ffn_types));
   file.write_text("bit_order", "little");
   file.write_number<uint64_t>("seed", header.seed);
   write_pools(file, header.pools);
@@ -196,7 +196,7 @@ TraceHeader read_header(const Hdf5File& file, const std::string& kind) {
     TraceHeader header;
     for (const TextField& text : kTextFields) header.*text.field = file.read_text(text.name);
     header.shape = read_shape(file);
-    header.ffn_dtype = dtype_by_name(file.read_text("ffn_dtype"));
+    header.ffn_types = bundle_types_by_name(file.read_text("ffn_dtype"));
     header.seed = file.read_number<uint64_t>("seed");
     header.pools = read_pools(file);
     header.activation_thresholds = read_thresholds(file, header.shape.layer_count);
@@ -207,6 +207,13 @@ TraceHeader read_header(const Hdf5File& file, const std::string& kind) {
     if (error.kind() != ErrorKind::usage) throw;
     throw Error(ErrorKind::input, file.path() + ": " + error.what());
   }
+}
+
+void add_types(Fnv1a& hash, const BundleTypes& types) {
+  hash.add_value(types.gate);
+  if (types.uniform()) return;
+  hash.add_value(types.up);
+  hash.add_value(types.down_t);
 }
 
 ShardChecksum::ShardChecksum(const TraceHeader& header, uint32_t rank) {
@@ -221,7 +228,7 @@ ShardChecksum::ShardChecksum(const TraceHeader& header, uint32_t rank) {
   for (const NumberField& number : kNumberFields) hash_.add_value(header.shape.*number.field);
   hash_.add_value(header.shape.activation);
   hash_.add_value(header.shape.tied_embeddings);
-  hash_.add_value(header.ffn_dtype);
+  add_types(hash_, header.ffn_types);
   hash_.add_value(header.seed);
   for (const NeuronPool& pool : header.pools) hash_.add_value(pool);
   for (const float threshold : header.activation_thresholds) hash_.add_value(threshold);
@@ -252,7 +259,7 @@ std::string difference(const TraceHeader& one, const TraceHeader& other) {
     if (one.shape.*dimension.field != other.shape.*dimension.field) return dimension.name;
   }
   if (one.shape != other.shape) return "shape";
-  if (one.ffn_dtype != other.ffn_dtype) return "ffn_dtype";
+  if (one.ffn_types != other.ffn_types) return "ffn_dtype";
   if (one.activation_thresholds != other.activation_thresholds) return dataset::kThresholds;
   if (one.seed != other.seed) return "seed";
   return one.pools == other.pools ? "" : dataset::kPools;

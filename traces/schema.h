@@ -70,6 +70,9 @@ TraceHeader read_header(const Hdf5File& file, const std::string& kind);
 
 // Over all but the bits, which their popcounts protect: what a finished shard's checksum attribute
 // holds. Add the steps in order, then the tasks.
+// One value where all types are equal, as all were once: hashes of such traces stay what they were.
+void add_types(Fnv1a& hash, const BundleTypes& types);
+
 class ShardChecksum {
  public:
   ShardChecksum(const TraceHeader& header, uint32_t rank);

@@ -27,11 +27,11 @@ inline constexpr int kTraceSchemaMinor = 0;
 enum class Phase : uint8_t { prefill = 0, decode = 1 };
 
 struct TraceHeader {
-  std::string version;  // thermocline's
-  ModelShape shape;
-  DType ffn_dtype = DType::f32;   // of the FFN matrices; bundle_bytes follows from it
-  std::string model;              // as the user wrote it
-  std::string weight_provenance;  // "real" | "trained-demo" | "synthetic"
+  std::string version;                 // thermocline's
+  ModelShape shape;                    // without rope_divisors, which no replay needs
+  BundleTypes ffn_types = DType::f32;  // bundle_bytes follows from them
+  std::string model;                   // as the user wrote it
+  std::string weight_provenance;       // "real" | "trained-demo" | "synthetic"
   std::string weight_hash;
   std::string activation_rule;               // "relu>0" | "fatrelu>=t" | "abs(silu)>t[layer]"
   std::vector<float> activation_thresholds;  // (layer_count)
@@ -42,7 +42,7 @@ struct TraceHeader {
   std::string config_json;        // resolved configuration of the run
   std::vector<NeuronPool> pools;  // by rank
 
-  uint64_t bundle_bytes() const { return thermocline::bundle_bytes(shape, ffn_dtype); }
+  uint64_t bundle_bytes() const { return thermocline::bundle_bytes(shape, ffn_types); }
 };
 
 struct TaskRecord {

@@ -187,8 +187,8 @@ bool matches_gguf(std::span<const std::byte> bytes, std::string_view) {
          std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) == 0;
 }
 
-std::unique_ptr<Checkpoint> parse_gguf(std::shared_ptr<const void> owner,
-                                       std::span<const std::byte> bytes, const std::string& path) {
+std::unique_ptr<Checkpoint> parse_gguf(const CheckpointFile& file, const Neighbours&) {
+  const auto& [path, owner, bytes] = file;
   ByteReader reader(bytes, path);
   if (reader.text(kMagic.size(), "magic") != kMagic) {
     throw bad_input(path, "the magic bytes GGUF", "others");
@@ -204,7 +204,8 @@ std::unique_ptr<Checkpoint> parse_gguf(std::shared_ptr<const void> owner,
                     fmt::format("{}", tensor_count));
   }
   check_gguf_supported(metadata, path);
-  CheckpointContents contents{std::move(owner), gguf_shape(metadata, path, tensor_count != 0),
+  CheckpointContents contents{{file},
+                              gguf_shape(metadata, path, tensor_count != 0),
                               gguf_vocabulary(metadata, path),
                               read_tensors(reader, tensor_count, bytes, metadata)};
   if (tensor_count != 0) {

@@ -100,7 +100,11 @@ void read_tensor(ByteReader& reader, const Tensor& tensor, const std::string& na
                  const ModelShape& shape, std::vector<TensorView>& tensors) {
   const auto bytes = reader.take(byte_count(tensor, shape), tensor.name);
   if (name.empty()) return;
-  tensors.push_back({name, DType::f32, tensor.rows(shape), tensor.cols(shape), bytes});
+  tensors.push_back({.name = name,
+                     .dtype = DType::f32,
+                     .rows = tensor.rows(shape),
+                     .cols = tensor.cols(shape),
+                     .bytes = bytes});
 }
 
 std::vector<TensorView> read_tensors(ByteReader& reader, const ModelShape& shape) {
@@ -129,12 +133,11 @@ bool matches_llama2c(std::span<const std::byte> bytes, std::string_view path) {
   }
 }
 
-std::unique_ptr<Checkpoint> parse_llama2c(std::shared_ptr<const void> owner,
-                                          std::span<const std::byte> bytes,
-                                          const std::string& path) {
+std::unique_ptr<Checkpoint> parse_llama2c(const CheckpointFile& file, const Neighbours&) {
+  const auto& [path, owner, bytes] = file;
   ByteReader reader(bytes, path);
   CheckpointContents contents;
-  contents.owner = std::move(owner);
+  contents.files = {file};
   contents.shape = read_shape(reader);
   const uint64_t expected = file_bytes(contents.shape);
   if (bytes.size() != expected) {

@@ -18,9 +18,9 @@ void rms_norm(const float* x, const float* weight, int dim, float epsilon, float
   for (i = 0; i < dim; ++i) y[i] = x[i] * scale * weight[i];
 }
 
-void rope(float* x, int head_count, int head_dim, int position, float theta) {
+void rope(float* x, int head_count, int head_dim, int position, const double* frequencies) {
   for (int i = 0; i < head_dim; i += 2) {
-    const double angle = position * std::pow(static_cast<double>(theta), -double(i) / head_dim);
+    const double angle = position * frequencies[i / 2];
     const float cosine = static_cast<float>(std::cos(angle));
     const float sine = static_cast<float>(std::sin(angle));
     for (int head = 0; head < head_count; ++head) {

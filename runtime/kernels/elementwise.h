@@ -11,6 +11,6 @@ namespace thermocline {
 void rms_norm(const float* x, const float* weight, int dim, float epsilon, float* y);
 
 // Angles are computed in f64 and rounded once, as cosine and sine.
-void rope(float* x, int head_count, int head_dim, int position, float theta);
+void rope(float* x, int head_count, int head_dim, int position, const double* frequencies);
 
 }  // namespace thermocline

@@ -40,9 +40,9 @@ struct Kernels {
   // y[i] = x[i] * weight[i] / sqrt(mean(x^2) + epsilon)        (Zhang & Sennrich 2019)
   void (*rms_norm)(const float* x, const float* weight, int dim, float epsilon, float* y);
 
-  // Rotates pairs (2i, 2i+1) of each head in place by position * theta^(-2i/head_dim).
-  // x: (head_count, head_dim)                                  (Su et al. 2021, interleaved form)
-  void (*rope)(float* x, int head_count, int head_dim, int position, float theta);
+  // Rotates pairs (2i, 2i+1) of each head in place by position * frequencies[i] radians.
+  // x: (head_count, head_dim); frequencies: (head_dim / 2)     (Su et al. 2021, interleaved form)
+  void (*rope)(float* x, int head_count, int head_dim, int position, const double* frequencies);
 
   // One query head over its keys and values: out = softmax(q k^T / sqrt(head_dim)) v.
   // keys, values: (position_count, kv_stride) f32; scores: scratch (position_count).

@@ -45,8 +45,8 @@ std::vector<std::string> seeds() {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace thermocline;
   try {
-    fuzz::use(
-        *checkpoint_formats().by_name("gguf").parse(nullptr, fuzz::as_bytes(data, size), "input"));
+    const CheckpointFile file{"input", nullptr, fuzz::as_bytes(data, size)};
+    fuzz::use(*checkpoint_formats().by_name("gguf").parse(file, {}));
   } catch (const Error&) {
   }
   return 0;

@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const CheckpointFormat& format = checkpoint_formats().by_name("llama2c");
   try {
     (void)format.matches(bytes, "input");
-    const auto checkpoint = format.parse(nullptr, bytes, "input");
+    const auto checkpoint = format.parse({"input", nullptr, bytes}, {});
     volatile uint8_t all = 0;
     for (const TensorView& tensor : checkpoint->tensors()) {
       for (const std::byte value : tensor.bytes) all = all ^ static_cast<uint8_t>(value);

@@ -288,7 +288,11 @@ TEST_CASE("rope turns pairs by position times frequency") {
       const int heads = 3, dim = 10;
       const auto before = random_floats(heads * dim, random);
       auto x = before;
-      kernels->rope(x.data(), heads, dim, position, 10000);
+      std::vector<double> frequencies;
+      for (int i = 0; i < dim; i += 2) {
+        frequencies.push_back(std::pow(10000.0, -double(i) / dim));
+      }
+      kernels->rope(x.data(), heads, dim, position, frequencies.data());
       if (position == 0) REQUIRE(x == before);
       for (int i = 0; i < heads * dim; i += 2) {
         const double angle = position * std::pow(10000.0, -double(i % dim) / dim);

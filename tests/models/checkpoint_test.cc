@@ -1,5 +1,6 @@
 // Checkpoints whatever their format: the registry's contract, finding tensors, naming files.
 #include "models/checkpoint.h"
+#include "models/mapped_file.h"
 
 #include <catch2/catch.hpp>
 #include <map>
@@ -77,6 +78,38 @@ TEST_CASE("files that are no checkpoint are refused with the formats that are re
   input_error([&] { open_checkpoint(folder.path()); });
 }
 
+TEST_CASE("rows are found wherever a format stores them") {
+  const std::string bytes = "aabbccddeeff";
+  TensorView tensor{.name = "t",
+                    .dtype = DType::f16,
+                    .rows = 6,
+                    .cols = 1,
+                    .bytes = std::as_bytes(std::span(bytes))};
+  const auto order = [&] {
+    std::string found;
+    for (uint64_t row = 0; row < tensor.rows; ++row) {
+      found += static_cast<char>(*tensor.row(row));
+    }
+    return found;
+  };
+  CHECK(tensor.contiguous());
+  CHECK(order() == "abcdef");
+  tensor.half_split_head_dim = 6;  // stored: pairs 0 1 2, first halves, then second halves
+  CHECK_FALSE(tensor.contiguous());
+  CHECK(order() == "adbecf");
+  tensor.half_split_head_dim = 2;
+  CHECK(order() == "abcdef");
+  tensor = {.name = "t",
+            .dtype = DType::f16,
+            .rows = 3,
+            .cols = 1,
+            .bytes = std::as_bytes(std::span(bytes)),
+            .row_stride = 4};
+  CHECK_FALSE(tensor.contiguous());
+  CHECK(order() == "ace");
+  CHECK(tensor.byte_count() == 6);
+}
+
 TEST_CASE("find may be null: get says what it expected and what it found") {
   const auto checkpoint = parse_bytes("gguf", small_gguf(DType::f16).bytes());
   CHECK(checkpoint->find("blk.2.ffn_up.weight") == nullptr);
@@ -88,26 +121,35 @@ TEST_CASE("find may be null: get says what it expected and what it found") {
              Contains("tensor nothing of 1 x 2, found no such tensor"));
 }
 
+namespace {
+
+std::string hash_of(const std::string& path) {
+  const MappedFile file = map_file(path);
+  return checkpoint_hash({{path, file.owner, file.bytes}});
+}
+
+}  // namespace
+
 TEST_CASE("a checkpoint's hash follows its size, head, samples and tail") {
   const TempDir folder;
   const std::string path = folder / "file";
   const uint64_t mib = 1 << 20, size = 65 * mib;
   write_file(path, "");
-  const std::string hash_of_nothing = checkpoint_hash(path);
+  const std::string hash_of_nothing = hash_of(path);
   std::filesystem::resize_file(path, size);  // zeros that take no room
-  const std::string hash = checkpoint_hash(path);
+  const std::string hash = hash_of(path);
   CHECK(hash.size() == 16);
   CHECK(hash != hash_of_nothing);
-  CHECK(checkpoint_hash(path) == hash);
+  CHECK(hash_of(path) == hash);
   for (const uint64_t at : {uint64_t{0}, mib - 1, 64 * mib, 64 * mib + 4095, size - 1}) {
     INFO("byte " << at);
     put_byte(path, at, 'b');
-    CHECK(checkpoint_hash(path) != hash);
+    CHECK(hash_of(path) != hash);
     put_byte(path, at, 0);
-    CHECK(checkpoint_hash(path) == hash);
+    CHECK(hash_of(path) == hash);
   }
   std::filesystem::resize_file(path, size + 1);
-  CHECK(checkpoint_hash(path) != hash);
+  CHECK(hash_of(path) != hash);
 }
 
 }  // namespace thermocline::test

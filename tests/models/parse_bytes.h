@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,10 +17,22 @@
 
 namespace thermocline::test {
 
-inline std::unique_ptr<Checkpoint> parse_bytes(std::string_view format, std::string_view bytes) {
+inline CheckpointFile file_of(std::string_view bytes, const std::string& path = "FILE") {
   const auto* begin = reinterpret_cast<const std::byte*>(bytes.data());
   const auto block = std::make_shared<std::vector<std::byte>>(begin, begin + bytes.size());
-  return checkpoint_formats().by_name(format).parse(block, *block, "FILE");
+  return {path, block, *block};
+}
+
+// `beside`: the contents of the files beside it, by name.
+inline std::unique_ptr<Checkpoint> parse_bytes(
+    std::string_view format, std::string_view bytes,
+    const std::map<std::string, std::string>& beside = {}) {
+  const Neighbours neighbours = [&](const std::string& name) -> std::optional<CheckpointFile> {
+    const auto found = beside.find(name);
+    if (found == beside.end()) return {};
+    return file_of(found->second, name);
+  };
+  return checkpoint_formats().by_name(format).parse(file_of(bytes), neighbours);
 }
 
 // The message of the input Error that `action` throws; any other outcome fails the test.

@@ -10,7 +10,7 @@ namespace {
 
 std::vector<float> read_row(const WeightSource& weights, Matrix matrix, uint32_t layer,
                             uint64_t row, uint64_t cols) {
-  const DType dtype = weights.dtype(matrix);
+  const DType dtype = weights.dtype(matrix, layer);
   std::vector<std::byte> bytes(bytes_of(dtype, cols));
   weights.read(matrix, layer, {row, row + 1, 0, cols}, bytes.data());
   std::vector<float> values(cols);

@@ -67,7 +67,8 @@ ModelShape medium_shape() {
 
 std::vector<std::byte> read(const WeightSource& weights, Matrix matrix, uint32_t layer,
                             const MatrixSlice& slice) {
-  const uint64_t row_bytes = bytes_of(weights.dtype(matrix), slice.col_end - slice.col_begin);
+  const uint64_t row_bytes =
+      bytes_of(weights.dtype(matrix, layer), slice.col_end - slice.col_begin);
   std::vector<std::byte> bytes((slice.row_end - slice.row_begin) * row_bytes);
   weights.read(matrix, layer, slice, bytes.data());
   return bytes;
@@ -77,7 +78,7 @@ std::vector<float> values(const WeightSource& weights, Matrix matrix, uint32_t l
   const MatrixSize size = size_of(matrix, weights.shape());
   const auto bytes = read(weights, matrix, layer, {0, size.rows, 0, size.cols});
   std::vector<float> result(size.rows * size.cols);
-  dequantize(weights.dtype(matrix), bytes.data(), result.size(), result.data());
+  dequantize(weights.dtype(matrix, layer), bytes.data(), result.size(), result.data());
   return result;
 }
 
@@ -225,7 +226,7 @@ TEST_CASE("one seed is one model, whatever the type") {
   for (const DType dtype : kDTypes) {
     spec.dtype = dtype;
     const auto weights = make_synthetic_weights(spec);
-    CHECK(weights->dtype(Matrix::gate) == dtype);
+    CHECK(weights->dtype(Matrix::gate, 0) == dtype);
     for (const Matrix matrix : kMatrices) {
       const auto expected = values(*exact, matrix, 1), found = values(*weights, matrix, 1);
       double squares = 0, errors = 0;

@@ -54,7 +54,8 @@ std::string refused(const GgufFile& file) {
 
 std::string read(const WeightSource& weights, Matrix matrix, uint32_t layer,
                  const MatrixSlice& slice) {
-  const uint64_t row_bytes = bytes_of(weights.dtype(matrix), slice.col_end - slice.col_begin);
+  const uint64_t row_bytes =
+      bytes_of(weights.dtype(matrix, layer), slice.col_end - slice.col_begin);
   const uint64_t size = (slice.row_end - slice.row_begin) * row_bytes;
   std::vector<std::byte> out(size);  // exactly: a sanitizer sees one byte too many
   weights.read(matrix, layer, slice, out.data());
@@ -101,7 +102,7 @@ TEST_CASE("weights are the bytes of the file, whole and in rectangles") {
   for (const auto& [matrix, name] : kPlain) {
     INFO(name);
     const auto [rows, cols] = size_of(matrix, weights->shape());
-    CHECK(weights->dtype(matrix) == dtype);
+    CHECK(weights->dtype(matrix, 1) == dtype);
     const std::string whole = read_all(*weights, matrix, 1);
     CHECK(whole == encoded(dtype, made_values(name, rows, cols)));
     for (const MatrixSlice& slice : {MatrixSlice{1, rows - 2, 32, cols}, MatrixSlice{2, 3, 0, 32},
@@ -111,7 +112,13 @@ TEST_CASE("weights are the bytes of the file, whole and in rectangles") {
   }
 }
 
-TEST_CASE("the down projection comes transposed: exact without blocks, else rounded once more") {
+// What a stored ffn_down is delivered as.
+DType delivered(DType stored) {
+  if (stored == DType::q8_0) return DType::f16;
+  return stored == DType::q4_0 ? DType::q8_0 : stored;
+}
+
+TEST_CASE("the down projection comes transposed: exact without blocks, else in a wider type") {
   const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0);
   const Opened weights(small_gguf(dtype).bytes());
   const ModelShape& shape = weights->shape();
@@ -121,10 +128,12 @@ TEST_CASE("the down projection comes transposed: exact without blocks, else roun
   const std::vector<float> expected =
       transposed(decoded(dtype, stored, count), shape.model_dim, shape.ffn_dim);
   const std::string whole = read_all(*weights, Matrix::down_t, 1);
-  CHECK(whole == encoded(dtype, expected));
-  const std::vector<float> found = decoded(dtype, whole, count);
-  // Half a step of a block whose largest value is 1; Q4_0's positive end is a whole step short.
-  const float tolerance = dtype == DType::q8_0 ? 0.51f / 127 : dtype == DType::q4_0 ? 1.1f / 8 : 0;
+  CHECK(weights->dtype(Matrix::down_t, 1) == delivered(dtype));
+  CHECK(whole == encoded(delivered(dtype), expected));
+  const std::vector<float> found = decoded(delivered(dtype), whole, count);
+  // Of values up to 1: half a place of f16; half a step of Q8_0, whose scale is rounded to f16.
+  const float q8_0 = 0.5f / 127 + 0x1p-12f;
+  const float tolerance = dtype == DType::q8_0 ? 0x1p-12f : dtype == DType::q4_0 ? q8_0 : 0;
   for (uint64_t i = 0; i < count; ++i) REQUIRE(std::fabs(found[i] - expected[i]) <= tolerance);
 }
 
@@ -140,7 +149,8 @@ TEST_CASE("any rectangle of the transposed down projection is that of the whole"
         const MatrixSlice slice = {begin, std::min<uint64_t>(end, 320), uint64_t(from),
                                    uint64_t(to)};
         INFO(begin << ".." << end << " x " << from << ".." << to);
-        CHECK(read(*weights, Matrix::down_t, 0, slice) == part_of(whole, dtype, 64, slice));
+        CHECK(read(*weights, Matrix::down_t, 0, slice) ==
+              part_of(whole, delivered(dtype), 64, slice));
       }
     }
   }
@@ -217,10 +227,41 @@ TEST_CASE("ffn_down in blocks needs a model_dim of whole blocks") {
   GgufFile file = small_gguf(DType::f32, shape);
   for (uint32_t layer = 0; layer < 2; ++layer) {
     auto& down = file.tensor("blk." + std::to_string(layer) + ".ffn_down.weight");
-    down.type = ggml_type(DType::q8_0);
-    down.data = encoded(DType::q8_0, made_values(down.name, 48, 160));
+    down.type = ggml_type(DType::q4_0);
+    down.data = encoded(DType::q4_0, made_values(down.name, 48, 160));
   }
   CHECK_THAT(refused(file), Contains("a multiple of 32"));
+}
+
+TEST_CASE("layers may have the down projection in different types: one holds them all") {
+  const auto with = [](DType first, DType second) {
+    GgufFile file = small_gguf(DType::q4_0);
+    const DType types[] = {first, second};
+    for (uint32_t layer = 0; layer < 2; ++layer) {
+      auto& down = file.tensor("blk." + std::to_string(layer) + ".ffn_down.weight");
+      down.type = ggml_type(types[layer]);
+      down.data = encoded(types[layer], made_values(down.name, 64, 160));
+    }
+    return Opened(file.bytes())->dtype(Matrix::down_t, 0);
+  };
+  CHECK(with(DType::q4_0, DType::q4_0) == DType::q8_0);
+  CHECK(with(DType::q4_0, DType::q8_0) == DType::f16);
+  CHECK(with(DType::q4_0, DType::bf16) == DType::f32);
+}
+
+TEST_CASE("a down projection stored by neurons is the bytes of the file") {
+  GgufFile file = small_gguf(DType::q4_0);
+  for (uint32_t layer = 0; layer < 2; ++layer) {
+    const std::string prefix = "blk." + std::to_string(layer) + ".";
+    file.remove_tensor(prefix + "ffn_down.weight");
+    add_made_tensor(file, prefix + "ffn_down_t.weight", 160, 64, DType::q4_0);
+    add_made_tensor(file, prefix + "fc1.weight", 32, 64, DType::q4_0);  // guesses: not read here
+    add_made_tensor(file, prefix + "fc2.weight", 160, 32, DType::q4_0);
+  }
+  const Opened weights(file.bytes());
+  CHECK(bundle_types(*weights) == BundleTypes(DType::q4_0));
+  CHECK(read_all(*weights, Matrix::down_t, 1) ==
+        encoded(DType::q4_0, made_values("blk.1.ffn_down_t.weight", 160, 64)));
 }
 
 TEST_CASE("open_weights makes synthetic weights of a preset") {

@@ -17,7 +17,7 @@ struct DoubleMatrix {
 
 DoubleMatrix load(const WeightSource& source, Matrix matrix, uint32_t layer) {
   const auto [rows, cols] = size_of(matrix, source.shape());
-  const DType dtype = source.dtype(matrix);
+  const DType dtype = source.dtype(matrix, layer);
   std::vector<std::byte> bytes(rows * bytes_of(dtype, cols));
   source.read(matrix, layer, {0, rows, 0, cols}, bytes.data());
   DoubleMatrix loaded{rows, cols, std::vector<float>(rows * cols)};

@@ -34,7 +34,7 @@ TraceHeader header_of(const WeightSource& source, const Partition& partition) {
   TraceHeader header;
   header.version = "test";
   header.shape = source.shape();
-  header.ffn_dtype = source.dtype(Matrix::gate);
+  header.ffn_types = bundle_types(source);
   header.model = "random";
   header.weight_provenance = source.provenance();
   header.weight_hash = source.hash();
@@ -82,7 +82,7 @@ LocalRunResult record(const WeightSource& source, const std::string& layout, uin
       const NeuronPool pool = partition.ranks[rank].pool();
       shard->live = std::make_unique<LivePolicies>(
           *live, load_profile(profile, pool, source.shape(), source.hash()), source.shape(),
-          source.dtype(Matrix::gate));
+          bundle_types(source));
       shard->done = [&](const LivePolicies& policies) {
         // One rank's stats, as a job of one rank gathers them.
         run_local_ranks(1, [&](Comm& comm) {

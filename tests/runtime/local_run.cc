@@ -39,9 +39,9 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   };
   const uint32_t rank_count = count_of('p') * count_of('t');
   LocalRunResult result;
-  result.partition =
-      make_partition(shape, source.dtype(Matrix::o), parse_layout(options.layout, rank_count),
-                     parse_rank_weights(options.rank_weights, rank_count));
+  result.partition = make_partition(shape, longest_block(source, Matrix::o),
+                                    parse_layout(options.layout, rank_count),
+                                    parse_rank_weights(options.rank_weights, rank_count));
   const uint64_t steps =
       options.prompt.size() + std::max<uint64_t>(options.forced.size(), options.new_token_max);
   result.active.resize(steps * shape.neuron_count());

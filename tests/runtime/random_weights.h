@@ -26,7 +26,7 @@ class RandomWeights final : public WeightSource {
       : shape_(shape), dtype_(dtype) {}
 
   const ModelShape& shape() const override { return shape_; }
-  DType dtype(Matrix) const override { return dtype_; }
+  DType dtype(Matrix, uint32_t) const override { return dtype_; }
   std::string provenance() const override { return "synthetic"; }
   std::string hash() const override { return "0123456789abcdef"; }
 

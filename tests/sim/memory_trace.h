@@ -79,7 +79,7 @@ inline TraceHeader memory_header(uint32_t layer_count, uint32_t ffn_dim,
   header.shape.head_count = header.shape.kv_head_count = 4;
   header.shape.head_dim = 8;
   header.shape.vocab_size = 64;
-  header.ffn_dtype = DType::f32;  // a bundle has 384 bytes
+  header.ffn_types = DType::f32;  // a bundle has 384 bytes
   header.model = "test";
   header.weight_provenance = "synthetic";
   header.weight_hash = "0123456789abcdef";

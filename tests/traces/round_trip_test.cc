@@ -31,7 +31,7 @@ void check_fixture(const TraceReader& reader, const TraceHeader& header, uint64_
   CHECK(reader.header().shape == header.shape);
   CHECK(reader.header().pools == header.pools);
   CHECK(reader.header().config_json == header.config_json);
-  CHECK(reader.header().ffn_dtype == header.ffn_dtype);
+  CHECK(reader.header().ffn_types == header.ffn_types);
   for (const NeuronPool& pool : header.pools) check_block(reader, pool, 0, step_count);
   check_block(reader, whole_model(header), 0, step_count);
   const auto steps = reader.steps();

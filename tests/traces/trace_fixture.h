@@ -29,7 +29,7 @@ inline TraceHeader fixture_header(uint32_t layer_count, uint32_t ffn_dim,
                   .vocab_size = 512,
                   .context_length = 512,
                   .activation = FfnActivation::relu};
-  header.ffn_dtype = DType::q8_0;
+  header.ffn_types = DType::q8_0;
   header.model = "preset:tiny,seed=1";
   header.weight_provenance = "synthetic";
   header.weight_hash = "0123456789abcdef";
