@@ -132,7 +132,7 @@ TEST_CASE("the down projection comes transposed: exact without blocks, else in a
   CHECK(whole == encoded(delivered(dtype), expected));
   const std::vector<float> found = decoded(delivered(dtype), whole, count);
   // Of values up to 1: half a place of f16; half a step of Q8_0, whose scale is rounded to f16.
-  const float q8_0 = 0.5f / 127 + 0x1p-12f;
+  const float q8_0 = 0.5f / 127 + 0x1p-11f;
   const float tolerance = dtype == DType::q8_0 ? 0x1p-12f : dtype == DType::q4_0 ? q8_0 : 0;
   for (uint64_t i = 0; i < count; ++i) REQUIRE(std::fabs(found[i] - expected[i]) <= tolerance);
 }
