@@ -26,6 +26,35 @@ inline std::string data_file(const std::string& name) {
   return "";
 }
 
+struct CommandResult {
+  int exit_code;
+  std::string output;  // stdout and stderr together
+};
+
+inline CommandResult run_command(const std::string& command) {
+  std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  std::string output;
+  char buffer[4096];
+  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) output.append(buffer, n);
+  const int status = ::pclose(pipe);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), output};
+}
+
+// A Python with the packages of tests/oracles/requirements.txt: THERMOCLINE_ORACLE_PYTHON, or what
+// docker/oracles made; empty where there is none, after a warning: the caller then returns.
+inline std::string oracle_python() {
+  const char* named = std::getenv("THERMOCLINE_ORACLE_PYTHON");
+  const auto made =
+      std::filesystem::path(THERMOCLINE_SOURCE_DIR) / "build" / "oracle" / "bin" / "python";
+  const std::string python = named != nullptr ? named : made.string();
+  if (run_command(python + " -c 'import gguf, numpy, safetensors, tokenizers'").exit_code == 0) {
+    return python;
+  }
+  WARN("skipped: no oracle packages for " << python << "; run docker/oracles");
+  return "";
+}
+
 // A fresh folder, removed with all it holds at the end of the scope.
 class TempDir {
  public:
@@ -45,20 +74,5 @@ class TempDir {
  private:
   std::filesystem::path path_;
 };
-
-struct CommandResult {
-  int exit_code;
-  std::string output;  // stdout and stderr together
-};
-
-inline CommandResult run_command(const std::string& command) {
-  std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  std::string output;
-  char buffer[4096];
-  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) output.append(buffer, n);
-  const int status = ::pclose(pipe);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), output};
-}
 
 }  // namespace thermocline::test
