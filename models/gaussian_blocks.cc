@@ -41,10 +41,25 @@ double code_of(int byte, double code_max) {
   return std::round(quantiles()[byte] * (code_max + 0.49) / largest);
 }
 
+// The largest code either way of the middle; 0: a type without codes.
+double code_max_of(DType dtype) {
+  switch (dtype) {
+    case DType::q8_0:
+      return 127;
+    case DType::q4_0:
+    case DType::q4_1:
+      return 7;
+    case DType::q5_0:
+    case DType::q5_1:
+      return 15;
+    default:
+      return 0;
+  }
+}
+
 double unscaled(DType dtype, int byte) {
-  if (dtype == DType::q4_0) return code_of(byte, 7);
-  if (dtype == DType::q8_0) return code_of(byte, 127);
-  return quantiles()[byte];
+  const double code_max = code_max_of(dtype);
+  return code_max == 0 ? quantiles()[byte] : code_of(byte, code_max);
 }
 
 double unscaled_std_dev(DType dtype) {
@@ -64,10 +79,9 @@ uint32_t code_bits(DType dtype, int byte, float scale) {
       return f32_to_bf16(value);
     case DType::q8_0:
       return static_cast<uint8_t>(static_cast<int>(code_of(byte, 127)));
-    case DType::q4_0:
-      return static_cast<uint32_t>(code_of(byte, 7) + 8);
+    default:
+      return static_cast<uint32_t>(code_of(byte, code_max_of(dtype)) + code_max_of(dtype) + 1);
   }
-  return 0;
 }
 
 template <class Item>
@@ -90,16 +104,28 @@ void encode_q8_0(const uint32_t* code, uint16_t scale, const uint8_t* random, ui
   }
 }
 
-void encode_q4_0(const uint32_t* code, uint16_t scale, const uint8_t* random, uint64_t blocks,
-                 std::byte* out) {
+// Four or five bits to a code. With a minimum (Q4_1, Q5_1), that is the middle code below zero.
+template <int kBits, bool kWithMinimum>
+void encode_halves(const uint32_t* code, uint16_t scale, const uint8_t* random, uint64_t blocks,
+                   std::byte* out) {
+  const uint16_t minimum = f32_to_f16(f16_to_f32(scale) * -(1 << (kBits - 1)));
+  const auto put = [&out](const auto& value) {
+    std::memcpy(out, &value, sizeof value);
+    out += sizeof value;
+  };
   for (uint64_t block = 0; block < blocks; ++block) {
-    std::memcpy(out, &scale, sizeof scale);
+    put(scale);
+    if constexpr (kWithMinimum) put(minimum);
+    if constexpr (kBits == 5) {
+      uint32_t fifths = 0;
+      for (int i = 0; i < kGaussianBlockItems; ++i) fifths |= code[random[i]] >> 4 << i;
+      put(fifths);
+    }
     for (int i = 0; i < kGaussianBlockItems / 2; ++i) {
       const uint32_t low = code[random[i]], high = code[random[i + kGaussianBlockItems / 2]];
-      out[sizeof scale + i] = static_cast<std::byte>(low | high << 4);
+      *out++ = static_cast<std::byte>((low & 15) | (high & 15) << 4);
     }
     random += kGaussianBlockItems;
-    out += facts(DType::q4_0).bytes_per_block;
   }
 }
 
@@ -124,7 +150,17 @@ void GaussianBlocks::encode(const uint8_t* random, uint64_t block_count, std::by
     case DType::q8_0:
       return encode_q8_0(code_.data(), scale_, random, block_count, out);
     case DType::q4_0:
-      return encode_q4_0(code_.data(), scale_, random, block_count, out);
+      return encode_halves<4, false>(code_.data(), scale_, random, block_count, out);
+    case DType::q4_1:
+      return encode_halves<4, true>(code_.data(), scale_, random, block_count, out);
+    case DType::q5_0:
+      return encode_halves<5, false>(code_.data(), scale_, random, block_count, out);
+    case DType::q5_1:
+      return encode_halves<5, true>(code_.data(), scale_, random, block_count, out);
+    case DType::q4_k:
+    case DType::q5_k:
+    case DType::q6_k:
+      TC_CHECK(false, "blocks of 32 in a type with blocks of 256");
   }
 }
 

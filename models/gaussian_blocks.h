@@ -3,7 +3,7 @@
 // A byte k stands for the normal quantile at (k + 1/2) / 256; every format scales and rounds that
 //   same table, so one seed gives one model in f32, and its rounding in every other format.
 // Goals: the speed of memory, since no f32 value is made and quantised; variance known exactly.
-// Non-goals: tails beyond 2.9 standard deviations.
+// Non-goals: tails beyond 2.9 standard deviations; K-quants, whose blocks are 256 elements.
 // Thread-safety: const methods may be called from any thread.
 #pragma once
 
@@ -31,7 +31,8 @@ class GaussianBlocks {
   std::array<uint32_t, 256> code_;  // the element of each byte, as bits of the type
 };
 
-// 32 elements of `value`; exact where value / 8 (q4_0) or value / 127 (q8_0) is an f16 number.
+// 32 elements of `value`; exact where value / 8 (q4_0), value / 16 (q5_0), value / 127 (q8_0) or
+// value (q4_1, q5_1) is an f16 number.
 void encode_equal_block(DType dtype, float value, std::byte* out);
 
 }  // namespace thermocline

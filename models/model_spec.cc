@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "models/gaussian_blocks.h"
 #include "models/registry.h"
 #include "models/text.h"
 #include "models/units.h"
@@ -24,7 +25,17 @@ void set_layers(ModelSpec& spec, std::string_view value) {
   spec.shape.layer_count = static_cast<uint32_t>(layer_count);
 }
 
-void set_type(ModelSpec& spec, std::string_view value) { spec.dtype = dtype_by_name(value); }
+// Synthetic weights come in blocks of 32.
+void set_type(ModelSpec& spec, std::string_view value) {
+  const DType dtype = dtype_by_name(value);
+  if (facts(dtype).items_per_block > kGaussianBlockItems) {
+    throw bad_usage(
+        fmt::format("expected a type whose blocks have at most {} elements for synthetic weights, "
+                    "found {} ({})",
+                    kGaussianBlockItems, value, facts(dtype).items_per_block));
+  }
+  spec.dtype = dtype;
+}
 
 void set_seed(ModelSpec& spec, std::string_view value) { spec.seed = parse_count(value); }
 

@@ -217,19 +217,13 @@ inline std::vector<MadeTensor> layer_tensors(const ModelShape& shape) {
           {"ffn_up.weight", shape.ffn_dim, shape.model_dim}};
 }
 
-// ggml's number of each DType.
-inline uint32_t ggml_type(DType dtype) {
-  constexpr uint32_t kTypes[] = {0, 1, 30, 8, 2};
-  return kTypes[static_cast<int>(dtype)];
-}
-
 inline void add_made_tensor(GgufFile& file, const std::string& name, uint64_t rows, uint64_t cols,
                             DType dtype) {
   std::vector<uint64_t> dimensions = {cols};
   if (rows > 1) dimensions.push_back(rows);
   const DType stored = rows == 1 ? DType::f32 : dtype;
   file.tensors.push_back(
-      {name, dimensions, ggml_type(stored), encoded(stored, made_values(name, rows, cols))});
+      {name, dimensions, facts(stored).ggml_id, encoded(stored, made_values(name, rows, cols))});
 }
 
 // A whole model whose matrices are of `dtype`, its vectors f32; `shape.tied_embeddings` counts.

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 
 #include "models/byte_reader.h"
 #include "models/checkpoint.h"
@@ -25,20 +24,15 @@ constexpr uint64_t kTensorInfoBytesMin = 8 + 1 + 4 + 8 + 4 + 8;  // with one dim
 constexpr uint32_t kAlignmentDefault = 32;
 constexpr uint32_t kAlignmentMax = 1u << 20;
 
-struct GgmlType {
+// Types that ggml has and we do not read, for the message that says so.
+struct UnreadType {
   std::string_view name;
   uint32_t id;
-  std::optional<DType> dtype;  // none: a type that we do not read
 };
 
-constexpr GgmlType kGgmlTypes[] = {
-    {"F32", 0, DType::f32},   {"F16", 1, DType::f16},    {"Q4_0", 2, DType::q4_0},
-    {"Q4_1", 3, {}},          {"Q5_0", 6, {}},           {"Q5_1", 7, {}},
-    {"Q8_0", 8, DType::q8_0}, {"Q8_1", 9, {}},           {"Q2_K", 10, {}},
-    {"Q3_K", 11, {}},         {"Q4_K", 12, {}},          {"Q5_K", 13, {}},
-    {"Q6_K", 14, {}},         {"Q8_K", 15, {}},          {"I8", 24, {}},
-    {"I16", 25, {}},          {"I32", 26, {}},           {"I64", 27, {}},
-    {"F64", 28, {}},          {"BF16", 30, DType::bf16}, {"MXFP4", 39, {}},
+constexpr UnreadType kUnreadTypes[] = {
+    {"Q8_1", 9}, {"Q2_K", 10}, {"Q3_K", 11}, {"Q8_K", 15}, {"I8", 24},
+    {"I16", 25}, {"I32", 26},  {"I64", 27},  {"F64", 28},  {"MXFP4", 39},
 };
 
 // A tensor's head: where its data lies is relative to the end of all heads.
@@ -49,16 +43,16 @@ struct TensorInfo {
 };
 
 DType dtype_of(uint32_t id, const std::string& place) {
-  const auto known = std::find_if(std::begin(kGgmlTypes), std::end(kGgmlTypes),
-                                  [id](const GgmlType& type) { return type.id == id; });
-  if (known != std::end(kGgmlTypes) && known->dtype) return *known->dtype;
   std::string readable;
-  for (const GgmlType& type : kGgmlTypes) {
-    if (type.dtype) readable += fmt::format("{}{}", readable.empty() ? "" : ", ", type.name);
+  for (int i = 0; i < kDTypeCount; ++i) {
+    if (kDTypeFacts[i].ggml_id == id) return static_cast<DType>(i);
+    readable += fmt::format("{}{}", readable.empty() ? "" : ", ", kDTypeFacts[i].ggml_name);
   }
-  const bool named = known != std::end(kGgmlTypes);
-  throw bad_input(place, "one of the types " + readable,
-                  named ? std::string(known->name) : fmt::format("ggml type {}", id));
+  const auto known = std::find_if(std::begin(kUnreadTypes), std::end(kUnreadTypes),
+                                  [id](const UnreadType& type) { return type.id == id; });
+  throw bad_input(
+      place, "one of the types " + readable,
+      known != std::end(kUnreadTypes) ? std::string(known->name) : fmt::format("ggml type {}", id));
 }
 
 // Elements of all dimensions but the first, and of the first.
@@ -218,7 +212,8 @@ std::unique_ptr<Checkpoint> parse_gguf(const CheckpointFile& file, const Neighbo
 
 }  // namespace
 
-THERMOCLINE_CHECKPOINT_FORMAT(gguf, "GGUF v2, v3 (llama.cpp): F32, F16, BF16, Q8_0, Q4_0",
+THERMOCLINE_CHECKPOINT_FORMAT(gguf,
+                              "GGUF v2, v3 (llama.cpp): F32, F16, BF16, Q4_0 to Q8_0, Q4_K to Q6_K",
                               matches_gguf, parse_gguf);
 
 }  // namespace thermocline

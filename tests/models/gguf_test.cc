@@ -128,9 +128,9 @@ TEST_CASE("GGUF: other versions and byte orders are named") {
 
 TEST_CASE("GGUF: a type that is not read is named with its tensor and the types that are") {
   GgufFile file = small_gguf(DType::f32);
-  file.tensor("blk.1.attn_v.weight").type = 14;
-  CHECK_THAT(refused(file), Contains("blk.1.attn_v.weight") && Contains("Q6_K") &&
-                                Contains("F32, F16, Q4_0, Q8_0, BF16"));
+  file.tensor("blk.1.attn_v.weight").type = 11;
+  CHECK_THAT(refused(file), Contains("blk.1.attn_v.weight") && Contains("Q3_K") &&
+                                Contains("F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K"));
   file.tensor("blk.1.attn_v.weight").type = 4711;
   CHECK_THAT(refused(file), Contains("ggml type 4711"));
 }

@@ -168,7 +168,7 @@ TEST_CASE("ffn_dim need not be whole tiles, nor whole blocks where the type has 
 TEST_CASE("norm vectors are f32 whatever the file has") {
   GgufFile file = small_gguf(DType::f32);
   auto& norm = file.tensor("blk.1.ffn_norm.weight");
-  norm.type = ggml_type(DType::f16);
+  norm.type = facts(DType::f16).ggml_id;
   norm.data = encoded(DType::f16, made_values(norm.name, 1, 64));
   const Opened weights(file.bytes());
   std::vector<float> found(64);
@@ -214,7 +214,7 @@ TEST_CASE("a checkpoint that is not a whole LLaMA is refused") {
   CHECK_THAT(refused(file), Contains("blk.0.attn_q.bias"));
   file = small_gguf(DType::q8_0);
   auto& gate = file.tensor("blk.1.ffn_gate.weight");
-  gate.type = ggml_type(DType::q4_0);
+  gate.type = facts(DType::q4_0).ggml_id;
   gate.data = encoded(DType::q4_0, made_values(gate.name, 160, 64));
   CHECK_THAT(refused(file), Contains("blk.1.ffn_gate.weight in q8_0") && Contains("q4_0"));
   CHECK_THAT(refused(small_vocabulary_gguf()), Contains("no tensors"));
@@ -227,7 +227,7 @@ TEST_CASE("ffn_down in blocks needs a model_dim of whole blocks") {
   GgufFile file = small_gguf(DType::f32, shape);
   for (uint32_t layer = 0; layer < 2; ++layer) {
     auto& down = file.tensor("blk." + std::to_string(layer) + ".ffn_down.weight");
-    down.type = ggml_type(DType::q4_0);
+    down.type = facts(DType::q4_0).ggml_id;
     down.data = encoded(DType::q4_0, made_values(down.name, 48, 160));
   }
   CHECK_THAT(refused(file), Contains("a multiple of 32"));
