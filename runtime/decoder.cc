@@ -206,7 +206,8 @@ void Decoder::ffn(uint32_t layer, int token_count, std::span<uint64_t> words) {
       dense ? all_neurons_.data() : words.data() + size_t{layer} * neuron_pool_.words_per_layer();
   const int mask_stride = dense ? 0 : static_cast<int>(neuron_pool_.words_per_step());
   std::fill_n(partial_.data(), row_at(token_count, dim_), 0.0f);
-  pool_.run(dim_, kColumnUnit, [&](int begin, int end) {
+  const int block = static_cast<int>(facts(weights.down_t.dtype).items_per_block);
+  pool_.run(dim_, std::max(kColumnUnit, block), [&](int begin, int end) {
     kernels_.weighted_rows(weights.down_t.dtype, weights.down_t.data(), neurons_, dim_, begin, end,
                            mask, mask_stride, gate_.data(), neurons_, token_count, partial_.data(),
                            dim_);

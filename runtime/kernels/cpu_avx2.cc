@@ -5,13 +5,14 @@
 #include <immintrin.h>
 
 #include "runtime/kernels/cpu_body.h"
-#include "runtime/kernels/x86_scales.h"
+#include "runtime/kernels/x86_blocks.h"
 
 namespace thermocline {
 namespace {
 
 struct Lanes {
   static constexpr int kAccumulators = 4;
+  static constexpr bool kUnrollsSteps = true;
   __m256 low, high;
 
   static Lanes broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
@@ -50,29 +51,29 @@ struct Lanes {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
 
-  static __m128i load_16_bytes(const std::byte* from) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  }
   static __m256 f32_of_bf16(__m128i bits) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
   }
-  // 16 signed bytes times a scale.
-  static Lanes scaled(__m128i bytes, __m256 scale) {
-    const __m256i low = _mm256_cvtepi8_epi32(bytes);
-    const __m256i high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes));
-    return {_mm256_mul_ps(scale, _mm256_cvtepi32_ps(low)),
-            _mm256_mul_ps(scale, _mm256_cvtepi32_ps(high))};
+  // 16 signed bytes times a scale, plus a minimum where the type has one.
+  template <DType D>
+  static Lanes scaled(__m128i codes, const float* scales, int step, int half) {
+    const Lanes scale = broadcast(scales[scale_at<D>(step, half)]);
+    const __m256i low = _mm256_cvtepi8_epi32(codes);
+    const __m256i high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes));
+    const Lanes values = {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)};
+    if constexpr (!kHasMinimum<D>) return mul(scale, values);
+    return fma(scale, values, broadcast(scales[minimum_at<D>(step)]));
   }
 
   template <DType D, int R>
   [[gnu::always_inline]] static void read_scales(const std::byte* const* rows, size_t offset,
-                                                 float* scales) {
-    read_f16_scales<D, R>(rows, offset, scales);
+                                                 float (&scales)[R][kScaleCount<D>]) {
+    read_block_scales<D, R>(rows, offset, scales);
   }
 
   template <DType D>
-  [[gnu::always_inline]] static void decode(const std::byte* from, float scale, Lanes& first,
-                                            Lanes& second) {
+  [[gnu::always_inline]] static void decode(const std::byte* from, int step, const float* scales,
+                                            Lanes& first, Lanes& second) {
     if constexpr (D == DType::f32) {
       first = load(reinterpret_cast<const float*>(from));
       second = load(reinterpret_cast<const float*>(from + 64));
@@ -83,16 +84,10 @@ struct Lanes {
     } else if constexpr (D == DType::bf16) {
       first = {f32_of_bf16(load_16_bytes(from)), f32_of_bf16(load_16_bytes(from + 16))};
       second = {f32_of_bf16(load_16_bytes(from + 32)), f32_of_bf16(load_16_bytes(from + 48))};
-    } else if constexpr (D == DType::q8_0) {
-      const __m256 scales = _mm256_set1_ps(scale);
-      first = scaled(load_16_bytes(from + 2), scales);
-      second = scaled(load_16_bytes(from + 18), scales);
     } else {
-      const __m256 scales = _mm256_set1_ps(scale);
-      const __m128i both = load_16_bytes(from + 2);
-      const __m128i mask = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
-      first = scaled(_mm_sub_epi8(_mm_and_si128(both, mask), eight), scales);
-      second = scaled(_mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), mask), eight), scales);
+      const __m256i codes = read_codes<D>(from, step);
+      first = scaled<D>(_mm256_castsi256_si128(codes), scales, step, 0);
+      second = scaled<D>(_mm256_extracti128_si256(codes, 1), scales, step, 1);
     }
   }
 };

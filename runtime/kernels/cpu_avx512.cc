@@ -5,7 +5,7 @@
 #include <immintrin.h>
 
 #include "runtime/kernels/cpu_body.h"
-#include "runtime/kernels/x86_scales.h"
+#include "runtime/kernels/x86_blocks.h"
 
 // GCC 12's intrinsics begin with a register that is undefined on purpose, and warn of it.
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -16,6 +16,7 @@ namespace {
 
 struct Lanes {
   static constexpr int kAccumulators = 16;
+  static constexpr bool kUnrollsSteps = true;
   __m512 all;
 
   static Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }
@@ -39,25 +40,40 @@ struct Lanes {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
 
-  static __m128i load_16_bytes(const std::byte* from) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  }
-  static __m256i load_32_bytes(const std::byte* from) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  }
   static __m512 f32_of_bf16(__m256i bits) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
+  // The 16 values that four bits can stand for, to be looked up by the low four bits of lanes.
+  template <DType D>
+  static __m512 values_of_codes(const float* scales, int step) {
+    constexpr float kFirst = kHasMinimum<D> ? 0 : -8;
+    const __m512 codes =
+        _mm512_add_ps(_mm512_set1_ps(kFirst),
+                      _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512 scale = _mm512_set1_ps(scales[scale_at<D>(step, 0)]);
+    if constexpr (!kHasMinimum<D>) return _mm512_mul_ps(scale, codes);
+    return _mm512_fmadd_ps(scale, codes, _mm512_set1_ps(scales[minimum_at<D>(step)]));
+  }
+
+  // 16 signed bytes times a scale, plus a minimum where the type has one.
+  template <DType D>
+  static __m512 scaled(__m128i codes, const float* scales, int step, int half) {
+    const __m512 scale = _mm512_set1_ps(scales[scale_at<D>(step, half)]);
+    const __m512 values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+    if constexpr (!kHasMinimum<D>) return _mm512_mul_ps(scale, values);
+    return _mm512_fmadd_ps(scale, values, _mm512_set1_ps(scales[minimum_at<D>(step)]));
+  }
+
   template <DType D, int R>
   [[gnu::always_inline]] static void read_scales(const std::byte* const* rows, size_t offset,
-                                                 float* scales) {
-    read_f16_scales<D, R>(rows, offset, scales);
+                                                 float (&scales)[R][kScaleCount<D>]) {
+    read_block_scales<D, R>(rows, offset, scales);
   }
 
   template <DType D>
-  [[gnu::always_inline]] static void decode(const std::byte* from, float scale, Lanes& first,
-                                            Lanes& second) {
+  [[gnu::always_inline]] static void decode(const std::byte* from, int step, const float* scales,
+                                            Lanes& first, Lanes& second) {
     if constexpr (D == DType::f32) {
       first.all = _mm512_loadu_ps(from);
       second.all = _mm512_loadu_ps(from + 64);
@@ -67,20 +83,24 @@ struct Lanes {
     } else if constexpr (D == DType::bf16) {
       first.all = f32_of_bf16(load_32_bytes(from));
       second.all = f32_of_bf16(load_32_bytes(from + 32));
-    } else if constexpr (D == DType::q8_0) {
-      const __m512 scales = _mm512_set1_ps(scale);
-      const __m512i low = _mm512_cvtepi8_epi32(load_16_bytes(from + 2));
-      const __m512i high = _mm512_cvtepi8_epi32(load_16_bytes(from + 18));
-      first.all = _mm512_mul_ps(scales, _mm512_cvtepi32_ps(low));
-      second.all = _mm512_mul_ps(scales, _mm512_cvtepi32_ps(high));
-    } else {
-      // The 16 values that a block can hold, looked up by the low four bits of each lane.
-      const __m512 values =
-          _mm512_mul_ps(_mm512_set1_ps(scale),
-                        _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7));
-      const __m512i both = _mm512_cvtepu8_epi32(load_16_bytes(from + 2));
+    } else if constexpr (D == DType::q4_0 || D == DType::q4_1) {
+      const __m512 values = values_of_codes<D>(scales, 0);
+      const __m512i both = _mm512_cvtepu8_epi32(
+          load_16_bytes(from + facts(D).bytes_per_block - facts(D).items_per_block / 2));
       first.all = _mm512_permutexvar_ps(both, values);
       second.all = _mm512_permutexvar_ps(_mm512_srli_epi32(both, 4), values);
+    } else if constexpr (D == DType::q4_k) {
+      const __m512 values = values_of_codes<D>(scales, step);
+      const std::byte* bytes = from + 16 + step / 2 * 32;
+      const int shift = step % 2 * 4;
+      const __m512i low = _mm512_cvtepu8_epi32(load_16_bytes(bytes));
+      const __m512i high = _mm512_cvtepu8_epi32(load_16_bytes(bytes + 16));
+      first.all = _mm512_permutexvar_ps(_mm512_srli_epi32(low, shift), values);
+      second.all = _mm512_permutexvar_ps(_mm512_srli_epi32(high, shift), values);
+    } else {
+      const __m256i codes = read_codes<D>(from, step);
+      first.all = scaled<D>(_mm256_castsi256_si128(codes), scales, step, 0);
+      second.all = scaled<D>(_mm256_extracti128_si256(codes, 1), scales, step, 1);
     }
   }
 };

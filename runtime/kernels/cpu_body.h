@@ -2,11 +2,13 @@
 //
 // Goals: every instruction set runs the same arithmetic in the same order, so that results are the
 //   same bits on every machine: element c of a row always goes through lane c % 16, in ascending
-//   order, by one fused multiply-add; quantised weights are decoded to f32 exactly (an 11-bit scale
-//   times at most 8 bits fits in 24) and are never rounded. How many rows and tokens share a tile
-//   changes only what is reused from registers, never a result.
+//   order, by one fused multiply-add; quantised weights are decoded to the f32 values of
+//   models/quantize.h (an 11-bit scale times a 6- or 8-bit one times a code fits in 24 bits, and
+//   only adding a minimum rounds). How many rows and tokens share a tile changes only what is
+//   reused from registers, never a result.
 // Non-goals: choosing the instruction set (kernels.cc), threads.
-// V has: kAccumulators (how many sums its registers hold) and the operations used below. It lives
+// V has: kAccumulators (how many sums its registers hold), kUnrollsSteps and the operations used
+//   below. It lives
 //   in an anonymous namespace of the one file that includes this header, which gives everything
 //   here internal linkage. Inline functions from elsewhere are not called: the linker keeps one
 //   copy of those, and code for a newer machine must not leak into the others.
@@ -15,7 +17,9 @@
 
 #include <cstring>
 #include <limits>
+#include <utility>
 
+#include "runtime/kernels/block_scales.h"
 #include "runtime/kernels/elementwise.h"
 #include "runtime/kernels/kernels.h"
 
@@ -34,6 +38,25 @@ struct CpuKernels {
     return cols / kItems * kBytes;
   }
 
+  // Columns whose scales are read together, and their steps.
+  template <DType D>
+  static constexpr int kChunk = facts(D).items_per_block > kStep ? facts(D).items_per_block : kStep;
+  template <DType D>
+  static constexpr int kSteps = kChunk<D> / kStep;
+
+  // Calls visit(step) for the steps of a chunk; where V wants them unrolled, with constants.
+  template <DType D, class Visit>
+  [[gnu::always_inline]] static void for_each_step(Visit visit) {
+    if constexpr (V::kUnrollsSteps) {
+      [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) __attribute__((always_inline)) {
+        (visit(kIndex), ...);
+      }
+      (std::make_integer_sequence<int, kSteps<D>>{});
+    } else {
+      for (int step = 0; step < kSteps<D>; ++step) visit(step);
+    }
+  }
+
   struct Pair {
     V first, second;  // columns 0..15 and 16..31 of a step
   };
@@ -48,7 +71,7 @@ struct CpuKernels {
     std::byte padded[row_bytes<D>(kStep)] = {};
     std::memcpy(padded, from, row_bytes<D>(count));
     Pair w;
-    V::template decode<D>(padded, 0, w.first, w.second);
+    V::template decode<D>(padded, 0, nullptr, w.first, w.second);
     return w;
   }
 
@@ -65,7 +88,14 @@ struct CpuKernels {
   // Short rows are prefetched, because the hardware starts anew in each row and page; for long ones
   // it does better alone. Measured with q8_0 and q4_0 against bf16, on 8192 columns.
   template <DType D>
-  static constexpr bool kPrefetches = row_bytes<D>(kStep) < 64;
+  static constexpr bool kPrefetches = facts(D).items_per_block > 1;
+
+  // Of a chunk, one cache line each step.
+  template <DType D>
+  static void prefetch(const std::byte* ahead, int step) {
+    if (64 * step < static_cast<int>(row_bytes<D>(kChunk<D>)))
+      __builtin_prefetch(ahead + 64 * step);
+  }
 
   // Up to kRows rows, in ascending order, and the rows that will be wanted next: a tile for one
   // token prefetches those while it reads its own.
@@ -95,20 +125,23 @@ struct CpuKernels {
       for (int t = 0; t < T; ++t) sum[r][t] = V::zero();
     size_t offset = 0;
     int c = 0;
-    for (; c + kStep <= cols; c += kStep, offset += row_bytes<D>(kStep)) {
-      Pair xs[T];
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) xs[t] = {V::load(x[t] + c), V::load(x[t] + c + 16)};
-      float scales[R] = {};
+    for (; c + kChunk<D> <= cols; c += kChunk<D>, offset += row_bytes<D>(kChunk<D>)) {
+      alignas(64) float scales[R][kScaleCount<D>];
       V::template read_scales<D, R>(rows, offset, scales);
+      for_each_step<D>([&](int step) __attribute__((always_inline)) {
+        const int first = c + step * kStep;
+        Pair xs[T];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        if constexpr (T == 1 && kPrefetches<D>) __builtin_prefetch(ahead[r] + offset);
-        Pair w;
-        V::template decode<D>(rows[r] + offset, scales[r], w.first, w.second);
+        for (int t = 0; t < T; ++t) xs[t] = {V::load(x[t] + first), V::load(x[t] + first + 16)};
 #pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) sum[r][t] = fma_pair(w, xs[t], sum[r][t]);
-      }
+        for (int r = 0; r < R; ++r) {
+          if constexpr (T == 1 && kPrefetches<D>) prefetch<D>(ahead[r] + offset, step);
+          Pair w;
+          V::template decode<D>(rows[r] + offset, step, scales[r], w.first, w.second);
+#pragma GCC unroll 4
+          for (int t = 0; t < T; ++t) sum[r][t] = fma_pair(w, xs[t], sum[r][t]);
+        }
+      });
     }
     if (kHasTail<D> && c < cols) {
 #pragma GCC unroll 4
@@ -252,34 +285,38 @@ struct CpuKernels {
       for (int t = 0; t < T; ++t) factor[r][t] = V::broadcast(a[r][t]);
     size_t offset = 0;
     int c = 0;
-    for (; c + kStep <= cols; c += kStep, offset += row_bytes<D>(kStep)) {
-      Pair sum[T];
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) sum[t] = {V::load(y[t] + c), V::load(y[t] + c + 16)};
-      float scales[R] = {};
+    for (; c + kChunk<D> <= cols; c += kChunk<D>, offset += row_bytes<D>(kChunk<D>)) {
+      alignas(64) float scales[R][kScaleCount<D>];
       V::template read_scales<D, R>(rows, offset, scales);
+      for_each_step<D>([&](int step) __attribute__((always_inline)) {
+        const int first = c + step * kStep;
+        Pair sum[T];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        if constexpr (T == 1 && kPrefetches<D>) __builtin_prefetch(ahead[r] + offset);
-        Pair w;
-        V::template decode<D>(rows[r] + offset, scales[r], w.first, w.second);
+        for (int t = 0; t < T; ++t) sum[t] = {V::load(y[t] + first), V::load(y[t] + first + 16)};
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          if constexpr (T == 1 && kPrefetches<D>) prefetch<D>(ahead[r] + offset, step);
+          Pair w;
+          V::template decode<D>(rows[r] + offset, step, scales[r], w.first, w.second);
+#pragma GCC unroll 4
+          for (int t = 0; t < T; ++t) {
+            sum[t].first = V::fma(factor[r][t], w.first, sum[t].first);
+            sum[t].second = V::fma(factor[r][t], w.second, sum[t].second);
+          }
+        }
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
-          sum[t].first = V::fma(factor[r][t], w.first, sum[t].first);
-          sum[t].second = V::fma(factor[r][t], w.second, sum[t].second);
+          V::store(y[t] + first, sum[t].first);
+          V::store(y[t] + first + 16, sum[t].second);
         }
-      }
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) {
-        V::store(y[t] + c, sum[t].first);
-        V::store(y[t] + c + 16, sum[t].second);
-      }
+      });
     }
+    if constexpr (kHasTail<D>) {
+      for (int r = 0; c < cols && r < R; ++r) {
+        const Pair w = decode_first<D>(rows[r] + offset, cols - c);
 #pragma GCC unroll 4
-    for (int r = 0; kHasTail<D> && c < cols && r < R; ++r) {
-      const Pair w = decode_first<D>(rows[r] + offset, cols - c);
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) add_first(w, factor[r][t], cols - c, y[t] + c);
+        for (int t = 0; t < T; ++t) add_first(w, factor[r][t], cols - c, y[t] + c);
+      }
     }
   }
 
@@ -419,9 +456,12 @@ struct CpuKernels {
   // One entry per element type, in the order of DType.
   static void matmul(DType dtype, const std::byte* w, int cols, int row_begin, int row_end,
                      const float* x, int x_stride, int token_count, float* y, int y_stride) {
-    static constexpr decltype(&matmul_of<DType::f32>) kOf[kDTypeCount] = {
-        matmul_of<DType::f32>, matmul_of<DType::f16>, matmul_of<DType::bf16>,
-        matmul_of<DType::q8_0>, matmul_of<DType::q4_0>};
+    static constexpr decltype(&matmul_of<DType::f32>) kOf[] = {
+        matmul_of<DType::f32>,  matmul_of<DType::f16>,  matmul_of<DType::bf16>,
+        matmul_of<DType::q8_0>, matmul_of<DType::q4_0>, matmul_of<DType::q4_1>,
+        matmul_of<DType::q5_0>, matmul_of<DType::q5_1>, matmul_of<DType::q4_k>,
+        matmul_of<DType::q5_k>, matmul_of<DType::q6_k>};
+    static_assert(sizeof kOf / sizeof kOf[0] == kDTypeCount);
     kOf[static_cast<int>(dtype)](w, cols, row_begin, row_end, x, x_stride, token_count, y,
                                  y_stride);
   }
@@ -429,9 +469,12 @@ struct CpuKernels {
   static void matmul_masked(DType dtype, const std::byte* w, int cols, int row_begin, int row_end,
                             const uint64_t* mask, int mask_stride, const float* x, int x_stride,
                             int token_count, float* y, int y_stride) {
-    static constexpr decltype(&matmul_masked_of<DType::f32>) kOf[kDTypeCount] = {
-        matmul_masked_of<DType::f32>, matmul_masked_of<DType::f16>, matmul_masked_of<DType::bf16>,
-        matmul_masked_of<DType::q8_0>, matmul_masked_of<DType::q4_0>};
+    static constexpr decltype(&matmul_masked_of<DType::f32>) kOf[] = {
+        matmul_masked_of<DType::f32>,  matmul_masked_of<DType::f16>,  matmul_masked_of<DType::bf16>,
+        matmul_masked_of<DType::q8_0>, matmul_masked_of<DType::q4_0>, matmul_masked_of<DType::q4_1>,
+        matmul_masked_of<DType::q5_0>, matmul_masked_of<DType::q5_1>, matmul_masked_of<DType::q4_k>,
+        matmul_masked_of<DType::q5_k>, matmul_masked_of<DType::q6_k>};
+    static_assert(sizeof kOf / sizeof kOf[0] == kDTypeCount);
     kOf[static_cast<int>(dtype)](w, cols, row_begin, row_end, mask, mask_stride, x, x_stride,
                                  token_count, y, y_stride);
   }
@@ -439,9 +482,12 @@ struct CpuKernels {
   static void weighted_rows(DType dtype, const std::byte* w, int rows, int cols, int col_begin,
                             int col_end, const uint64_t* mask, int mask_stride, const float* a,
                             int a_stride, int token_count, float* y, int y_stride) {
-    static constexpr decltype(&weighted_rows_of<DType::f32>) kOf[kDTypeCount] = {
-        weighted_rows_of<DType::f32>, weighted_rows_of<DType::f16>, weighted_rows_of<DType::bf16>,
-        weighted_rows_of<DType::q8_0>, weighted_rows_of<DType::q4_0>};
+    static constexpr decltype(&weighted_rows_of<DType::f32>) kOf[] = {
+        weighted_rows_of<DType::f32>,  weighted_rows_of<DType::f16>,  weighted_rows_of<DType::bf16>,
+        weighted_rows_of<DType::q8_0>, weighted_rows_of<DType::q4_0>, weighted_rows_of<DType::q4_1>,
+        weighted_rows_of<DType::q5_0>, weighted_rows_of<DType::q5_1>, weighted_rows_of<DType::q4_k>,
+        weighted_rows_of<DType::q5_k>, weighted_rows_of<DType::q6_k>};
+    static_assert(sizeof kOf / sizeof kOf[0] == kDTypeCount);
     kOf[static_cast<int>(dtype)](w, rows, cols, col_begin, col_end, mask, mask_stride, a, a_stride,
                                  token_count, y, y_stride);
   }

@@ -24,6 +24,7 @@ uint16_t read_u16(const std::byte* from) {
 
 struct Lanes {
   static constexpr int kAccumulators = 4;
+  static constexpr bool kUnrollsSteps = false;
   static constexpr int kCount = 16;
   float at[kCount];
 
@@ -66,33 +67,78 @@ struct Lanes {
     return a.at[0];
   }
 
+  // The code of column i of a step.
   template <DType D>
-  static float element(const std::byte* from, float scale, int i) {
+  static int code(const std::byte* block, int step, int i) {
+    const auto at = [block](int offset) { return static_cast<int>(block[offset]); };
+    constexpr int kHeader = facts(D).bytes_per_block - facts(D).items_per_block / 2;
+    if constexpr (D == DType::q8_0) return static_cast<int8_t>(block[2 + i]);
+    if constexpr (D == DType::q6_k) {
+      const int half = step / 4, group = step % 4;
+      const int low = at(half * 64 + group % 2 * 32 + i) >> group / 2 * 4 & 15;
+      return (low | (at(128 + half * 32 + i) >> 2 * group & 3) << 4) - 32;
+    }
+    if constexpr (kIsSuperBlock<D>) {
+      const int low = at(kHeader + step / 2 * 32 + i) >> step % 2 * 4 & 15;
+      return D == DType::q5_k ? low | (at(16 + i) >> step & 1) << 4 : low;
+    }
+    const int low = at(kHeader + i % 16) >> i / 16 * 4 & 15;
+    if constexpr (D == DType::q4_0) return low - 8;
+    if constexpr (D == DType::q4_1) return low;
+    const int all = low | (at(kHeader - 4 + i / 8) >> i % 8 & 1) << 4;
+    return D == DType::q5_0 ? all - 16 : all;
+  }
+
+  template <DType D>
+  static float element(const std::byte* block, int step, const float* scales, int i) {
     if constexpr (D == DType::f32) {
       float value;
-      std::memcpy(&value, from + 4 * i, sizeof value);
+      std::memcpy(&value, block + 4 * i, sizeof value);
       return value;
+    } else if constexpr (D == DType::f16) {
+      return f32_of_f16(read_u16(block + 2 * i));
+    } else if constexpr (D == DType::bf16) {
+      return std::bit_cast<float>(static_cast<uint32_t>(read_u16(block + 2 * i)) << 16);
+    } else {
+      const float value = scales[scale_at<D>(step, i / kCount)] * code<D>(block, step, i);
+      return kHasMinimum<D> ? value + scales[minimum_at<D>(step)] : value;
     }
-    if constexpr (D == DType::f16) return f32_of_f16(read_u16(from + 2 * i));
-    if constexpr (D == DType::bf16)
-      return std::bit_cast<float>(static_cast<uint32_t>(read_u16(from + 2 * i)) << 16);
-    if constexpr (D == DType::q8_0) return scale * static_cast<int8_t>(from[2 + i]);
-    const int both = static_cast<int>(from[2 + i % 16]);
-    return scale * ((i < 16 ? both & 15 : both >> 4) - 8);
+  }
+
+  // The eight pairs of 6-bit scales of Q4_K and Q5_K.
+  static void read_pairs(const std::byte* block, float* scales) {
+    const float d = f32_of_f16(read_u16(block)), d_minimum = f32_of_f16(read_u16(block + 2));
+    for (int j = 0; j < kStepsPerSuperBlock; ++j) {
+      const auto at = [=](int i) { return static_cast<int>(block[4 + i]); };
+      const bool late = j >= 4;  // the upper two bits are those of an early pair's bytes
+      const int scale = late ? (at(j + 4) & 15) | at(j - 4) >> 6 << 4 : at(j) & 63;
+      const int minimum = late ? at(j + 4) >> 4 | at(j) >> 6 << 4 : at(j + 4) & 63;
+      scales[j] = d * scale;
+      scales[kStepsPerSuperBlock + j] = -(d_minimum * minimum);
+    }
   }
 
   template <DType D, int R>
-  [[gnu::always_inline]] static void read_scales(const std::byte* const* rows, size_t offset,
-                                                 float* scales) {
-    for (int r = 0; facts(D).items_per_block > 1 && r < R; ++r)
-      scales[r] = f32_of_f16(read_u16(rows[r] + offset));
+  static void read_scales(const std::byte* const* rows, size_t offset,
+                          float (&scales)[R][kScaleCount<D>]) {
+    for (int r = 0; facts(D).items_per_block > 1 && r < R; ++r) {
+      const std::byte* block = rows[r] + offset;
+      if constexpr (D == DType::q6_k) {
+        const float d = f32_of_f16(read_u16(block + 208));
+        for (int j = 0; j < 16; ++j) scales[r][j] = d * static_cast<int8_t>(block[192 + j]);
+      } else if constexpr (kIsSuperBlock<D>) {
+        read_pairs(block, scales[r]);
+      } else {
+        for (int j = 0; j < kScaleCount<D>; ++j) scales[r][j] = f32_of_f16(read_u16(block + 2 * j));
+      }
+    }
   }
 
   template <DType D>
-  [[gnu::always_inline]] static void decode(const std::byte* from, float scale, Lanes& first,
-                                            Lanes& second) {
-    first = of([&](int i) { return element<D>(from, scale, i); });
-    second = of([&](int i) { return element<D>(from, scale, kCount + i); });
+  static void decode(const std::byte* block, int step, const float* scales, Lanes& first,
+                     Lanes& second) {
+    first = of([&](int i) { return element<D>(block, step, scales, i); });
+    second = of([&](int i) { return element<D>(block, step, scales, kCount + i); });
   }
 };
 

@@ -96,13 +96,20 @@ CudaError launch_weighted_rows(const std::byte* w, int rows, int cols, int col_b
 }
 
 // One entry per element type, in the order of DType.
-constexpr decltype(&launch_matmul<DType::f32>) kMatmulOf[kDTypeCount] = {
-    launch_matmul<DType::f32>, launch_matmul<DType::f16>, launch_matmul<DType::bf16>,
-    launch_matmul<DType::q8_0>, launch_matmul<DType::q4_0>};
-constexpr decltype(&launch_weighted_rows<DType::f32>) kWeightedRowsOf[kDTypeCount] = {
-    launch_weighted_rows<DType::f32>, launch_weighted_rows<DType::f16>,
+constexpr decltype(&launch_matmul<DType::f32>) kMatmulOf[] = {
+    launch_matmul<DType::f32>,  launch_matmul<DType::f16>,  launch_matmul<DType::bf16>,
+    launch_matmul<DType::q8_0>, launch_matmul<DType::q4_0>, launch_matmul<DType::q4_1>,
+    launch_matmul<DType::q5_0>, launch_matmul<DType::q5_1>, launch_matmul<DType::q4_k>,
+    launch_matmul<DType::q5_k>, launch_matmul<DType::q6_k>};
+static_assert(sizeof kMatmulOf / sizeof kMatmulOf[0] == kDTypeCount);
+constexpr decltype(&launch_weighted_rows<DType::f32>) kWeightedRowsOf[] = {
+    launch_weighted_rows<DType::f32>,  launch_weighted_rows<DType::f16>,
     launch_weighted_rows<DType::bf16>, launch_weighted_rows<DType::q8_0>,
-    launch_weighted_rows<DType::q4_0>};
+    launch_weighted_rows<DType::q4_0>, launch_weighted_rows<DType::q4_1>,
+    launch_weighted_rows<DType::q5_0>, launch_weighted_rows<DType::q5_1>,
+    launch_weighted_rows<DType::q4_k>, launch_weighted_rows<DType::q5_k>,
+    launch_weighted_rows<DType::q6_k>};
+static_assert(sizeof kWeightedRowsOf / sizeof kWeightedRowsOf[0] == kDTypeCount);
 
 }  // namespace
 

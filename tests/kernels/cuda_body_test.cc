@@ -19,12 +19,19 @@ void for_each_type(Check check) {
   check.template operator()<DType::bf16>();
   check.template operator()<DType::q8_0>();
   check.template operator()<DType::q4_0>();
+  check.template operator()<DType::q4_1>();
+  check.template operator()<DType::q5_0>();
+  check.template operator()<DType::q5_1>();
+  check.template operator()<DType::q4_k>();
+  check.template operator()<DType::q5_k>();
+  check.template operator()<DType::q6_k>();
 }
 
 template <DType D>
 std::vector<int> widths() {
   if (facts(D).items_per_block == 1) return {1, 7, 8, 9, 31, 255, 256, 257, 600};
-  return {32, 64, 256, 320, 1056};
+  if (facts(D).items_per_block == 32) return {32, 64, 256, 320, 1056};
+  return {256, 512, 1280};
 }
 
 }  // namespace
@@ -81,7 +88,8 @@ TEST_CASE("groups of rows add up to the weighted sum of active rows") {
   std::mt19937_64 random(13);
   for_each_type([&]<DType D>() {
     for (const int rows : {1, 64, 127, 128, 129, 400}) {
-      const int cols = 96, begin = 32, width = 64;
+      constexpr int kBlock = facts(D).items_per_block == 256 ? 256 : 32;
+      const int cols = 3 * kBlock, begin = kBlock, width = 2 * kBlock;
       INFO(facts(D).name << " " << rows);
       const Matrix w = random_matrix(D, rows, cols, random);
       const auto a = random_floats(rows, random);

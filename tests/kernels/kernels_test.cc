@@ -30,7 +30,8 @@ std::vector<const Kernels*> all_kernels() {
 
 std::vector<int> widths_of(DType dtype) {
   if (facts(dtype).items_per_block == 1) return {1, 7, 16, 17, 31, 32, 33, 64, 100, 331};
-  return {32, 64, 96, 320};
+  if (facts(dtype).items_per_block == 32) return {32, 64, 96, 320};
+  return {256, 512, 768};
 }
 
 // Same bits, or both NaN.
@@ -210,15 +211,17 @@ TEST_CASE("weights are decoded exactly") {
   // One column set to one picks out a weight; all scales that f16 has, infinities and NaN too.
   for (const Kernels* kernels : all_kernels()) {
     INFO(kernels->name);
-    for (const DType dtype : {DType::f16, DType::q8_0, DType::q4_0}) {
-      const int cols = 32;
-      Matrix w{dtype, 65536, cols, std::vector<std::byte>(65536 * bytes_of(dtype, cols))};
+    for (const DType dtype : kAllTypes) {
+      if (dtype == DType::f32 || dtype == DType::bf16) continue;
+      const int cols = facts(dtype).items_per_block == 256 ? 256 : 32;
+      const int row_count = cols == 256 ? 8192 : 65536;  // every eighth scale, all of the others
+      Matrix w{dtype, row_count, cols, std::vector<std::byte>(row_count * bytes_of(dtype, cols))};
       for (int r = 0; r < w.rows; ++r) {
-        const auto bits = static_cast<uint16_t>(r);
+        const auto bits = static_cast<uint16_t>(r * (65536 / row_count) + r % 8);
         std::byte* block = w.bytes.data() + r * bytes_of(dtype, cols);
         for (size_t i = 0; i < bytes_of(dtype, cols); ++i) block[i] = std::byte(31 * r + 7 * i);
         for (int c = 0; c < (dtype == DType::f16 ? cols : 1); ++c)
-          std::memcpy(block + 2 * c, &bits, 2);
+          std::memcpy(block + 2 * c + (dtype == DType::q6_k ? 208 : 0), &bits, 2);
       }
       std::vector<float> x(w.rows, 1), y(cols, 0);
       bool exact = true;

@@ -14,8 +14,9 @@
 
 namespace thermocline::test {
 
-inline constexpr DType kAllTypes[] = {DType::f32, DType::f16, DType::bf16, DType::q8_0,
-                                      DType::q4_0};
+inline constexpr DType kAllTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0,
+                                      DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,
+                                      DType::q4_k, DType::q5_k, DType::q6_k};
 
 // Random matrices are made of random bits: every value that a type can hold in [-2, 2] or so.
 struct Matrix {
@@ -42,6 +43,50 @@ T read(const std::byte* from) {
   return value;
 }
 
+// Element j of a quantised block as the formats' documents read. Adding a minimum rounds to f32, as
+// every dequantiser does.
+inline double value_in_block(DType dtype, const std::byte* block, int j) {
+  const auto byte = [block](int at) { return static_cast<int>(read<uint8_t>(block + at)); };
+  const auto f16 = [block](int at) { return value_of_f16(read<uint16_t>(block + at)); };
+  const int low = byte(facts(dtype).bytes_per_block - 16 + j % 16) >> (j < 16 ? 0 : 4) & 15;
+  const auto fifth = [&](int at) { return low + 16 * (byte(at + j / 8) >> j % 8 & 1); };
+  const auto sub_scale = [&](int sub) {
+    return sub < 4 ? byte(4 + sub) & 63 : (byte(8 + sub) & 15) + 16 * (byte(sub) >> 6);
+  };
+  const auto sub_minimum = [&](int sub) {
+    return sub < 4 ? byte(8 + sub) & 63 : (byte(8 + sub) >> 4) + 16 * (byte(4 + sub) >> 6);
+  };
+  const auto k_value = [&](int code) {
+    return static_cast<float>(f16(0) * sub_scale(j / 32) * code - f16(2) * sub_minimum(j / 32));
+  };
+  const auto k_low = [&](int at) { return byte(at + j / 64 * 32 + j % 32) >> j / 32 % 2 * 4 & 15; };
+  switch (dtype) {
+    case DType::q8_0:
+      return f16(0) * read<int8_t>(block + 2 + j);
+    case DType::q4_0:
+      return f16(0) * (low - 8);
+    case DType::q4_1:
+      return static_cast<float>(f16(0) * low + f16(2));
+    case DType::q5_0:
+      return f16(0) * (fifth(2) - 16);
+    case DType::q5_1:
+      return static_cast<float>(f16(0) * fifth(4) + f16(2));
+    case DType::q4_k:
+      return k_value(k_low(16));
+    case DType::q5_k:
+      return k_value(k_low(48) + 16 * (byte(16 + j % 32) >> j / 32 & 1));
+    case DType::q6_k: {
+      const int l = j % 32, group = j / 32 % 4, half = j / 128;
+      const int nibbles = byte(64 * half + 32 * (group % 2) + l);
+      const int upper = byte(128 + 32 * half + l) >> 2 * group & 3;
+      const int code = (group < 2 ? nibbles & 15 : nibbles >> 4) + 16 * upper;
+      return f16(208) * read<int8_t>(block + 192 + j / 16) * (code - 32);
+    }
+    default:
+      return NAN;
+  }
+}
+
 inline double Matrix::at(int r, int c) const {
   const std::byte* from = row(r);
   if (dtype == DType::f32) return read<float>(from + 4 * c);
@@ -50,12 +95,8 @@ inline double Matrix::at(int r, int c) const {
     const uint32_t bits = static_cast<uint32_t>(read<uint16_t>(from + 2 * c)) << 16;
     return read<float>(reinterpret_cast<const std::byte*>(&bits));
   }
-  const std::byte* block = from + c / 32 * facts(dtype).bytes_per_block;
-  const double scale = value_of_f16(read<uint16_t>(block));
-  const int j = c % 32;
-  if (dtype == DType::q8_0) return scale * read<int8_t>(block + 2 + j);
-  const int both = read<uint8_t>(block + 2 + j % 16);
-  return scale * ((j < 16 ? both & 15 : both >> 4) - 8);
+  const int items = facts(dtype).items_per_block;
+  return value_in_block(dtype, from + c / items * facts(dtype).bytes_per_block, c % items);
 }
 
 inline uint16_t random_f16(std::mt19937_64& random, int exponent_min, int exponent_max) {
@@ -75,13 +116,19 @@ inline Matrix random_matrix(DType dtype, int rows, int cols, std::mt19937_64& ra
     const float value = uniform(random);
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
+    const bool super = facts(dtype).items_per_block == 256;  // its scales are of up to 7 bits more
+    const auto scale = [&] { return random_f16(random, 0, super ? 6 : 12); };
     const uint16_t half = dtype == DType::bf16  ? static_cast<uint16_t>(bits >> 16)
                           : dtype == DType::f16 ? random_f16(random, 0, 15)
-                                                : random_f16(random, 0, 12);
+                                                : scale();
     if (dtype == DType::f32)
       std::memcpy(to, &value, 4);
     else
-      std::memcpy(to, &half, 2);
+      std::memcpy(to + (dtype == DType::q6_k ? 208 : 0), &half, 2);
+    const bool has_minimum = dtype == DType::q4_1 || dtype == DType::q5_1 || dtype == DType::q4_k ||
+                             dtype == DType::q5_k;
+    const uint16_t minimum = has_minimum ? scale() : half;
+    if (has_minimum) std::memcpy(to + 2, &minimum, 2);
   }
   return matrix;
 }
