@@ -239,7 +239,7 @@ TEST_CASE("layers may have the down projection in different types: one holds the
     const DType types[] = {first, second};
     for (uint32_t layer = 0; layer < 2; ++layer) {
       auto& down = file.tensor("blk." + std::to_string(layer) + ".ffn_down.weight");
-      down.type = ggml_type(types[layer]);
+      down.type = facts(types[layer]).ggml_id;
       down.data = encoded(types[layer], made_values(down.name, 64, 160));
     }
     return Opened(file.bytes())->dtype(Matrix::down_t, 0);
