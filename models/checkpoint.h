@@ -92,12 +92,23 @@ struct CheckpointFile {
 // file. Errors: a name with a folder in it, a file that cannot be read.
 using Neighbours = std::function<std::optional<CheckpointFile>(const std::string& name)>;
 
+// A key of a GGUF file and its value as they lie there: `model convert` keeps what it need not
+// know.
+struct KeptPair {
+  std::string key;
+  std::span<const std::byte> typed_value;  // u32 type, value
+};
+
 // What a format's parser finds.
 struct CheckpointContents {
   std::vector<CheckpointFile> files;  // all that were read; they keep the bytes of tensors alive
   ModelShape shape;                   // of a file without tensors: what it says, perhaps zeros
   Vocabulary vocabulary;
   std::vector<TensorView> tensors;
+  // The predictor threshold: a neuron whose score (fc2's output) reaches it is predicted active.
+  std::optional<float> predictor_threshold = {};
+  std::string provenance = "real";        // "real" | "trained-demo" | "synthetic"
+  std::vector<KeptPair> gguf_pairs = {};  // of GGUF files only
 };
 
 class Checkpoint {
@@ -110,6 +121,9 @@ class Checkpoint {
   const ModelShape& shape() const { return contents_.shape; }
   const Vocabulary& vocabulary() const { return contents_.vocabulary; }
   const std::vector<TensorView>& tensors() const { return contents_.tensors; }
+  std::optional<float> predictor_threshold() const { return contents_.predictor_threshold; }
+  const std::string& provenance() const { return contents_.provenance; }
+  const std::vector<KeptPair>& gguf_pairs() const { return contents_.gguf_pairs; }
   // True where the file holds a vocabulary and no tensors: it can tokenize and nothing else.
   bool vocabulary_only() const { return tensors().empty(); }
 

@@ -51,11 +51,19 @@ void check_per_token(size_t count, size_t token_count, const char* key, const st
 }
 
 // GGUF names the activation only where it is not the architecture's own, SiLU.
-FfnActivation activation_of(const GgufMetadata& metadata, const std::string& path) {
-  const std::string_view name = metadata.text_or("llama.hidden_activation", "silu");
-  if (name == "silu") return FfnActivation::silu;
-  if (name == "relu") return FfnActivation::relu;
-  throw bad_input(path, "llama.hidden_activation silu or relu", std::string(name));
+void read_activation(const GgufMetadata& metadata, const std::string& path, ModelShape& shape) {
+  const std::string_view name = metadata.text_or(kGgufActivationKey, "silu");
+  for (const FfnActivation activation :
+       {FfnActivation::silu, FfnActivation::relu, FfnActivation::fatrelu}) {
+    if (name != name_of(activation)) continue;
+    shape.activation = activation;
+    if (activation == FfnActivation::fatrelu) {
+      shape.fatrelu_threshold = static_cast<float>(metadata.number(kGgufFatreluThresholdKey));
+    }
+    return;
+  }
+  throw bad_input(path, fmt::format("{} silu, relu or fatrelu", kGgufActivationKey),
+                  std::string(name));
 }
 
 uint32_t head_dim_of(const GgufMetadata& metadata, const ModelShape& shape,
@@ -72,6 +80,24 @@ uint32_t head_dim_of(const GgufMetadata& metadata, const ModelShape& shape,
   return head_dim;
 }
 
+constexpr std::string_view kRopeScalingType = "llama.rope.scaling.type";
+constexpr std::string_view kRopeScalingFactor = "llama.rope.scaling.factor";
+
+void check_rope_scaling(const GgufMetadata& metadata, const std::string& path) {
+  const std::string_view scaling = metadata.text_or(kRopeScalingType, "linear");
+  const bool known = scaling == "none" || scaling == "linear";
+  if (!known && metadata.number_or(kRopeScalingFactor, 1.0) != 1.0) {
+    throw bad_input(
+        path,
+        fmt::format("{} none or linear, or {}", kRopeScalingType, "a tensor rope_freqs.weight"),
+        std::string(scaling));
+  }
+  constexpr std::string_view kLengthFactor = "llama.rope.scaling.attn_factor";
+  if (const double factor = metadata.number_or(kLengthFactor, 1.0); factor != 1.0) {
+    throw bad_input(path, fmt::format("{} 1", kLengthFactor), fmt::format("{}", factor));
+  }
+}
+
 }  // namespace
 
 // What would change every result and is not computed here must not be passed over.
@@ -80,17 +106,34 @@ void check_gguf_supported(const GgufMetadata& metadata, const std::string& path)
   if (architecture != "llama") {
     throw bad_input(path, "general.architecture llama", std::string(architecture));
   }
-  const std::string_view scaling = metadata.text_or("llama.rope.scaling.type", "none");
-  if (scaling != "none" && metadata.number_or("llama.rope.scaling.factor", 1.0) != 1.0) {
-    throw bad_input(path, "rotary embedding without scaling",
-                    fmt::format("llama.rope.scaling.type {}", scaling));
-  }
+  check_rope_scaling(metadata, path);
   if (metadata.count_or("llama.expert_count", 0) != 0) {
     throw bad_input(path, "a dense FFN", "a mixture of experts (llama.expert_count)");
   }
-  if (metadata.count_or("split.count", 1) > 1) {
-    throw bad_input(path, "a model in one file", "one part of several (split.count)");
+}
+
+float gguf_rope_factor(const GgufMetadata& metadata, const std::string& path) {
+  // llama.cpp takes a factor without a type as linear; its older files have the other key.
+  if (metadata.text_or(kRopeScalingType, "linear") != "linear") return 1.0f;
+  const double factor =
+      metadata.number_or(kRopeScalingFactor, metadata.number_or("llama.rope.scale_linear", 1.0));
+  if (factor > 0) return static_cast<float>(factor);
+  throw bad_input(path, fmt::format("{} above 0", kRopeScalingFactor), fmt::format("{}", factor));
+}
+
+std::optional<float> gguf_predictor_threshold(const GgufMetadata& metadata) {
+  constexpr std::string_view kKey = "powerinfer.sparse_threshold";
+  if (!metadata.has(kKey)) return {};
+  return static_cast<float>(metadata.number(kKey));
+}
+
+std::string gguf_provenance(const GgufMetadata& metadata, const std::string& path) {
+  const std::string_view found = metadata.text_or(kGgufProvenanceKey, "real");
+  for (const std::string_view known : {"real", "trained-demo", "synthetic"}) {
+    if (found == known) return std::string(found);
   }
+  throw bad_input(path, fmt::format("{} real, trained-demo or synthetic", kGgufProvenanceKey),
+                  std::string(found));
 }
 
 ModelShape gguf_shape(const GgufMetadata& metadata, const std::string& path, bool complete) {
@@ -102,7 +145,7 @@ ModelShape gguf_shape(const GgufMetadata& metadata, const std::string& path, boo
   shape.kv_head_count = metadata.count_or("llama.attention.head_count_kv", shape.head_count);
   shape.head_dim = head_dim_of(metadata, shape, path);
   shape.vocab_size = metadata.count_or("llama.vocab_size", 0);
-  shape.activation = activation_of(metadata, path);
+  read_activation(metadata, path, shape);
   shape.rope_theta =
       static_cast<float>(metadata.number_or("llama.rope.freq_base", shape.rope_theta));
   const char* epsilon = "llama.attention.layer_norm_rms_epsilon";

@@ -5,20 +5,34 @@
 // Thread-safety: pure functions; `path` is for messages.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "models/checkpoint.h"
 #include "models/gguf_metadata.h"
 
 namespace thermocline {
 
+// Keys of our own: the FFN's nonlinearity (a FfnActivation's name) where it is not SiLU, FATReLU's
+// activation threshold, and whether the weights are synthetic.
+inline constexpr std::string_view kGgufActivationKey = "llama.hidden_activation";
+inline constexpr std::string_view kGgufFatreluThresholdKey = "llama.hidden_activation_threshold";
+inline constexpr std::string_view kGgufProvenanceKey = "thermocline.provenance";
+
 // An input Error for what would change every result and is not computed here: another
-// architecture, scaled rotary embedding, experts, a part of a split file.
+// architecture, rotary embedding scaled otherwise than linearly, experts.
 void check_gguf_supported(const GgufMetadata& metadata, const std::string& path);
 
 // The sizes that the keys give. `complete`: a missing one is an Error; else it stays zero, since a
 // file with a vocabulary alone need not give them.
 ModelShape gguf_shape(const GgufMetadata& metadata, const std::string& path, bool complete);
+
+// Linear scaling of the rotary embedding: every angle is divided by it.
+float gguf_rope_factor(const GgufMetadata& metadata, const std::string& path);
+
+std::optional<float> gguf_predictor_threshold(const GgufMetadata& metadata);
+std::string gguf_provenance(const GgufMetadata& metadata, const std::string& path);
 
 Vocabulary gguf_vocabulary(const GgufMetadata& metadata, const std::string& path);
 

@@ -101,7 +101,9 @@ GgufMetadata::GgufMetadata(ByteReader& reader, uint64_t pair_count) : path_(read
   for (uint64_t i = 0; i < pair_count; ++i) {
     const uint64_t at = reader.offset();
     const std::string key(read_gguf_text(reader, kKeyBytesMax, "key"));
-    const Value value = read_value(reader, read_type(reader), 0);
+    ByteReader start = reader;
+    Value value = read_value(reader, read_type(reader), 0);
+    value.typed = start.take(reader.offset() - start.offset(), "pair");
     if (!key.empty() && values_.emplace(key, value).second) continue;
     throw bad_input(fmt::format("{} at byte {}", path_, at), "a key that is new and not empty",
                     "'" + key + "'");
@@ -112,10 +114,10 @@ GgufMetadata::Value GgufMetadata::read_value(ByteReader& reader, uint32_t type, 
   if (type == array) return read_array(reader, depth);
   if (type == string) {
     const auto text = read_gguf_text(reader, UINT64_MAX, "string");
-    return {type, 0, 0, std::as_bytes(std::span(text))};
+    return {.type = type, .bytes = std::as_bytes(std::span(text))};
   }
   const uint64_t at = reader.offset();
-  const Value value{type, 0, 0, reader.take(kTypes[type].bytes, kTypes[type].name)};
+  const Value value{.type = type, .bytes = reader.take(kTypes[type].bytes, kTypes[type].name)};
   if (type != boolean || load<uint8_t>(value.bytes.data()) <= 1) return value;
   throw bad_input(fmt::format("{} at byte {}", reader.path(), at), "a bool of 0 or 1",
                   fmt::format("{}", load<uint8_t>(value.bytes.data())));
@@ -126,7 +128,8 @@ GgufMetadata::Value GgufMetadata::read_array(ByteReader& reader, int depth) {
     throw bad_input(fmt::format("{} at byte {}", reader.path(), reader.offset()),
                     fmt::format("arrays nested at most {} deep", kDepthMax), "a deeper one");
   }
-  Value value{array, read_type(reader), reader.read<uint64_t>("array length"), {}};
+  Value value{.type = array, .element_type = read_type(reader), .bytes = {}};
+  value.element_count = reader.read<uint64_t>("array length");
   const uint32_t fixed_bytes = kTypes[value.element_type].bytes;
   const uint64_t bytes_min = fixed_bytes != 0               ? fixed_bytes
                              : value.element_type == string ? kStringBytesMin
@@ -156,15 +159,28 @@ Error GgufMetadata::mistyped(std::string_view key, const char* expected, const V
   return bad_input(fmt::format("{}: key {}", path_, key), expected, type);
 }
 
-uint32_t GgufMetadata::count(std::string_view key) const {
+std::vector<std::pair<std::string, std::span<const std::byte>>> GgufMetadata::pairs() const {
+  std::vector<std::pair<std::string, std::span<const std::byte>>> pairs;
+  for (const auto& [key, value] : values_) pairs.emplace_back(key, value.typed);
+  return pairs;
+}
+
+uint64_t GgufMetadata::count_up_to(std::string_view key, uint64_t max) const {
   const Value& found = value(key);
   if (!is_integer(found.type)) throw mistyped(key, "an integer", found);
   const Integer integer = integer_of(found.type, found.bytes.data());
-  if (!integer.negative && integer.magnitude <= UINT32_MAX) {
-    return static_cast<uint32_t>(integer.magnitude);
-  }
-  throw bad_input(fmt::format("{}: key {}", path_, key), "an integer from 0 to 4294967295",
+  if (!integer.negative && integer.magnitude <= max) return integer.magnitude;
+  throw bad_input(fmt::format("{}: key {}", path_, key),
+                  fmt::format("an integer from 0 to {}", max),
                   fmt::format("{}{}", integer.negative ? "-" : "", integer.magnitude));
+}
+
+uint32_t GgufMetadata::count(std::string_view key) const {
+  return static_cast<uint32_t>(count_up_to(key, UINT32_MAX));
+}
+
+uint64_t GgufMetadata::large_count(std::string_view key) const {
+  return count_up_to(key, UINT64_MAX);
 }
 
 uint32_t GgufMetadata::count_or(std::string_view key, uint32_t fallback) const {

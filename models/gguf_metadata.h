@@ -31,11 +31,15 @@ class GgufMetadata {
 
   bool has(std::string_view key) const { return values_.contains(key); }
 
+  // All pairs as they lie in the file: the key, and its type (u32) and value.
+  std::vector<std::pair<std::string, std::span<const std::byte>>> pairs() const;
+
   // Whatever the width and sign in the file: writers disagree with the specification. Errors:
   // another type, negative, above 2^32 - 1; the first also where the key is missing.
   uint32_t count(std::string_view key) const;
   uint32_t count_or(std::string_view key, uint32_t fallback) const;
-  double number(std::string_view key) const;  // finite
+  uint64_t large_count(std::string_view key) const;  // up to 2^64 - 1
+  double number(std::string_view key) const;         // finite
   double number_or(std::string_view key, double fallback) const;
   bool flag_or(std::string_view key, bool fallback) const;
   std::string_view text(std::string_view key) const;
@@ -49,16 +53,18 @@ class GgufMetadata {
  private:
   struct Value {
     uint32_t type;
-    uint32_t element_type = 0;         // of an array
-    uint64_t element_count = 0;        // of an array
-    std::span<const std::byte> bytes;  // of a string or array: what follows its length
+    uint32_t element_type = 0;              // of an array
+    uint64_t element_count = 0;             // of an array
+    std::span<const std::byte> bytes;       // of a string or array: what follows its length
+    std::span<const std::byte> typed = {};  // type and value as they lie there
   };
 
   static Value read_value(ByteReader& reader, uint32_t type, int depth);
   static Value read_array(ByteReader& reader, int depth);
   const Value& value(std::string_view key) const;
+  uint64_t count_up_to(std::string_view key, uint64_t max) const;
   const Value* find_array(std::string_view key, const char* expected,
-                     bool (*fits)(uint32_t element_type)) const;
+                          bool (*fits)(uint32_t element_type)) const;
   Error mistyped(std::string_view key, const char* expected, const Value& found) const;
 
   std::string path_;

@@ -181,7 +181,7 @@ class CheckpointWeights final : public WeightSource {
     dequantize(from.dtype, from.row(0), from.cols, out);
   }
 
-  std::string provenance() const override { return "real"; }
+  std::string provenance() const override { return checkpoint_->provenance(); }
   std::string hash() const override { return hash_; }
 
  private:

@@ -59,6 +59,7 @@ class GgufFile {
     std::string data;
   };
 
+  std::string magic = "GGUF";
   uint32_t version = 3;
   uint64_t alignment = 32;
   std::vector<std::pair<std::string, std::string>> pairs;  // key, type and value
@@ -96,7 +97,7 @@ class GgufFile {
 
   std::string bytes() const {
     Bytes file;
-    file.append("GGUF").put(version).put<uint64_t>(tensors.size()).put<uint64_t>(pairs.size());
+    file.append(magic).put(version).put<uint64_t>(tensors.size()).put<uint64_t>(pairs.size());
     for (const auto& [key, typed_value] : pairs) file.text(key).append(typed_value);
     Bytes data;
     for (const Tensor& tensor : tensors) {

@@ -3,6 +3,7 @@
 
 #include "models/checkpoint.h"
 #include "tests/file_bytes.h"
+#include "tests/gguf_parts.h"
 #include "tests/models/parse_bytes.h"
 #include "tests/support.h"
 
@@ -15,16 +16,6 @@ std::unique_ptr<Checkpoint> parse(const std::string& bytes) { return parse_bytes
 
 std::string refused(const GgufFile& file) {
   return input_error([&] { parse(file.bytes()); });
-}
-
-// One layer, narrow: few bytes, so that a test can damage each.
-ModelShape narrow_shape() {
-  ModelShape shape = small_shape();
-  shape.layer_count = 1;
-  shape.model_dim = shape.ffn_dim = 32;
-  shape.head_count = shape.kv_head_count = 2;
-  shape.vocab_size = 2;
-  return shape;
 }
 
 // The array type and a nest of `depth` arrays of one u32.
@@ -178,9 +169,9 @@ TEST_CASE("GGUF: what would change results and is not computed is refused") {
   const Case cases[] = {
       {"general.architecture", Bytes().put(kGgufString).text("qwen2"),
        "general.architecture llama"},
-      {"llama.hidden_activation", Bytes().put(kGgufString).text("gelu"), "silu or relu"},
+      {"llama.hidden_activation", Bytes().put(kGgufString).text("gelu"), "silu, relu or fatrelu"},
       {"llama.expert_count", Bytes().put(kGgufU32).put<uint32_t>(8), "a dense FFN"},
-      {"split.count", Bytes().put<uint32_t>(2).put<uint16_t>(3), "a model in one file"},
+      {"thermocline.provenance", Bytes().put(kGgufString).text("unreal"), "or synthetic"},
       {"llama.rope.dimension_count", Bytes().put(kGgufU32).put<uint32_t>(8), "as wide as a key"},
       {"llama.attention.value_length", Bytes().put(kGgufU32).put<uint32_t>(8), "as wide as a key"},
       {"general.alignment", Bytes().put(kGgufU32).put<uint32_t>(12), "a multiple of 8"},
@@ -192,11 +183,55 @@ TEST_CASE("GGUF: what would change results and is not computed is refused") {
     file.set(bad.key, bad.value);
     CHECK_THAT(refused(file), Contains(bad.message));
   }
+}
+
+TEST_CASE("GGUF: rotary embedding scaled linearly or pair by pair becomes divisors") {
   GgufFile file = small_gguf(DType::f32);
   file.set_text("llama.rope.scaling.type", "linear");
-  CHECK_NOTHROW(parse(file.bytes()));
+  CHECK(parse(file.bytes())->shape().rope_divisors.empty());
   file.set_f32("llama.rope.scaling.factor", 4.0f);
-  CHECK_THAT(refused(file), Contains("without scaling") && Contains("linear"));
+  CHECK(parse(file.bytes())->shape().rope_divisors == std::vector<float>(8, 4.0f));
+  file.remove("llama.rope.scaling.type");  // as llama.cpp reads it
+  CHECK(parse(file.bytes())->shape().rope_divisors == std::vector<float>(8, 4.0f));
+  file.set_text("llama.rope.scaling.type", "none");
+  CHECK(parse(file.bytes())->shape().rope_divisors.empty());
+  const std::vector<float> divisors = {1, 1, 1, 1.5f, 2, 8, 8, 8};
+  file.tensors.push_back({"rope_freqs.weight", {8}, 0, encoded(DType::f32, divisors)});
+  const auto checkpoint = parse(file.bytes());
+  CHECK(checkpoint->shape().rope_divisors == divisors);
+  CHECK(checkpoint->find("rope_freqs.weight") == nullptr);
+}
+
+TEST_CASE("GGUF: rotary scaling that is not computed or makes no sense is refused") {
+  GgufFile file = small_gguf(DType::f32);
+  file.set_text("llama.rope.scaling.type", "yarn");
+  file.set_f32("llama.rope.scaling.factor", 4.0f);
+  CHECK_THAT(refused(file), Contains("none or linear") && Contains("found yarn"));
+  file.set_text("llama.rope.scaling.type", "linear");
+  for (const float factor : {0.0f, -2.0f}) {
+    file.set_f32("llama.rope.scaling.factor", factor);
+    CHECK_THAT(refused(file), Contains("llama.rope.scaling.factor above 0"));
+  }
+  file.remove("llama.rope.scaling.factor");
+  file.set_f32("llama.rope.scaling.attn_factor", 1.2f);
+  CHECK_THAT(refused(file), Contains("attn_factor 1"));
+  file.remove("llama.rope.scaling.attn_factor");
+  const std::string eight(8 * 4, '\0');
+  file.tensors.push_back({"rope_freqs.weight", {8}, 0, eight});
+  CHECK_THAT(refused(file), Contains("rope divisors above 0"));
+  file.tensors.back() = {"rope_freqs.weight", {7}, 0, std::string(7 * 4, '\0')};
+  CHECK_THAT(refused(file), Contains("rope_freqs.weight of 1 x 8 in f32, found 1 x 7"));
+  file.tensors.back() = {"rope_freqs.weight", {8}, 1, std::string(8 * 2, '\0')};
+  CHECK_THAT(refused(file), Contains("in f16"));
+}
+
+TEST_CASE("GGUF: FATReLU comes with its threshold") {
+  GgufFile file = small_gguf(DType::f32);
+  file.set_text("llama.hidden_activation", "fatrelu");
+  CHECK_THAT(refused(file), Contains("llama.hidden_activation_threshold"));
+  file.set_f32("llama.hidden_activation_threshold", 0.01f);
+  CHECK(parse(file.bytes())->shape().activation == FfnActivation::fatrelu);
+  CHECK(parse(file.bytes())->shape().fatrelu_threshold == 0.01f);
 }
 
 TEST_CASE("GGUF: tensors that do not fit are refused") {
@@ -208,7 +243,10 @@ TEST_CASE("GGUF: tensors that do not fit are refused") {
   using Tensor = GgufFile::Tensor;
   CHECK_THAT(damaged([](Tensor& t) { t.dimensions = {}; }), Contains("1 to 4 dimensions"));
   CHECK_THAT(damaged([](Tensor& t) { t.dimensions = {32, 1, 1, 1, 1}; }), Contains("1 to 4"));
-  CHECK_THAT(damaged([](Tensor& t) { t.dimensions = {64, 0}; }), Contains("dimension 1 of 0"));
+  CHECK_THAT(damaged([](Tensor& t) {
+               t.dimensions = {64, 0};
+             }),
+             Contains("dimensions from 1 on, found one of 0"));
   CHECK_THAT(damaged([](Tensor& t) {
                t.dimensions = {32, 1ull << 33, 1ull << 33};
              }),

@@ -23,16 +23,16 @@ inline CheckpointFile file_of(std::string_view bytes, const std::string& path = 
   return {path, block, *block};
 }
 
-// `beside`: the contents of the files beside it, by name.
+// `beside`: the contents of the files beside it, by name; `path`: what the file itself is called.
 inline std::unique_ptr<Checkpoint> parse_bytes(
     std::string_view format, std::string_view bytes,
-    const std::map<std::string, std::string>& beside = {}) {
+    const std::map<std::string, std::string>& beside = {}, const std::string& path = "FILE") {
   const Neighbours neighbours = [&](const std::string& name) -> std::optional<CheckpointFile> {
     const auto found = beside.find(name);
     if (found == beside.end()) return {};
     return file_of(found->second, name);
   };
-  return checkpoint_formats().by_name(format).parse(file_of(bytes), neighbours);
+  return checkpoint_formats().by_name(format).parse(file_of(bytes, path), neighbours);
 }
 
 // The message of the input Error that `action` throws; any other outcome fails the test.
