@@ -8,6 +8,7 @@
 
 #include "models/cli.h"
 #include "tests/file_bytes.h"
+#include "tests/gguf_parts.h"
 #include "tests/models/parse_bytes.h"
 #include "tests/support.h"
 
@@ -18,8 +19,10 @@ using Catch::Matchers::Contains;
 
 // A small valid file of each registered format.
 std::string valid_bytes(const std::string& format) {
-  const std::map<std::string, std::string> files = {{"gguf", small_gguf(DType::q8_0).bytes()},
-                                                    {"llama2c", small_llama2c()}};
+  const std::map<std::string, std::string> files = {
+      {"gguf", small_gguf(DType::q8_0).bytes()},
+      {"llama2c", small_llama2c()},
+      {"powerinfer", small_powerinfer(DType::q8_0).bytes()}};
   INFO("a new format needs a small file here: " << format);
   REQUIRE(files.contains(format));
   return files.at(format);
@@ -70,7 +73,7 @@ TEST_CASE("files that are no checkpoint are refused with the formats that are re
   write_file(folder / "text", "Once upon a time");
   for (const char* name : {"empty", "text"}) {
     CHECK_THAT(input_error([&] { open_checkpoint(folder / name); }),
-               Contains("a checkpoint (gguf, llama2c)"));
+               Contains("a checkpoint (gguf, llama2c, "));
   }
   write_file(folder / "text.bin", "Once upon a time there was");
   CHECK_THAT(input_error([&] { open_checkpoint(folder / "text.bin"); }), Contains("text.bin"));
