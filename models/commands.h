@@ -1,4 +1,4 @@
-// The subcommands that this folder owns: model info | tokenize.
+// The subcommands that this folder owns: model info | convert | tokenize.
 #pragma once
 
 namespace CLI {

@@ -16,6 +16,10 @@ struct MappedFile {
   std::span<const std::byte> bytes;
 };
 
+// Lets go of the memory that pages of a mapping take; reading them again reads the file. `bytes`
+// lie in what map_file mapped.
+void release_pages(std::span<const std::byte> bytes);
+
 MappedFile map_file(const std::string& path);  // Error{input} if it cannot be opened
 
 }  // namespace thermocline

@@ -7,11 +7,13 @@
 #include "models/commands.h"
 #include "models/error.h"
 #include "tests/file_bytes.h"
+#include "tests/gguf_parts.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
 namespace {
 
+using Catch::Matchers::Contains;
 using nlohmann::json;
 
 // Runs `model ARGUMENTS --json FILE` and gives its rows.
@@ -60,7 +62,10 @@ TEST_CASE("model info counts a file's tensors by type") {
   write_file(folder / "model.gguf", small_gguf(DType::q8_0).bytes());
   const json rows = rows_of({"info", folder / "model.gguf"});
   CHECK(row_of(rows, "model").at("weights") == "real");
-  CHECK(row_of(rows, "model").at("bundle_bytes") == 3 * 68);
+  // The stored down projection has blocks of neurons: a rank gets it in f16.
+  CHECK(row_of(rows, "model").at("stored_bundle_bytes") == 3 * 68);
+  CHECK(row_of(rows, "model").at("bundle_bytes") == 2 * 68 + 128);
+  CHECK(row_of(rows, "model").at("bundle_types") == "q8_0+q8_0+f16");
   CHECK(row_of(rows, "model").at("ffn_bytes") == 3 * 68 * 320);
   CHECK(row_of(rows, "type", 0).at("type") == "f32");
   CHECK(row_of(rows, "type", 0).at("tensor_count") == 5);
@@ -70,6 +75,48 @@ TEST_CASE("model info counts a file's tensors by type") {
   const json model = row_of(rows_of({"info", folder / "vocabulary.gguf"}), "model");
   CHECK(model.at("weights") == "none");
   CHECK(model.at("tokens_in_file") == 277);
+}
+
+TEST_CASE("model info lists tensors, files, what a budget holds, predictors and scaled rope") {
+  const TempDir folder;
+  GgufFile file = small_powerinfer(DType::q8_0);
+  file.set_f32("llama.rope.scaling.factor", 2.0f);
+  write_file(folder / "model.gguf", file.bytes());
+  const json rows = rows_of({"info", folder / "model.gguf", "--tensors", "--budget", "20KiB"});
+  const json model = row_of(rows, "model");
+  CHECK(model.at("predictor_ranks") == json({32, 32}));
+  CHECK(model.at("predictor_threshold") == -0.25);
+  CHECK(model.at("rope_divisors") == json(std::vector<float>(8, 2.0f)));
+  CHECK(model.at("activation") == "relu");
+  CHECK(model.at("bundle_bytes") == 3 * 68);
+  CHECK(model.at("unusable") == "");
+  CHECK(row_of(rows, "file").at("bytes") == std::filesystem::file_size(folder / "model.gguf"));
+  CHECK(row_of(rows, "tensor", 24).at("name") == "blk.1.fc2.weight");
+  CHECK(row_of(rows, "memory").at("neurons") == 20480 / (3 * 68));
+}
+
+TEST_CASE("model info shows bundles as they are stored, and says why a file cannot run") {
+  const TempDir folder;
+  write_file(folder / "bundles.gguf", small_bundles(DType::q8_0, 512).bytes());
+  const json bundles = row_of(rows_of({"info", folder / "bundles.gguf"}), "model");
+  CHECK(bundles.at("bundle_stride") == 512);
+  CHECK(bundles.at("bundle_bytes") == 3 * 68);
+  GgufFile biased = small_gguf(DType::q8_0);
+  add_made_tensor(biased, "blk.0.attn_q.bias", 1, 64, DType::f32);
+  write_file(folder / "biased.gguf", biased.bytes());
+  const json model = row_of(rows_of({"info", folder / "biased.gguf"}), "model");
+  CHECK(model.at("bundle_types").is_null());
+  CHECK_THAT(model.at("unusable").get<std::string>(), Contains("blk.0.attn_q.bias"));
+}
+
+TEST_CASE("model info shows a GPU index") {
+  const TempDir folder;
+  write_file(folder / "x.gpuidx", small_gpu_index({{1, 0, 1, 1}, {0, 0, 0, 0}}).bytes());
+  const json rows = rows_of({"info", folder / "x.gpuidx"});
+  CHECK(row_of(rows, "gpu_index").at("hot_neurons") == 3);
+  CHECK(row_of(rows, "gpu_index").at("vram_capacity") == 8ull << 30);
+  CHECK(row_of(rows, "layer", 0).at("share") == 0.75);
+  CHECK(row_of(rows, "layer", 1).at("hot_neurons") == 0);
 }
 
 TEST_CASE("model tokenize gives ids and pieces of a text or a file") {

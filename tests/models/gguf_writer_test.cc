@@ -1,0 +1,149 @@
+// Weights written as GGUF read back the same, whatever their types, layout and vocabulary.
+#include "models/gguf_writer.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "models/cli.h"
+#include "models/mapped_file.h"
+#include "tests/file_bytes.h"
+#include "tests/models/failures.h"
+#include "tests/support.h"
+
+namespace thermocline::test {
+namespace {
+
+using Catch::Matchers::Contains;
+
+constexpr Matrix kMatrices[] = {Matrix::token_embedding,
+                                Matrix::head,
+                                Matrix::q,
+                                Matrix::k,
+                                Matrix::v,
+                                Matrix::o,
+                                Matrix::gate,
+                                Matrix::up,
+                                Matrix::down_t};
+
+std::string read_all(const WeightSource& weights, Matrix matrix, uint32_t layer) {
+  const auto [rows, cols] = size_of(matrix, weights.shape());
+  std::string bytes(rows * bytes_of(weights.dtype(matrix, layer), cols), '\0');
+  weights.read(matrix, layer, {0, rows, 0, cols}, reinterpret_cast<std::byte*>(bytes.data()));
+  return bytes;
+}
+
+std::vector<float> norm(const WeightSource& weights, NormVector vector, uint32_t layer) {
+  std::vector<float> values(weights.shape().model_dim);
+  weights.read(vector, layer, values.data());
+  return values;
+}
+
+void check_same(const WeightSource& found, const WeightSource& expected) {
+  CHECK(found.shape() == expected.shape());
+  CHECK(found.provenance() == expected.provenance());
+  for (uint32_t layer = 0; layer < expected.shape().layer_count; ++layer) {
+    for (const Matrix matrix : kMatrices) {
+      CHECK(found.dtype(matrix, layer) == expected.dtype(matrix, layer));
+      CHECK(read_all(found, matrix, layer) == read_all(expected, matrix, layer));
+    }
+    for (const NormVector vector : {NormVector::attention_norm, NormVector::ffn_norm}) {
+      CHECK(norm(found, vector, layer) == norm(expected, vector, layer));
+    }
+  }
+  CHECK(norm(found, NormVector::output_norm, 0) == norm(expected, NormVector::output_norm, 0));
+}
+
+}  // namespace
+
+TEST_CASE("synthetic weights read back from GGUF as they were made, and stay synthetic") {
+  const std::string type = GENERATE("f32", "f16", "bf16", "q8_0", "q4_0");
+  const auto layout = GENERATE(GgufLayout::plain, GgufLayout::bundles);
+  const auto source = open_weights(parse_model_spec("preset:tiny,layers=2,type=" + type));
+  const TempDir folder;
+  uint64_t done_last = 0, total_last = 1;
+  GgufWriteOptions options{.name = "tiny", .description = "preset:tiny,seed=1", .layout = layout};
+  options.thread_count = 2;
+  options.progress = [&](uint64_t done, uint64_t total) {
+    CHECK(done >= done_last);
+    done_last = done;
+    total_last = total;
+  };
+  write_gguf(*source, folder / "out.gguf", options);
+  CHECK(done_last == total_last);
+  const auto found = open_weights(parse_model_spec(folder / "out.gguf"));
+  CHECK(found->provenance() == "synthetic");
+  check_same(*found, *source);
+  const MappedFile mapped = map_file(folder / "out.gguf");
+  const auto parsed = parse_gguf_file(mapped.bytes, "out.gguf", kGgufMagic);
+  CHECK(parsed.metadata.text("general.name") == "tiny");
+  CHECK(parsed.metadata.text("general.description") == "preset:tiny,seed=1");
+}
+
+TEST_CASE("a checkpoint's weights are written as they are delivered") {
+  const TempDir folder;
+  ModelShape shape = small_shape();
+  shape.activation = FfnActivation::fatrelu;
+  shape.fatrelu_threshold = 0.03f;
+  shape.tied_embeddings = GENERATE(false, true);
+  GgufFile file = small_gguf(DType::q8_0, shape);
+  file.set_text("llama.hidden_activation", "fatrelu");
+  file.set_f32("llama.hidden_activation_threshold", 0.03f);
+  file.tensors.push_back(
+      {"rope_freqs.weight", {8}, 0, encoded(DType::f32, {1, 1, 1, 1.5f, 2, 8, 8, 8})});
+  write_file(folder / "in.gguf", file.bytes());
+  const auto source = open_weights(parse_model_spec(folder / "in.gguf"));
+  CHECK(bundle_types(*source).down_t == DType::f16);
+  for (const GgufLayout layout : {GgufLayout::plain, GgufLayout::bundles}) {
+    write_gguf(*source, folder / "out.gguf", {.name = "", .description = "", .layout = layout});
+    check_same(*open_weights(parse_model_spec(folder / "out.gguf")), *source);
+  }
+}
+
+TEST_CASE("a vocabulary written to GGUF reads back the same") {
+  const TempDir folder;
+  GgufFile file = small_gguf(DType::f32);
+  set_small_vocabulary(file);
+  write_file(folder / "in.gguf", file.bytes());
+  const auto in = open_checkpoint(folder / "in.gguf");
+  GgufOutput output(folder / "out.gguf");
+  output.set_text("general.architecture", "llama");
+  set_vocabulary_keys(output, in->vocabulary());
+  output.begin();
+  output.finish();
+  const auto out = open_checkpoint(folder / "out.gguf");
+  CHECK(out->vocabulary_only());
+  CHECK(out->vocabulary().pieces == in->vocabulary().pieces);
+  CHECK(out->vocabulary().scores == in->vocabulary().scores);
+  CHECK(out->vocabulary().types == in->vocabulary().types);
+  CHECK(out->vocabulary().bos_id == in->vocabulary().bos_id);
+  CHECK(out->vocabulary().add_space_prefix == in->vocabulary().add_space_prefix);
+}
+
+TEST_CASE("a GGUF file that is not finished never appears under its name") {
+  const TempDir folder;
+  {
+    GgufOutput output(folder / "out.gguf");
+    output.add_tensor("t", 0, {4}, 16);
+    output.begin();
+    CHECK(std::filesystem::exists(folder / "out.gguf.tmp"));
+  }
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("a GGUF file larger than the disk is refused before its data is made") {
+  const TempDir folder;
+  GgufOutput output(folder / "out.gguf");
+  output.add_tensor("t", 24, {uint64_t{1} << 50}, uint64_t{1} << 50);
+  const Failure failure = failure_of([&] { output.begin(); });
+  CHECK(failure.kind == ErrorKind::failed);
+  CHECK_THAT(failure.message, Contains("out.gguf: cannot reserve"));
+}
+
+TEST_CASE("a name that GGUF has no room for is refused") {
+  const TempDir folder;
+  GgufOutput output(folder / "out.gguf");
+  const Failure failure = failure_of([&] { output.add_tensor(std::string(65, 'n'), 0, {4}, 16); });
+  CHECK_THAT(failure.message, Contains("64 bytes for a tensor's name"));
+}
+
+}  // namespace thermocline::test
