@@ -52,6 +52,7 @@ const std::vector<Gate>& gates() {
       {"H5", {"traces/hdf5.cc", "traces/hdf5.h"}},
       {"cuda", {"runtime/kernels/cuda.cu"}},
       {"boost/asio", {}},
+      {"pcre2", {"models/pre_tokenizer.cc"}},
   };
   return table;
 }
