@@ -54,7 +54,8 @@ void add_tokenize(CLI::App& model) {
   CLI::App* command = model.add_subcommand("tokenize", "the token ids of a text, and their pieces");
   command
       ->add_option("--tokenizer", options->tokenizer,
-                   "a .gguf with a vocabulary, llama2.c's tokenizer .bin, or byte")
+                   "a .gguf with a vocabulary, llama2.c's tokenizer .bin, a tokenizer.json or a "
+                   "Hugging Face model's folder, or byte")
       ->required();
   CLI::Option_group* source = command->add_option_group("text");
   source->add_option("--text", options->text, "the text itself");

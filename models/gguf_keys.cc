@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "models/pieces.h"
+
 namespace thermocline {
 namespace {
 
@@ -27,6 +29,43 @@ constexpr VocabularyKind kVocabularyKinds[] = {{"llama", Vocabulary::Kind::sente
                                                {"gpt2", Vocabulary::Kind::byte_bpe},
                                                {"no_vocab", Vocabulary::Kind::none}};
 
+// How a byte-level vocabulary splits text into words, by its name in tokenizer.ggml.pre: the
+// expressions of llama.cpp's src/llama-vocab.cpp, and for Llama-3 that of its own tokenizer.json.
+struct Splitting {
+  std::string_view name;
+  std::vector<std::string> patterns;
+  bool llama3 = false;  // ignores merges, and adds a BOS where the file does not say
+};
+
+const std::vector<Splitting>& splittings() {
+  static const std::string llama3 =
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
+      R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const std::string gpt2 =
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))";
+  static const std::vector<Splitting> table = {
+      {"default", {R"([\p{P}\$\+<=>\^~\|]+)", gpt2, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
+      {"gpt-2", {gpt2}},
+      {"llama-bpe", {llama3}, true},
+      {"llama-v3", {llama3}, true},
+      {"llama3", {llama3}, true},
+      {"smollm", {R"(\p{N})", gpt2}},
+      {"starcoder", {R"(\p{N})", gpt2}},
+  };
+  return table;
+}
+
+// llama.cpp reads a file without the key as "default".
+const Splitting& splitting_of(const GgufMetadata& metadata, const std::string& path) {
+  const std::string_view pre = metadata.text_or("tokenizer.ggml.pre", "default");
+  std::string names;
+  for (const Splitting& splitting : splittings()) {
+    if (splitting.name == pre) return splitting;
+    names += (names.empty() ? "" : ", ") + std::string(splitting.name);
+  }
+  throw bad_input(path, "tokenizer.ggml.pre of " + names, std::string(pre));
+}
+
 int32_t token_id(const GgufMetadata& metadata, const char* key, int32_t fallback, size_t count,
                  const std::string& path) {
   if (!metadata.has(key)) return fallback;
@@ -48,6 +87,15 @@ Vocabulary::Kind vocabulary_kind(const GgufMetadata& metadata, const std::string
 void check_per_token(size_t count, size_t token_count, const char* key, const std::string& path) {
   if (count == 0 || count == token_count) return;
   throw bad_input(path, fmt::format("{} of {} tokens", key, token_count), fmt::format("{}", count));
+}
+
+void read_byte_bpe(const GgufMetadata& metadata, const std::string& path, Vocabulary& vocabulary) {
+  for (const std::string& merge : metadata.texts("tokenizer.ggml.merges")) {
+    vocabulary.merges.push_back(parse_merge(merge, path + ": key tokenizer.ggml.merges"));
+  }
+  const Splitting& splitting = splitting_of(metadata, path);
+  vocabulary.split_patterns = splitting.patterns;
+  vocabulary.ignore_merges = splitting.llama3;
 }
 
 // GGUF names the activation only where it is not the architecture's own, SiLU.
@@ -170,11 +218,16 @@ Vocabulary gguf_vocabulary(const GgufMetadata& metadata, const std::string& path
   const auto id = [&](const char* key, int32_t fallback) {
     return token_id(metadata, key, fallback, count, path);
   };
+  const bool sentencepiece = vocabulary.kind == Vocabulary::Kind::sentencepiece;
+  if (!sentencepiece) {
+    vocabulary.bos_id = vocabulary.eos_id = vocabulary.unknown_id = -1;
+    read_byte_bpe(metadata, path, vocabulary);
+  }
   vocabulary.bos_id = id("tokenizer.ggml.bos_token_id", vocabulary.bos_id);
   vocabulary.eos_id = id("tokenizer.ggml.eos_token_id", vocabulary.eos_id);
   vocabulary.unknown_id = id("tokenizer.ggml.unknown_token_id", vocabulary.unknown_id);
-  const bool sentencepiece = vocabulary.kind == Vocabulary::Kind::sentencepiece;
-  vocabulary.add_bos = metadata.flag_or("tokenizer.ggml.add_bos_token", sentencepiece);
+  vocabulary.add_bos =
+      metadata.flag_or("tokenizer.ggml.add_bos_token", sentencepiece || vocabulary.ignore_merges);
   vocabulary.add_space_prefix = metadata.flag_or("tokenizer.ggml.add_space_prefix", sentencepiece);
   return vocabulary;
 }

@@ -23,5 +23,11 @@ namespace thermocline {
 // `path` is for messages. The special tokens are those of the post-processor's template, else
 // those with the usual names; an id of -1 says that there is none.
 Vocabulary parse_tokenizer_json(std::span<const std::byte> bytes, const std::string& path);
+// What a model's tokenizer_config.json says about the vocabulary's special tokens: bos_token,
+// eos_token, add_bos_token. Errors: a token that the vocabulary lacks.
+void apply_tokenizer_config(std::span<const std::byte> bytes, const std::string& path,
+                            Vocabulary& vocabulary);
+// tokenizer.json of a model's folder, with its tokenizer_config.json where there is one.
+Vocabulary open_tokenizer_folder(const std::string& folder);
 
 }  // namespace thermocline
