@@ -50,7 +50,12 @@ TaskInput tokenized(const Prompt& prompt, const RunOptions& options, const Token
   } else {
     task.new_token_max = options.max_new_tokens;
   }
-  task.prompt.insert(task.prompt.begin(), tokenizer.bos_id());
+  const bool needs_bos = task.prompt.empty() && tokenizer.bos_id() >= 0;
+  if (tokenizer.adds_bos() || needs_bos) {
+    task.prompt.insert(task.prompt.begin(), tokenizer.bos_id());
+  }
+  if (task.prompt.empty())
+    throw bad_usage("a prompt that is not empty: the model has no BOS token");
   return task;
 }
 
