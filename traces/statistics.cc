@@ -103,6 +103,7 @@ StatisticsCounter::StatisticsCounter(const NeuronPool& pool, const StatisticsOpt
   zero.in_union.resize(options.windows.size());
   zero.in_fresh.resize(options.windows.size());
   sums_.assign(pool.layer_count, zero);
+  whole_ = zero;
 }
 
 // The words of the step `lag` steps ago.
@@ -193,6 +194,15 @@ void StatisticsCounter::end_sequence() {
           top_fifth_overlap(layer_of(previous_, layer), layer_of(sequence_, layer));
     }
   }
+  const auto add_share = [](LayerSums& sums, std::span<const uint32_t> counts) {
+    const auto share = share_of_80_percent({counts.begin(), counts.end()});
+    sums.share_80 += share.value_or(0);
+    sums.shares += share.has_value();
+  };
+  for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
+    add_share(sums_[layer], layer_of(sequence_, layer));
+  }
+  add_share(whole_, sequence_);
   previous_ = sequence_;
   std::fill(sequence_.begin(), sequence_.end(), 0);
   sequence_steps_ = 0;
@@ -217,6 +227,7 @@ ActivityStatistics StatisticsCounter::ratios(const LayerSums& sums, std::vector<
     result.sequence_overlap =
         sums.shared / (static_cast<double>(sequence_count_ - 1) * layer_count);
   }
+  if (sums.shares > 0) result.sequence_share_80 = sums.share_80 / static_cast<double>(sums.shares);
   result.share_80 = share_of_80_percent(std::move(counts));
   return result;
 }
@@ -227,15 +238,11 @@ TraceStatistics StatisticsCounter::finish() {
   result.options = options_;
   result.step_count = step_count_;
   result.sequence_count = sequence_count_;
-  LayerSums whole;
+  LayerSums whole = whole_;
   for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
     const LayerSums& sums = sums_[layer];
     const auto counts = layer_of(total_, layer);
     result.layers.push_back(ratios(sums, {counts.begin(), counts.end()}, 1));
-    if (layer == 0) {
-      whole = sums;
-      continue;
-    }
     add_to(whole.both, sums.both);
     add_to(whole.first, sums.first);
     add_to(whole.in_union, sums.in_union);

@@ -34,7 +34,8 @@ struct StatisticsOptions {
 // Of one layer, or of all. Nothing where the trace has no such pair, window or firing.
 struct ActivityStatistics {
   std::optional<double> mean_activity;
-  std::optional<double> share_80;
+  std::optional<double> share_80;              // over all sequences
+  std::optional<double> sequence_share_80;     // the mean over sequences of what each gives
   std::vector<std::optional<double>> overlap;  // by lag
   std::vector<std::optional<double>> unions;   // by window
   std::vector<std::optional<double>> fresh;    // by window
@@ -70,6 +71,8 @@ class StatisticsCounter {
     std::vector<uint64_t> both, first;         // by lag
     std::vector<uint64_t> in_union, in_fresh;  // by window
     double shared = 0;                         // top fifths, over pairs of sequences
+    double share_80 = 0;                       // over sequences with firings
+    uint64_t shares = 0;                       // how many those are
   };
 
   const uint64_t* past(uint32_t lag) const;
@@ -84,6 +87,7 @@ class StatisticsCounter {
   StatisticsOptions options_;
   uint32_t memory_;  // steps that are remembered
   std::vector<LayerSums> sums_;
+  LayerSums whole_;  // what is no sum over layers: share_80
   std::vector<uint64_t> pair_counts_, union_counts_, fresh_counts_;  // by lag and window: steps
   std::vector<uint64_t> recent_;  // (memory, words_per_step), a ring
   std::vector<uint64_t> scratch_;

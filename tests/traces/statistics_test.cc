@@ -128,6 +128,12 @@ struct Slow {
 void check(const ActivityStatistics& found, const Slow& slow, const StatisticsOptions& options) {
   CHECK(found.mean_activity.value() == Approx(slow.mean_activity()));
   CHECK(found.share_80.value() == Approx(slow.share_80()));
+  double shares = 0;
+  for (const auto& sequence : slow.sets) {
+    const Sets alone = {sequence};
+    shares += Slow{alone, slow.width, slow.layers}.share_80();
+  }
+  CHECK(found.sequence_share_80.value() == Approx(shares / static_cast<double>(slow.sets.size())));
   for (size_t i = 0; i < options.lags.size(); ++i) {
     INFO("lag " << options.lags[i]);
     const double expected = slow.overlap(options.lags[i]);
@@ -197,6 +203,8 @@ TEST_CASE("trace statistics of a trace that fits on a page") {
   CHECK(*found.mean_activity == 14.0 / 50);
   // Firings 5 3 1 1 1 1 2 (neurons 0 1 2 3 4 5 9) sum to 14: 5 + 3 + 2 + 1 + 1 reach 11.2.
   CHECK(*found.share_80 == 5.0 / 10);
+  // 3 2 1 1 1 1 of the first sequence (7.2 of 9), 2 1 2 of the second (4 of 5).
+  CHECK(*found.sequence_share_80 == Approx((5.0 / 10 + 2.0 / 10) / 2));
   CHECK(*found.overlap[0] == (2.0 + 1 + 2) / (4 + 3 + 3));
   CHECK(*found.overlap[1] == 1.0 / 4);
   CHECK(!found.overlap[2].has_value());
