@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <set>
+#include <map>
 #include <vector>
 
 #include "models/gaussian_blocks.h"
@@ -39,13 +39,41 @@ void set_type(ModelSpec& spec, std::string_view value) {
 
 void set_seed(ModelSpec& spec, std::string_view value) { spec.seed = parse_count(value); }
 
-void set_activity(ModelSpec& spec, std::string_view value) {
-  const double mean = parse_number(value);
-  // Below one in a million and above all but one in a million no layer tells rates apart.
-  if (mean < 1e-6 || mean > 1 - 1e-6) {
-    throw bad_usage(fmt::format("expected activity between 0 and 1, found {}", value));
+// A number between `low` and `high`, both allowed.
+float number_within(std::string_view key, std::string_view value, double low, double high) {
+  const double number = parse_number(value);
+  if (number < low || number > high) {
+    throw bad_usage(fmt::format("expected {} from {} to {}, found {}", key, low, high, value));
   }
-  spec.activity_mean = static_cast<float>(mean);
+  return static_cast<float>(number);
+}
+
+void set_take(ModelSpec& spec, std::string_view value) {
+  if (value != "first" && value != "even") throw unknown_name("take", value, {"first", "even"});
+  spec.take_even = value == "even";
+}
+
+void set_regime(ModelSpec& spec, std::string_view value) { spec.regime = activity_regime(value); }
+
+// Below one in a million and above all but one in a million no layer tells rates apart.
+void set_activity(ModelSpec& spec, std::string_view value) {
+  spec.regime.mean = number_within("activity", value, 1e-6, 1 - 1e-6);
+}
+
+void set_share(ModelSpec& spec, std::string_view value) {
+  spec.regime.share_80 = number_within("share", value, 0.02, 0.78);
+}
+
+void set_correlation(ModelSpec& spec, std::string_view value) {
+  spec.regime.correlation = number_within("correlation", value, 0, 0.75);
+}
+
+void set_drift(ModelSpec& spec, std::string_view value) {
+  spec.regime.drift = number_within("drift", value, 0, kDriftMax);
+}
+
+void set_profile(ModelSpec& spec, std::string_view value) {
+  spec.regime.profile = layer_profile_by_name(value);
 }
 
 struct Key {
@@ -53,8 +81,12 @@ struct Key {
   void (*set)(ModelSpec& spec, std::string_view value);
 };
 
-constexpr Key kKeys[] = {
-    {"layers", set_layers}, {"type", set_type}, {"seed", set_seed}, {"activity", set_activity}};
+// In the order in which they are applied: a regime before what overrides it.
+constexpr Key kKeys[] = {{"layers", set_layers}, {"type", set_type},
+                         {"seed", set_seed},     {"take", set_take},
+                         {"regime", set_regime}, {"activity", set_activity},
+                         {"share", set_share},   {"correlation", set_correlation},
+                         {"drift", set_drift},   {"profile", set_profile}};
 
 const Key& key_by_name(std::string_view name) {
   std::vector<std::string> valid;
@@ -65,16 +97,17 @@ const Key& key_by_name(std::string_view name) {
   throw unknown_name("key of a model preset", name, valid);
 }
 
-void apply_option(ModelSpec& spec, std::string_view option, std::set<std::string_view>& seen) {
+using Options = std::map<std::string_view, std::string_view>;
+
+void add_option(Options& options, std::string_view option) {
   const size_t equals = option.find('=');
   const Key& key = key_by_name(option.substr(0, equals));
-  if (!seen.insert(key.name).second) {
-    throw bad_usage(fmt::format("expected {} once, found it twice", key.name));
-  }
   if (equals == std::string_view::npos) {
     throw bad_usage(fmt::format("expected {0}=VALUE, found '{0}'", key.name));
   }
-  key.set(spec, option.substr(equals + 1));
+  if (!options.emplace(key.name, option.substr(equals + 1)).second) {
+    throw bad_usage(fmt::format("expected {} once, found it twice", key.name));
+  }
 }
 
 ModelSpec parse_preset(std::string_view text) {
@@ -84,9 +117,13 @@ ModelSpec parse_preset(std::string_view text) {
   spec.text = text;
   spec.preset = &shape_preset(parts[0]);
   spec.shape = spec.preset->shape;
-  spec.activity_mean = spec.preset->activity_mean;
-  std::set<std::string_view> seen;
-  for (size_t i = 1; i < parts.size(); ++i) apply_option(spec, parts[i], seen);
+  spec.regime = activity_regime(spec.preset->regime);
+  Options options;
+  for (size_t i = 1; i < parts.size(); ++i) add_option(options, parts[i]);
+  for (const Key& key : kKeys) {
+    const auto option = options.find(key.name);
+    if (option != options.end()) key.set(spec, option->second);
+  }
   return spec;
 }
 

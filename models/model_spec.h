@@ -1,6 +1,12 @@
 // ModelSpec: what the user wrote after --model, parsed.
 //
-// "PATH" or "preset:NAME[,layers=N][,type=q4_0][,seed=S][,activity=0.28]". Unknown keys are errors.
+// "PATH" or "preset:NAME[,KEY=VALUE...]". Keys of a preset:
+//   layers=N, type=q4_0, seed=S;
+//   take=first|even: which layers of the whole model the N stand for: its first, or N at even
+//     distances over its depth;
+//   regime=NAME (models/activity_regime.h), and then, over the regime's own: activity=M, share=S,
+//     correlation=R, drift=D, profile=flat|teal|spread.
+// Unknown keys are errors; the order of keys does not matter.
 // Thread-safety: plain data.
 #pragma once
 
@@ -9,6 +15,7 @@
 #include <string>
 #include <string_view>
 
+#include "models/activity_regime.h"
 #include "models/dtype.h"
 #include "models/shape.h"
 
@@ -21,7 +28,8 @@ struct ModelSpec {
   ModelShape shape;           // preset's shape with `layers` applied; unset for a path
   DType dtype = DType::q4_0;  // type of the matrices of a preset; ignored for a path
   uint64_t seed = 1;
-  float activity_mean = 0.0f;
+  bool take_even = false;   // layers at even distances over the whole model's depth
+  ActivityRegime regime{};  // of synthetic weights, with what the keys override
 
   bool synthetic() const { return preset != nullptr; }
 };

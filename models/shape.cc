@@ -77,8 +77,8 @@ ModelShape relullama_70b() {
   return shape;
 }
 
-ModelShape prosparse_13b() {
-  ModelShape shape = llama_2_13b();
+// ProSparse shifts ReLU's threshold (activations.md section 1).
+ModelShape prosparse(ModelShape shape) {
   shape.activation = FfnActivation::fatrelu;
   shape.fatrelu_threshold = 0.01f;
   return shape;
@@ -150,21 +150,22 @@ void validate(const ModelShape& shape, const std::string& origin) {
          fmt::format("{}", shape.norm_epsilon));
 }
 
-// Activity: m and c of Beta(m c, (1-m) c) as published statistics fix them (activations.md 3.6).
-// ReLU: m 0.28 is P(gate > 0) of Llama-2-70B (TEAL histograms), and c 2.26 then puts 80 % of the
-// firings on 43 % of a layer's neurons (PowerInfer, figure 4, ReGLU-70B). ProSparse: 88.8 % sparse.
-// SiLU has no zero; m 0.5 is the half of the neurons that a magnitude rule keeps (CATS-50), and
-// c 9.6 puts 80 % on 69 % (PowerInfer, SwiGLU-70B).
+// The names without a size have the dimensions of LLaMA-70B, whatever the model that their activity
+// was published for: statistics to study at that size.
 const std::vector<ShapePreset>& shape_presets() {
   static const std::vector<ShapePreset> presets = {
-      {"llama-2-7b", "Llama 2 7B: 32 layers, SiLU", llama_2_7b(), 0.5f, 9.6f},
-      {"llama-2-13b", "Llama 2 13B: 40 layers, SiLU", llama_2_13b(), 0.5f, 9.6f},
-      {"llama-2-70b", "Llama 2 70B: 80 layers, 8 kv heads, SiLU", llama_70b(), 0.5f, 9.6f},
-      {"llama-3-70b", "Llama 3 70B: vocabulary 128256, SiLU", llama_3_70b(), 0.5f, 9.6f},
-      {"relullama-70b", "ReluLLaMA 70B: Llama 2 70B with ReLU", relullama_70b(), 0.28f, 2.26f},
-      {"prosparse-13b", "ProSparse 13B: Llama 2 13B with FATReLU 0.01", prosparse_13b(), 0.11f,
-       7.6f},
-      {"tiny", "4 small layers with ReLU, for tests and a first look", tiny(), 0.28f, 2.26f},
+      {"llama-2-7b", "Llama 2 7B: 32 layers, SiLU", llama_2_7b(), "swiglu"},
+      {"llama-2-13b", "Llama 2 13B: 40 layers, SiLU", llama_2_13b(), "swiglu"},
+      {"llama-2-70b", "Llama 2 70B: 80 layers, 8 kv heads, SiLU", llama_70b(), "swiglu"},
+      {"llama-3-70b", "Llama 3 70B: vocabulary 128256, SiLU", llama_3_70b(), "swiglu"},
+      {"swiglu-70b", "the same as llama-2-70b", llama_70b(), "swiglu"},
+      {"relullama-70b", "ReluLLaMA 70B: Llama 2 70B with ReLU", relullama_70b(), "relullama-teal"},
+      {"opt-like", "70B dimensions, as sparse and as steady as OPT", relullama_70b(), "flash-opt"},
+      {"prosparse", "70B dimensions, FATReLU 0.01, as sparse as ProSparse", prosparse(llama_70b()),
+       "prosparse"},
+      {"prosparse-13b", "ProSparse 13B: Llama 2 13B with FATReLU 0.01", prosparse(llama_2_13b()),
+       "prosparse"},
+      {"tiny", "4 small layers with ReLU, for tests and a first look", tiny(), "relullama-teal"},
   };
   return presets;
 }

@@ -75,11 +75,11 @@ struct ShapePreset {
   std::string_view name;
   std::string_view summary;
   ModelShape shape;
-  float activity_mean;           // share of FFN neurons active per token, for synthetic weights
-  float activity_concentration;  // c of Beta(m c, (1-m) c) over a layer's neurons
+  std::string_view regime;  // of activity, for synthetic weights (models/activity_regime.h)
 };
 
-// llama-2-7b, llama-2-13b, llama-2-70b, llama-3-70b, relullama-70b, prosparse-13b, tiny.
+// llama-2-7b, llama-2-13b, llama-2-70b, llama-3-70b, swiglu-70b, relullama-70b, opt-like,
+// prosparse, prosparse-13b, tiny.
 const std::vector<ShapePreset>& shape_presets();
 // The preset, or a usage Error with the valid names.
 const ShapePreset& shape_preset(std::string_view name);

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <string>
 
-#include "models/activity_profile.h"
+#include "models/activity_model.h"
 #include "models/counter_random.h"
 #include "models/error.h"
 #include "models/firing_rates.h"
@@ -17,7 +18,7 @@ namespace thermocline {
 namespace {
 
 // Part of the hash: a change of any element is a new generator.
-constexpr uint32_t kGeneratorVersion = 1;
+constexpr uint32_t kGeneratorVersion = 2;
 
 constexpr uint32_t kConstantDim = SyntheticPlan::kConstantDim;
 static_assert(kConstantDim == kGaussianBlockItems);
@@ -33,8 +34,6 @@ uint32_t stream_of(Matrix matrix, uint32_t layer) {
   return (of_layer(matrix) ? layer * kStreamsPerLayer : 0) + static_cast<uint32_t>(matrix);
 }
 
-double concentration_of(const ModelSpec& spec) { return spec.preset->activity_concentration; }
-
 // The neurons of a layer take its rates in random order, one from each of ffn_dim equal parts of
 // the distribution: the layer has its mean and its spread exactly, however small it is.
 double rate_quantile(const ModelSpec& spec, uint32_t layer, uint64_t index) {
@@ -47,14 +46,14 @@ struct BlockRange {
   uint32_t begin, end;  // in blocks of 32 columns
 };
 
+// The Gaussian elements of one matrix: rows and columns fall into a few kinds, each with a standard
+// deviation of its own. None where it is zero.
+using Encoders = std::vector<std::optional<GaussianBlocks>>;
+
 class SyntheticWeights final : public WeightSource {
  public:
   explicit SyntheticWeights(const ModelSpec& spec)
-      : spec_(spec), plan_(spec.shape, layer_activity(spec), concentration_of(spec)) {
-    for (const double mean : layer_activity(spec)) {
-      rates_.emplace_back(mean, concentration_of(spec));
-    }
-  }
+      : spec_(spec), activity_(spec), plan_(spec.shape, activity_) {}
 
   const ModelShape& shape() const override { return spec_.shape; }
   DType dtype(Matrix, uint32_t) const override { return spec_.dtype; }
@@ -64,15 +63,23 @@ class SyntheticWeights final : public WeightSource {
   void read(NormVector vector, uint32_t layer, float* out) const override;
 
  private:
-  double std_dev(Matrix matrix, uint32_t layer) const;
+  // What one call of read writes from.
+  struct Source {
+    Matrix matrix;
+    uint32_t layer;
+    Encoders encoders;  // by kind
+  };
+
+  std::vector<double> std_devs(Matrix matrix, uint32_t layer) const;  // by kind
+  size_t kind(Matrix matrix, uint32_t layer, uint64_t row, uint32_t block) const;
   double constant(Matrix matrix, uint32_t layer, uint64_t row) const;
-  double rotary_constant(Matrix matrix, uint64_t row) const;
-  void read_blocks(Matrix matrix, uint32_t layer, const GaussianBlocks& gaussian, uint64_t row,
-                   BlockRange range, std::byte* out) const;
+  double rotary_constant(Matrix matrix, uint32_t layer, uint64_t row) const;
+  void read_blocks(const Source& source, uint64_t row, BlockRange range, std::byte* out) const;
+  void read_run(const Source& source, uint64_t row, BlockRange range, std::byte* out) const;
 
   ModelSpec spec_;
+  ActivityModel activity_;
   SyntheticPlan plan_;
-  std::vector<FiringRates> rates_;  // by layer
 };
 
 std::string SyntheticWeights::hash() const {
@@ -87,43 +94,60 @@ std::string SyntheticWeights::hash() const {
     hash.add_value(value);
   }
   for (const float value : {shape.fatrelu_threshold, shape.rope_theta, shape.norm_epsilon,
-                            spec_.preset->activity_concentration}) {
+                            spec_.regime.correlation, spec_.regime.drift}) {
     hash.add_value(value);
   }
   hash.add_value(spec_.seed);
-  for (const double mean : layer_activity(spec_)) hash.add_value(static_cast<float>(mean));
+  for (uint32_t layer = 0; layer < shape.layer_count; ++layer) {
+    hash.add_value(static_cast<float>(activity_.within(layer).mean()));
+    hash.add_value(static_cast<float>(activity_.within(layer).concentration()));
+  }
   return hash.hex();
 }
 
-// Of an element outside the constant's block.
-double SyntheticWeights::std_dev(Matrix matrix, uint32_t layer) const {
+// Of elements outside the constant's block. Rows of q and k and columns of o have kinds.
+std::vector<double> SyntheticWeights::std_devs(Matrix matrix, uint32_t layer) const {
   const SyntheticDynamics& dynamics = plan_.dynamics();
+  const double unit = plan_.unit_std_dev();
   switch (matrix) {
     case Matrix::token_embedding:
-      return 1;
+      return {1};
     case Matrix::head:
-      return dynamics.logit_std_dev * plan_.unit_std_dev();
+      return {dynamics.logit_std_dev * unit};
     case Matrix::q:
     case Matrix::k:
-      return dynamics.content_std_dev * plan_.unit_std_dev();
+      return {0, dynamics.content_std_dev * unit, unit};
     case Matrix::v:
     case Matrix::gate:
     case Matrix::up:
-      return plan_.unit_std_dev();
-    case Matrix::o:
-      return plan_.layer(layer).o_std_dev;
+      return {unit};
+    case Matrix::o: {
+      const auto& by_class = plan_.layer(layer).o_std_dev;
+      return {by_class.begin(), by_class.end()};
+    }
     case Matrix::down_t:
-      return plan_.layer(layer).down_std_dev;
+      return {plan_.layer(layer).down_std_dev};
   }
-  return 0;
+  return {};
+}
+
+size_t SyntheticWeights::kind(Matrix matrix, uint32_t layer, uint64_t row, uint32_t block) const {
+  if (matrix == Matrix::o) {
+    return plan_.head_class(layer, block * kGaussianBlockItems / spec_.shape.head_dim);
+  }
+  if (matrix != Matrix::q && matrix != Matrix::k) return 0;
+  const auto index = static_cast<uint32_t>(row);
+  const double content =
+      matrix == Matrix::q ? plan_.query_content(layer, index) : plan_.key_content(index);
+  return content == 0 ? 0 : content == 1 ? 2 : 1;
 }
 
 // The constant part of query or key, spread over the 32 columns that see 1.
-double SyntheticWeights::rotary_constant(Matrix matrix, uint64_t row) const {
+double SyntheticWeights::rotary_constant(Matrix matrix, uint32_t layer, uint64_t row) const {
   const auto head = static_cast<uint32_t>(row / spec_.shape.head_dim);
   const auto pair = static_cast<uint32_t>(row % spec_.shape.head_dim / 2);
   const RotaryPair value =
-      matrix == Matrix::q ? plan_.query_constant(head, pair) : plan_.key_constant();
+      matrix == Matrix::q ? plan_.query_constant(layer, head, pair) : plan_.key_constant(pair);
   return (row % 2 == 0 ? value.even : value.odd) / kConstantDim;
 }
 
@@ -134,9 +158,9 @@ double SyntheticWeights::constant(Matrix matrix, uint32_t layer, uint64_t row) c
       return 1;
     case Matrix::q:
     case Matrix::k:
-      return rotary_constant(matrix, row);
+      return rotary_constant(matrix, layer, row);
     case Matrix::gate: {
-      const double bias = rates_[layer].bias(rate_quantile(spec_, layer, row));
+      const double bias = activity_.lasting(layer).bias(rate_quantile(spec_, layer, row));
       return (bias + activation_threshold(spec_.shape)) / kConstantDim;
     }
     default:
@@ -144,24 +168,48 @@ double SyntheticWeights::constant(Matrix matrix, uint32_t layer, uint64_t row) c
   }
 }
 
-void SyntheticWeights::read_blocks(Matrix matrix, uint32_t layer, const GaussianBlocks& gaussian,
-                                   uint64_t row, BlockRange range, std::byte* out) const {
+// Blocks of one kind.
+void SyntheticWeights::read_run(const Source& source, uint64_t row, BlockRange range,
+                                std::byte* out) const {
   constexpr uint32_t kChunk = 64;  // 2 KiB of random bytes stay in the first-level cache
   const uint64_t block_bytes = bytes_of(spec_.dtype, kGaussianBlockItems);
-  const bool constant_row = matrix == Matrix::o && row < kConstantDim;
-  while (range.begin < range.end && (constant_row || (matrix != Matrix::o && range.begin == 0))) {
-    encode_equal_block(spec_.dtype, static_cast<float>(constant(matrix, layer, row)), out);
-    ++range.begin;
-    out += block_bytes;
-  }
-  const RandomStream stream(spec_.seed, stream_of(matrix, layer));
+  const auto& encoder = source.encoders[kind(source.matrix, source.layer, row, range.begin)];
+  const RandomStream stream(spec_.seed, stream_of(source.matrix, source.layer));
   uint8_t random[kChunk * RandomStream::kBytesPerBlock];
   while (range.begin < range.end) {
     const uint32_t count = std::min(kChunk, range.end - range.begin);
-    stream.blocks(static_cast<uint32_t>(row), range.begin, count, random);
-    gaussian.encode(random, count, out);
+    if (encoder.has_value()) {
+      stream.blocks(static_cast<uint32_t>(row), range.begin, count, random);
+      encoder->encode(random, count, out);
+    } else {
+      encode_equal_block(spec_.dtype, 0, out);
+      for (uint32_t i = 1; i < count; ++i) std::memcpy(out + i * block_bytes, out, block_bytes);
+    }
     range.begin += count;
     out += count * block_bytes;
+  }
+}
+
+void SyntheticWeights::read_blocks(const Source& source, uint64_t row, BlockRange range,
+                                   std::byte* out) const {
+  const uint64_t block_bytes = bytes_of(spec_.dtype, kGaussianBlockItems);
+  const bool is_o = source.matrix == Matrix::o;
+  const bool constant_row = is_o && row < kConstantDim;
+  while (range.begin < range.end && (constant_row || (!is_o && range.begin == 0))) {
+    const auto value = static_cast<float>(constant(source.matrix, source.layer, row));
+    encode_equal_block(spec_.dtype, value, out);
+    ++range.begin;
+    out += block_bytes;
+  }
+  while (range.begin < range.end) {
+    BlockRange run = {range.begin, is_o ? range.begin + 1 : range.end};
+    const size_t first = kind(source.matrix, source.layer, row, run.begin);
+    while (run.end < range.end && kind(source.matrix, source.layer, row, run.end) == first) {
+      ++run.end;
+    }
+    read_run(source, row, run, out);
+    out += (run.end - run.begin) * block_bytes;
+    range.begin = run.end;
   }
 }
 
@@ -176,7 +224,11 @@ void SyntheticWeights::read(Matrix matrix, uint32_t layer, const MatrixSlice& sl
   TC_CHECK(!of_layer(matrix) || layer < spec_.shape.layer_count, "layer " + std::to_string(layer));
   if (matrix == Matrix::head && spec_.shape.tied_embeddings) matrix = Matrix::token_embedding;
 
-  const GaussianBlocks gaussian(spec_.dtype, std_dev(matrix, layer));
+  Source source{matrix, layer, {}};
+  for (const double std_dev : std_devs(matrix, layer)) {
+    source.encoders.emplace_back();
+    if (std_dev > 0) source.encoders.back().emplace(spec_.dtype, std_dev);
+  }
   const BlockRange range = {
       static_cast<uint32_t>(slice.col_begin / kGaussianBlockItems),
       static_cast<uint32_t>((slice.col_end + kGaussianBlockItems - 1) / kGaussianBlockItems)};
@@ -187,7 +239,7 @@ void SyntheticWeights::read(Matrix matrix, uint32_t layer, const MatrixSlice& sl
   std::vector<std::byte> covered(covered_bytes == row_bytes ? 0 : covered_bytes);
   const uint64_t skipped = bytes_of(spec_.dtype, slice.col_begin % kGaussianBlockItems);
   for (uint64_t row = slice.row_begin; row < slice.row_end; ++row) {
-    read_blocks(matrix, layer, gaussian, row, range, covered.empty() ? out : covered.data());
+    read_blocks(source, row, range, covered.empty() ? out : covered.data());
     if (!covered.empty()) std::memcpy(out, covered.data() + skipped, row_bytes);
     out += row_bytes;
   }
@@ -224,18 +276,12 @@ std::unique_ptr<WeightSource> make_synthetic_weights(const ModelSpec& spec) {
 
 std::vector<double> synthetic_firing_rates(const ModelSpec& spec, uint32_t layer) {
   TC_CHECK(layer < spec.shape.layer_count, "layer " + std::to_string(layer));
-  const FiringRates rates(layer_activity(spec)[layer], concentration_of(spec));
+  const ActivityModel activity(spec);
   std::vector<double> rate(spec.shape.ffn_dim);
   for (uint32_t i = 0; i < rate.size(); ++i) {
-    rate[i] = normal_cdf(rates.bias(rate_quantile(spec, layer, i)));
+    rate[i] = normal_cdf(activity.lasting(layer).bias(rate_quantile(spec, layer, i)));
   }
   return rate;
-}
-
-double synthetic_firing_rate(const ModelSpec& spec, uint32_t layer, uint32_t index) {
-  TC_CHECK(index < spec.shape.ffn_dim, "neuron " + std::to_string(index));
-  const FiringRates rates(layer_activity(spec)[layer], concentration_of(spec));
-  return normal_cdf(rates.bias(rate_quantile(spec, layer, index)));
 }
 
 }  // namespace thermocline

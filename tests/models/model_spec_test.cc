@@ -25,7 +25,7 @@ TEST_CASE("a preset alone has its own defaults") {
   CHECK(spec.shape == spec.preset->shape);
   CHECK(spec.dtype == DType::q4_0);
   CHECK(spec.seed == 1);
-  CHECK(spec.activity_mean == 0.28f);
+  CHECK(spec.regime.mean == 0.28f);
 }
 
 TEST_CASE("every key of a preset is applied, in any order") {
@@ -36,8 +36,26 @@ TEST_CASE("every key of a preset is applied, in any order") {
   CHECK(spec.shape.model_dim == 8192);
   CHECK(spec.dtype == DType::bf16);
   CHECK(spec.seed == UINT64_MAX);
-  CHECK(spec.activity_mean == 0.1f);
+  CHECK(spec.regime.mean == 0.1f);
   CHECK(parse_model_spec("preset:tiny,layers=4").shape == shape_preset("tiny").shape);
+}
+
+TEST_CASE("a regime's numbers are overridden one by one, wherever it stands among the keys") {
+  const ModelSpec spec = parse_model_spec(
+      "preset:relullama-70b,drift=0.5,correlation=0.3,regime=hermes,layers=2,take=even");
+  CHECK(spec.regime.name == "hermes");
+  CHECK(spec.regime.mean == 0.28f);
+  CHECK(spec.regime.concentration == 0.714f);
+  CHECK(spec.regime.correlation == 0.3f);
+  CHECK(spec.regime.drift == 0.5f);
+  CHECK(spec.take_even);
+  CHECK(parse_model_spec("preset:tiny,profile=spread,share=0.3").regime.profile ==
+        LayerProfile::spread);
+  CHECK(parse_model_spec("preset:tiny,share=0.3").regime.share_80 == 0.3f);
+  CHECK(parse_model_spec("preset:opt-like").regime.name == "flash-opt");
+  CHECK(parse_model_spec("preset:prosparse").regime.name == "prosparse");
+  CHECK(parse_model_spec("preset:swiglu-70b").regime.name == "swiglu");
+  CHECK_FALSE(parse_model_spec("preset:tiny").take_even);
 }
 
 TEST_CASE("anything else is a path") {
@@ -88,10 +106,18 @@ TEST_CASE("bad specs are usage errors that say what was expected") {
       {"preset:tiny,type=q4", "did you mean 'q4_0'?"},
       {"preset:tiny,seed=x", "found 'x'"},
       {"preset:tiny,seed=1=2", "found '1=2'"},
-      {"preset:tiny,activity=0", "between 0 and 1"},
-      {"preset:tiny,activity=1", "between 0 and 1"},
-      {"preset:tiny,activity=-0.5", "between 0 and 1"},
+      {"preset:tiny,activity=0", "expected activity from"},
+      {"preset:tiny,activity=1", "expected activity from"},
+      {"preset:tiny,activity=-0.5", "expected activity from"},
       {"preset:tiny,activity=nan", "found 'nan'"},
+      {"preset:tiny,regime=hermse", "did you mean 'hermes'?"},
+      {"preset:tiny,regime=", "unknown activity regime ''"},
+      {"preset:tiny,drift=0.8", "expected drift from 0 to 0.7"},
+      {"preset:tiny,drift=-0.1", "expected drift from 0"},
+      {"preset:tiny,correlation=1", "expected correlation from 0 to 0.75"},
+      {"preset:tiny,share=1", "expected share from"},
+      {"preset:tiny,profile=teel", "did you mean 'teal'?"},
+      {"preset:tiny,take=evn", "did you mean 'even'?"},
       {"preset:tiny,activity=28%", "found '28%'"},
   };
   for (const auto& c : cases) {

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "models/activity_regime.h"
 #include "tests/models/failures.h"
 
 namespace thermocline::test {
@@ -44,7 +45,7 @@ TEST_CASE("a 70B bundle and layer have the bytes of the formats") {
 }
 
 TEST_CASE("every preset is valid, fits the byte tokenizer and can be quantised") {
-  REQUIRE(shape_presets().size() == 7);
+  REQUIRE(shape_presets().size() == 10);
   for (const ShapePreset& preset : shape_presets()) {
     INFO(preset.name);
     validate(preset.shape, std::string(preset.name));
@@ -53,9 +54,7 @@ TEST_CASE("every preset is valid, fits the byte tokenizer and can be quantised")
     CHECK(preset.shape.model_dim % 32 == 0);
     CHECK(preset.shape.q_dim() % 32 == 0);
     CHECK(preset.shape.head_dim * preset.shape.head_count == preset.shape.model_dim);
-    CHECK(preset.activity_mean > 0);
-    CHECK(preset.activity_mean < 1);
-    CHECK(preset.activity_concentration > 0);
+    CHECK(activity_regime(preset.regime).name == preset.regime);
     CHECK_FALSE(preset.summary.empty());
   }
 }
@@ -67,6 +66,12 @@ TEST_CASE("presets differ where their models do") {
   CHECK(shape_preset("prosparse-13b").shape.fatrelu_threshold == 0.01f);
   CHECK(shape_preset("llama-3-70b").shape.rope_theta == 500000.0f);
   CHECK(shape_preset("llama-2-70b").shape.kv_head_count == 8);
+  CHECK(shape_preset("swiglu-70b").shape == shape_preset("llama-2-70b").shape);
+  CHECK(shape_preset("prosparse").shape.fatrelu_threshold == 0.01f);
+  for (const char* name : {"prosparse", "opt-like", "swiglu-70b", "relullama-70b"}) {
+    CHECK(shape_preset(name).shape.model_dim == 8192);
+    CHECK(shape_preset(name).shape.ffn_dim == 28672);
+  }
 }
 
 TEST_CASE("an unknown preset, activation or type is a usage error with the nearest name") {
