@@ -1,4 +1,4 @@
-// thermocline run and calibrate.
+// thermocline run and calibrate; model synth is in runtime/synth_command.cc.
 #include "runtime/commands.h"
 
 #include <fmt/format.h>
@@ -11,6 +11,7 @@
 #include "models/units.h"
 #include "runtime/node_facts.h"
 #include "runtime/run.h"
+#include "runtime/synth_command.h"
 
 namespace thermocline {
 namespace {
@@ -170,6 +171,7 @@ void add_calibrate(CLI::App& app) {
 void add_runtime_commands(CLI::App& app) {
   add_run(app);
   add_calibrate(app);
+  add_synth_command(*app.get_subcommand("model"));
 }
 
 }  // namespace thermocline

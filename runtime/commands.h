@@ -1,4 +1,5 @@
-// The subcommands that this folder owns: run, calibrate.
+// The subcommands that this folder owns: run, calibrate, and model synth, which runs what it makes:
+// the model command (models/commands.h) is added before.
 #pragma once
 
 namespace CLI {
