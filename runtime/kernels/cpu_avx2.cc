@@ -56,7 +56,8 @@ struct Lanes {
   }
   // 16 signed bytes times a scale, plus a minimum where the type has one.
   template <DType D>
-  static Lanes scaled(__m128i codes, const float* scales, int step, int half) {
+  [[gnu::always_inline]] static Lanes scaled(__m128i codes, const float* scales, int step,
+                                             int half) {
     const Lanes scale = broadcast(scales[scale_at<D>(step, half)]);
     const __m256i low = _mm256_cvtepi8_epi32(codes);
     const __m256i high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes));
@@ -85,9 +86,9 @@ struct Lanes {
       first = {f32_of_bf16(load_16_bytes(from)), f32_of_bf16(load_16_bytes(from + 16))};
       second = {f32_of_bf16(load_16_bytes(from + 32)), f32_of_bf16(load_16_bytes(from + 48))};
     } else {
-      const __m256i codes = read_codes<D>(from, step);
-      first = scaled<D>(_mm256_castsi256_si128(codes), scales, step, 0);
-      second = scaled<D>(_mm256_extracti128_si256(codes, 1), scales, step, 1);
+      const StepCodes codes = read_codes<D>(from, step);
+      first = scaled<D>(codes.first, scales, step, 0);
+      second = scaled<D>(codes.second, scales, step, 1);
     }
   }
 };

@@ -44,21 +44,39 @@ struct Lanes {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
-  // The 16 values that four bits can stand for, to be looked up by the low four bits of lanes.
+  // The values that codes first .. first + 15 stand for, to be looked up by the low four bits of
+  // lanes.
   template <DType D>
-  static __m512 values_of_codes(const float* scales, int step) {
-    constexpr float kFirst = kHasMinimum<D> ? 0 : -8;
+  [[gnu::always_inline]] static __m512 values_of_codes(int first, const float* scales, int step) {
     const __m512 codes =
-        _mm512_add_ps(_mm512_set1_ps(kFirst),
+        _mm512_add_ps(_mm512_set1_ps(static_cast<float>(first)),
                       _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     const __m512 scale = _mm512_set1_ps(scales[scale_at<D>(step, 0)]);
     if constexpr (!kHasMinimum<D>) return _mm512_mul_ps(scale, codes);
     return _mm512_fmadd_ps(scale, codes, _mm512_set1_ps(scales[minimum_at<D>(step)]));
   }
 
+  // Q5_0, Q5_1: where a fifth bit is set, the value is one of the upper sixteen.
+  template <DType D>
+  [[gnu::always_inline]] static void decode_fifths(const std::byte* block, const float* scales,
+                                                   Lanes& first, Lanes& second) {
+    constexpr int kLowAt = facts(D).bytes_per_block - 16, kFirst = kHasMinimum<D> ? 0 : -16;
+    const __m512 lower = values_of_codes<D>(kFirst, scales, 0);
+    const __m512 upper = values_of_codes<D>(kFirst + 16, scales, 0);
+    const __m512i both = _mm512_cvtepu8_epi32(load_16_bytes(block + kLowAt));
+    const __m512i high = _mm512_srli_epi32(both, 4);
+    const auto first_fifths = load_word<uint16_t>(block + kLowAt - 4);
+    const auto second_fifths = load_word<uint16_t>(block + kLowAt - 2);
+    first.all =
+        _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(both, lower), first_fifths, both, upper);
+    second.all =
+        _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(high, lower), second_fifths, high, upper);
+  }
+
   // 16 signed bytes times a scale, plus a minimum where the type has one.
   template <DType D>
-  static __m512 scaled(__m128i codes, const float* scales, int step, int half) {
+  [[gnu::always_inline]] static __m512 scaled(__m128i codes, const float* scales, int step,
+                                              int half) {
     const __m512 scale = _mm512_set1_ps(scales[scale_at<D>(step, half)]);
     const __m512 values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
     if constexpr (!kHasMinimum<D>) return _mm512_mul_ps(scale, values);
@@ -84,13 +102,15 @@ struct Lanes {
       first.all = f32_of_bf16(load_32_bytes(from));
       second.all = f32_of_bf16(load_32_bytes(from + 32));
     } else if constexpr (D == DType::q4_0 || D == DType::q4_1) {
-      const __m512 values = values_of_codes<D>(scales, 0);
-      const __m512i both = _mm512_cvtepu8_epi32(
-          load_16_bytes(from + facts(D).bytes_per_block - facts(D).items_per_block / 2));
+      const __m512 values = values_of_codes<D>(kHasMinimum<D> ? 0 : -8, scales, 0);
+      const __m512i both =
+          _mm512_cvtepu8_epi32(load_16_bytes(from + facts(D).bytes_per_block - 16));
       first.all = _mm512_permutexvar_ps(both, values);
       second.all = _mm512_permutexvar_ps(_mm512_srli_epi32(both, 4), values);
+    } else if constexpr (D == DType::q5_0 || D == DType::q5_1) {
+      decode_fifths<D>(from, scales, first, second);
     } else if constexpr (D == DType::q4_k) {
-      const __m512 values = values_of_codes<D>(scales, step);
+      const __m512 values = values_of_codes<D>(0, scales, step);
       const std::byte* bytes = from + 16 + step / 2 * 32;
       const int shift = step % 2 * 4;
       const __m512i low = _mm512_cvtepu8_epi32(load_16_bytes(bytes));
@@ -98,9 +118,9 @@ struct Lanes {
       first.all = _mm512_permutexvar_ps(_mm512_srli_epi32(low, shift), values);
       second.all = _mm512_permutexvar_ps(_mm512_srli_epi32(high, shift), values);
     } else {
-      const __m256i codes = read_codes<D>(from, step);
-      first.all = scaled<D>(_mm256_castsi256_si128(codes), scales, step, 0);
-      second.all = scaled<D>(_mm256_extracti128_si256(codes, 1), scales, step, 1);
+      const StepCodes codes = read_codes<D>(from, step);
+      first.all = scaled<D>(codes.first, scales, step, 0);
+      second.all = scaled<D>(codes.second, scales, step, 1);
     }
   }
 };

@@ -112,22 +112,36 @@ template <DType D, int R>
   }
 }
 
-// 16 where the bit of a byte's index is set in a word, else 0.
-[[gnu::always_inline]] inline __m256i fifth_bits(uint32_t word) {
-  const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
-                                            0x0303030303030303);  // byte 0..3, eight times each
-  const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
-  const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(word)), spread);
-  const __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-  return _mm256_and_si256(is_set, _mm256_set1_epi8(16));
+// The codes of columns 0..15 and 16..31 of a step, as signed bytes.
+struct StepCodes {
+  __m128i first, second;
+};
+
+[[gnu::always_inline]] inline StepCodes split(__m256i codes) {
+  return {_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1)};
 }
 
-// The low halves of 16 bytes, then their high halves.
-[[gnu::always_inline]] inline __m256i both_halves(const std::byte* from) {
-  const __m128i bytes = load_16_bytes(from);
-  const __m256i both =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
-  return _mm256_and_si256(both, _mm256_set1_epi8(15));
+// 16 in the bytes i whose bit i is set, else 0.
+[[gnu::always_inline]] inline __m128i fifth_bits(const std::byte* from) {
+  const __m128i spread = _mm_set_epi64x(0x0101010101010101, 0);  // byte 0 or 1, eight times each
+  const __m128i bit = _mm_set1_epi64x(static_cast<long long>(0x8040201008040201));
+  const __m128i bytes = _mm_shuffle_epi8(_mm_set1_epi16(load_word<int16_t>(from)), spread);
+  return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(bytes, bit), bit), _mm_set1_epi8(16));
+}
+
+// Q4_0, Q4_1, Q5_0, Q5_1: low halves of 16 bytes, then their high halves.
+template <DType D>
+[[gnu::always_inline]] inline StepCodes read_halves_codes(const std::byte* block) {
+  constexpr int kLowAt = facts(D).bytes_per_block - 16;
+  const __m128i bytes = load_16_bytes(block + kLowAt), mask = _mm_set1_epi8(15);
+  StepCodes codes = {_mm_and_si128(bytes, mask), _mm_and_si128(_mm_srli_epi16(bytes, 4), mask)};
+  if constexpr (D == DType::q5_0 || D == DType::q5_1) {
+    codes.first = _mm_or_si128(codes.first, fifth_bits(block + kLowAt - 4));
+    codes.second = _mm_or_si128(codes.second, fifth_bits(block + kLowAt - 2));
+  }
+  if constexpr (kHasMinimum<D>) return codes;
+  const __m128i zero = _mm_set1_epi8(D == DType::q4_0 ? 8 : 16);
+  return {_mm_sub_epi8(codes.first, zero), _mm_sub_epi8(codes.second, zero)};
 }
 
 // The low or the high halves of 32 bytes.
@@ -144,26 +158,21 @@ template <DType D, int R>
   return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(((1 << bits) - 1) << 4)));
 }
 
-// The codes of the 32 columns of a step, as signed bytes.
 template <DType D>
-[[gnu::always_inline]] inline __m256i read_codes(const std::byte* block, int step) {
-  constexpr int kLowAt = facts(D).bytes_per_block - facts(D).items_per_block / 2;
+[[gnu::always_inline]] inline StepCodes read_codes(const std::byte* block, int step) {
   if constexpr (D == DType::q8_0) {
-    return load_32_bytes(block + 2);
+    return {load_16_bytes(block + 2), load_16_bytes(block + 18)};
   } else if constexpr (D == DType::q6_k) {
     const int half = step / 4, group = step % 4;
     const __m256i low = one_half(block + half * 64 + group % 2 * 32, group >= 2);
     const __m256i high = upper_bits(block + 128 + half * 32, 2 * group, 2);
-    return _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32));
+    return split(_mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32)));
   } else if constexpr (kIsSuperBlock<D>) {
+    constexpr int kLowAt = facts(D).bytes_per_block - 128;
     const __m256i low = one_half(block + kLowAt + step / 2 * 32, step % 2 != 0);
-    return D == DType::q4_k ? low : _mm256_or_si256(low, upper_bits(block + 16, step, 1));
+    return split(D == DType::q4_k ? low : _mm256_or_si256(low, upper_bits(block + 16, step, 1)));
   } else {
-    const __m256i low = both_halves(block + kLowAt);
-    if constexpr (D == DType::q4_0) return _mm256_sub_epi8(low, _mm256_set1_epi8(8));
-    if constexpr (D == DType::q4_1) return low;
-    const __m256i all = _mm256_or_si256(low, fifth_bits(load_word<uint32_t>(block + kLowAt - 4)));
-    return D == DType::q5_1 ? all : _mm256_sub_epi8(all, _mm256_set1_epi8(16));
+    return read_halves_codes<D>(block);
   }
 }
 
