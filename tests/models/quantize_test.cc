@@ -272,17 +272,80 @@ TEST_CASE("rows convert as single values do, whatever their length") {
 TEST_CASE("NaN, infinity and subnormal values quantise to something defined") {
   const float smallest = std::numeric_limits<float>::denorm_min();
   for (const float odd : {kNan, -kNan, kInfinity, -kInfinity, smallest, -smallest}) {
-    for (const DType dtype : {DType::q8_0, DType::q4_0}) {
-      const auto all = quantized(dtype, std::vector<float>(32, odd));
-      const auto one = quantized(dtype, block({1, odd, -1}));
-      CHECK(all.size() == facts(dtype).bytes_per_block);
-      CHECK(one == quantized(dtype, block({1, odd, -1})));
+    for (int i = 0; i < kDTypeCount; ++i) {
+      const auto dtype = static_cast<DType>(i);
+      std::vector<float> values(256, odd);
+      const auto all = quantized(dtype, values);
+      CHECK(all.size() == bytes_of(dtype, 256));
+      CHECK(all == quantized(dtype, values));
+      std::fill(values.begin() + 2, values.end(), 0.25f);
+      values[0] = 1;
+      CHECK(quantized(dtype, values) == quantized(dtype, values));
     }
   }
   // A NaN among numbers leaves its neighbours alone.
   const auto values = dequantized(DType::q8_0, quantized(DType::q8_0, block({127, kNan, 3})), 32);
   CHECK(values[0] == 127);
   CHECK(values[2] == 3);
+}
+
+TEST_CASE("the first NaN or infinity is found wherever it is") {
+  std::vector<float> values(1000, std::numeric_limits<float>::max());
+  CHECK(first_non_finite(values.data(), values.size()) == values.size());
+  CHECK(first_non_finite(values.data(), 0) == 0);
+  for (const float odd : {kNan, kInfinity, -kInfinity}) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = odd;
+      CHECK(first_non_finite(values.data(), values.size()) == i);
+      CHECK(first_non_finite(values.data(), i) == i);
+      values[i] = -std::numeric_limits<float>::denorm_min();
+    }
+  }
+}
+
+TEST_CASE("every type gives equal values back, to within the rounding of its scales") {
+  for (const float value : {0.0f, 1.0f, -1.0f, 0.0123f, -3.7e3f, 6e-3f}) {
+    for (int i = 0; i < kDTypeCount; ++i) {
+      const auto dtype = static_cast<DType>(i);
+      INFO(facts(dtype).name << " " << value);
+      const std::vector<float> values(512, value);
+      float worst = 0;
+      for (const float back : dequantized(dtype, quantized(dtype, values), 512)) {
+        worst = std::max(worst, std::fabs(back - value));
+      }
+      // f16 has 11 bits, the scales of K-quants have 6, and 2^-24 is the least f16.
+      const float share = facts(dtype).items_per_block == 256 ? 126 : 400;
+      CHECK(worst <= std::fabs(value) / share + 0x1p-19f);
+    }
+  }
+}
+
+TEST_CASE("quantising what was read back changes nothing in the types with one scale") {
+  std::mt19937 generator(11);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(32 * 300);
+  for (float& value : values) value = normal(generator);
+  for (const DType dtype :
+       {DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q5_0, DType::q4_1, DType::q5_1}) {
+    INFO(facts(dtype).name);
+    const auto once = quantized(dtype, values);
+    CHECK(quantized(dtype, dequantized(dtype, once, values.size())) == once);
+  }
+}
+
+TEST_CASE("random bits of every type dequantise, whatever their scales") {
+  std::mt19937 generator(13);
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto dtype = static_cast<DType>(i);
+    std::vector<uint8_t> bytes(bytes_of(dtype, 256 * 200));
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(generator());
+    for (size_t at = 0; at < bytes.size(); ++at) bytes[at] |= at % 3 == 0 ? 0x7c : 0;
+    const auto values = dequantized(dtype, bytes, 256 * 200);
+    size_t numbers = 0;
+    for (const float value : values) numbers += std::isfinite(value);
+    CHECK(numbers < values.size());
+    quantized(dtype, values);
+  }
 }
 
 TEST_CASE("part of a block is a bug") {
