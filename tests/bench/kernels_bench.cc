@@ -47,9 +47,9 @@ double run_threads(int thread_count, const std::function<void(int)>& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Where part `index` of `count` begins, in whole blocks.
+// Where part `index` of `count` begins, in whole blocks of any type.
 int part_begin(int total, int count, int index) {
-  return static_cast<int>(static_cast<int64_t>(total / 32) * index / count) * 32;
+  return static_cast<int>(static_cast<int64_t>(total / 256) * index / count) * 256;
 }
 
 struct Shape {
@@ -182,13 +182,14 @@ int main(int argc, char** argv) {
               bench.limit / 1e9);
   if (csv != nullptr && std::ftell(csv) == 0)
     std::fprintf(csv, "kernels,threads,name,dtype,tokens,bytes,ms,gb_per_s,share_of_limit\n");
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0}) {
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto dtype = static_cast<DType>(i);
     bench.matmul(kShapes[0], dtype, 1);
     if (dtype == DType::f32) continue;  // a whole gate matrix in f32 is larger than the buffer
     bench.matmul(kShapes[1], dtype, 1);
     bench.sparse(kShapes[1], dtype, 1);
   }
-  for (const DType dtype : {DType::bf16, DType::q4_0}) {
+  for (const DType dtype : {DType::bf16, DType::q4_0, DType::q4_k}) {
     for (const int tokens : {4, 16, 64}) bench.matmul(kShapes[0], dtype, tokens);
     bench.sparse(kShapes[1], dtype, 8);
   }
