@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "models/quantize.h"
 #include "runtime/kernels/bandwidth.h"
 #include "tests/kernels/reference.h"
 
@@ -238,6 +239,23 @@ TEST_CASE("weights are decoded exactly") {
       REQUIRE(exact);
     }
   }
+}
+
+TEST_CASE("a matrix of any type gives exactly what its dequantised values give in f32") {
+  std::mt19937_64 random(8);
+  for (const Kernels* kernels : all_kernels())
+    for (const DType dtype : kAllTypes)
+      for (const int tokens : {1, 3, 4}) {
+        INFO(kernels->name << " " << facts(dtype).name << ", " << tokens << " tokens");
+        const Problem p(dtype, 37, 512, tokens, 0.5, random);
+        Problem plain = p;
+        plain.w = {DType::f32, 37, 512, std::vector<std::byte>(37 * 512 * sizeof(float))};
+        dequantize(dtype, p.w.bytes.data(), 37 * 512,
+                   reinterpret_cast<float*>(plain.w.bytes.data()));
+        REQUIRE(same(p.matmul(*kernels, {0, 37}), plain.matmul(*kernels, {0, 37})));
+        REQUIRE(same(p.masked(*kernels, {0, 37}), plain.masked(*kernels, {0, 37})));
+        REQUIRE(same(p.weighted(*kernels, {0, 512}), plain.weighted(*kernels, {0, 512})));
+      }
 }
 
 TEST_CASE("NaN and infinity reach the results that they belong to, and no others") {

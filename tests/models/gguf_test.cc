@@ -50,7 +50,8 @@ TEST_CASE("a GGUF vocabulary without tensors opens") {
 }
 
 TEST_CASE("a GGUF model has the shape, tensors and values that were written") {
-  const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0);
+  const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0,
+                               DType::q4_1, DType::q5_0, DType::q5_1);
   ModelShape shape = small_shape();
   shape.tied_embeddings = GENERATE(false, true);
   for (const uint32_t version : {2, 3}) {

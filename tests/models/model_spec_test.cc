@@ -104,6 +104,7 @@ TEST_CASE("bad specs are usage errors that say what was expected") {
       {"preset:tiny,layers=-1", "found '-1'"},
       {"preset:tiny,layers=1,layers=2", "expected layers once"},
       {"preset:tiny,type=q4", "did you mean 'q4_0'?"},
+      {"preset:tiny,type=q4_k", "at most 32 elements for synthetic weights, found q4_k (256)"},
       {"preset:tiny,seed=x", "found 'x'"},
       {"preset:tiny,seed=1=2", "found '1=2'"},
       {"preset:tiny,activity=0", "expected activity from"},

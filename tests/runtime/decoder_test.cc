@@ -124,7 +124,13 @@ TEST_CASE("weights of every type run in every layout and agree with double preci
       GENERATE(FfnActivation::relu, FfnActivation::fatrelu, FfnActivation::silu);
   shape.activation = activation;
   shape.fatrelu_threshold = 0.125f;
-  const DType dtype = GENERATE(DType::f32, DType::bf16, DType::q8_0, DType::q4_0);
+  const DType dtype = GENERATE(DType::f32, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
+                               DType::q5_0, DType::q5_1, DType::q4_k, DType::q5_k, DType::q6_k);
+  if (facts(dtype).items_per_block == 256) {  // rows, and a rank's columns of o, are whole blocks
+    shape.model_dim = 256;
+    shape.head_count = 8;
+    shape.head_dim = 64;
+  }
   const RandomWeights weights(shape, dtype);
   const auto tokens = oracle_tokens(shape.vocab_size, 12);
   const DoubleRun exact = run_in_double(weights, tokens);
