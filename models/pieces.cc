@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <charconv>
 #include <unordered_map>
@@ -21,6 +22,19 @@ Ids ids_of(const std::vector<std::string>& pieces) {
     if (!pieces[id].empty()) ids[pieces[id]] = static_cast<int32_t>(id);
   }
   return ids;
+}
+
+// The ids of the two pieces of a merge and of what they make.
+std::array<int32_t, 3> resolved(const Vocabulary::Merge& merge, const Ids& ids, int32_t rank,
+                                const std::string& origin) {
+  const auto id_of = [&](const std::string& piece) {
+    const auto found = ids.find(piece);
+    if (found != ids.end()) return found->second;
+    throw bad_input(
+        fmt::format("{}: merge {} of '{}' and '{}'", origin, rank, merge.left, merge.right),
+        "pieces of the vocabulary", fmt::format("'{}', which is none", piece));
+  };
+  return {id_of(merge.left), id_of(merge.right), id_of(merge.left + merge.right)};
 }
 
 bool from_text(int32_t type) { return type != unknown && type != control && type != byte; }
@@ -84,15 +98,7 @@ MergeRules::MergeRules(const Vocabulary& vocabulary, const std::string& origin) 
   const Ids ids = ids_of(vocabulary.pieces);
   int32_t rank = 0;
   for (const Vocabulary::Merge& merge : vocabulary.merges) {
-    const auto id_of = [&](const std::string& piece) {
-      const auto found = ids.find(piece);
-      if (found != ids.end()) return found->second;
-      throw bad_input(
-          fmt::format("{}: merge {} of '{}' and '{}'", origin, rank, merge.left, merge.right),
-          "pieces of the vocabulary", fmt::format("'{}', which is none", piece));
-    };
-    const int32_t left = id_of(merge.left), right = id_of(merge.right),
-                  both = id_of(merge.left + merge.right);
+    const auto [left, right, both] = resolved(merge, ids, rank, origin);
     Entry& entry = entries_[slot_of(key_of(left, right))];
     if (entry.key != kNoKey) {
       throw bad_input(origin, "merges that differ",

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "models/error.h"
+#include "models/json_reader.h"
 #include "models/mapped_file.h"
 #include "models/pieces.h"
 #include "models/tokenizer_document.h"
@@ -21,60 +22,28 @@ using SpacePrefix = Vocabulary::SpacePrefix;
 constexpr const char* kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-// A value of the document, and where it stands.
-class Node {
- public:
-  Node(const Json& value, std::string where, const std::string& path)
-      : value_(&value), where_(std::move(where)), path_(&path) {}
+bool flag_or(const JsonView& view, const char* key, bool fallback) {
+  const auto member = view.find(key);
+  return member ? member->flag() : fallback;
+}
 
-  const Json& value() const { return *value_; }
-  bool is_null() const { return value_->is_null(); }
-  // Null where there is no such key.
-  Node at(const std::string& key) const {
-    static const Json none;
-    if (!value_->is_object()) throw error("an object");
-    const auto found = value_->find(key);
-    return {found == value_->end() ? none : *found, where_ + "." + key, *path_};
-  }
-  std::vector<Node> items() const {
-    if (!value_->is_array()) throw error("a list");
-    std::vector<Node> nodes;
-    for (size_t i = 0; i < value_->size(); ++i) {
-      nodes.emplace_back((*value_)[i], fmt::format("{}[{}]", where_, i), *path_);
-    }
-    return nodes;
-  }
-  const std::string& text() const {
-    if (!value_->is_string()) throw error("a text");
-    return value_->get_ref<const std::string&>();
-  }
-  bool flag_or(bool fallback) const {
-    if (is_null()) return fallback;
-    if (!value_->is_boolean()) throw error("true or false");
-    return value_->get<bool>();
-  }
-  int64_t id() const {
-    const bool fits = value_->is_number_integer() && value_->get<uint64_t>() <= INT32_MAX;
-    if (!fits) throw error("a token's id");
-    return value_->get<int64_t>();
-  }
-  // What would change the tokens and is not computed here.
-  void require(const Json& honoured) const {
-    if (*value_ != honoured) throw error(honoured.dump());
-  }
+// Any other value would change the tokens and is not computed here.
+void require(const JsonView& view, const char* key, const Json& honoured) {
+  const JsonView member = view.at(key);
+  if (member.value() != honoured) member.refuse(honoured.dump());
+}
 
-  Error error(const std::string& expected) const {
-    std::string found = value_->is_null() ? "nothing" : value_->dump();
-    if (found.size() > 80)
-      found = fmt::format("a {} of {} bytes", value_->type_name(), found.size());
-    return bad_input(*path_, fmt::format("{}: {}", where_, expected), found);
-  }
+std::vector<JsonView> items(const JsonView& list) {
+  std::vector<JsonView> views;
+  for (size_t i = 0; i < list.size(); ++i) views.push_back(list.at(i));
+  return views;
+}
 
- private:
-  const Json* value_;
-  std::string where_;
-  const std::string* path_;
-};
+int64_t id_of(const JsonView& view) {
+  const uint64_t id = view.count();
+  if (id > INT32_MAX) view.refuse("a token's id");
+  return static_cast<int64_t>(id);
+}
 
 // What the document does to the text before the model sees it.
 struct Pipeline {
@@ -87,7 +56,7 @@ struct Pipeline {
 
 struct Step {
   std::string_view type;
-  void (*apply)(const Node& node, Pipeline& pipeline);
+  void (*apply)(const JsonView& node, Pipeline& pipeline);
 };
 using Steps = std::vector<Step>;
 
@@ -97,66 +66,65 @@ std::string names_of(const Steps& steps) {
   return names + "Sequence";
 }
 
-// A step, or a Sequence of steps under `list`; null is none at all.
-void apply_steps(const Node& node, const Steps& steps, const char* list, Pipeline& pipeline) {
-  if (node.is_null()) return;
-  const Node type = node.at("type");
+// A step, or a Sequence of steps under `list`.
+void apply_steps(const JsonView& node, const Steps& steps, const char* list, Pipeline& pipeline) {
+  const JsonView type = node.at("type");
   if (type.text() == "Sequence") {
-    for (const Node& step : node.at(list).items()) apply_steps(step, steps, list, pipeline);
+    for (const JsonView& step : items(node.at(list))) apply_steps(step, steps, list, pipeline);
     return;
   }
   for (const Step& step : steps) {
     if (step.type == type.text()) return step.apply(node, pipeline);
   }
-  throw type.error(names_of(steps));
+  type.refuse(names_of(steps));
 }
 
-void prepend(const Node& node, Pipeline& pipeline) {
-  node.at("prepend").require(std::string(kPieceSpace));
-  if (pipeline.prepends) throw node.error("one Prepend");
+void prepend(const JsonView& node, Pipeline& pipeline) {
+  require(node, "prepend", std::string(kPieceSpace));
+  if (pipeline.prepends) node.refuse("one Prepend");
   pipeline.prepends = true;
 }
 
-void replace(const Node& node, Pipeline& pipeline) {
-  node.at("pattern").require({{"String", " "}});
-  node.at("content").require(std::string(kPieceSpace));
+void replace(const JsonView& node, Pipeline& pipeline) {
+  require(node, "pattern", {{"String", " "}});
+  require(node, "content", std::string(kPieceSpace));
   pipeline.replaces = true;
 }
 
-void check_before_bytes(const Node& node, const Pipeline& pipeline) {
-  if (pipeline.byte_level) throw node.error("ByteLevel as the last pre-tokenizer");
+void check_before_bytes(const JsonView& node, const Pipeline& pipeline) {
+  if (pipeline.byte_level) node.refuse("ByteLevel as the last pre-tokenizer");
 }
 
-void split(const Node& node, Pipeline& pipeline) {
+void split(const JsonView& node, Pipeline& pipeline) {
   check_before_bytes(node, pipeline);
-  node.at("behavior").require("Isolated");
-  if (node.at("invert").flag_or(false)) throw node.at("invert").error("false");
+  require(node, "behavior", "Isolated");
+  if (flag_or(node, "invert", false)) node.at("invert").refuse("false");
   pipeline.vocabulary.split_patterns.push_back(node.at("pattern").at("Regex").text());
 }
 
-void digits(const Node& node, Pipeline& pipeline) {
+void digits(const JsonView& node, Pipeline& pipeline) {
   check_before_bytes(node, pipeline);
-  const bool each = node.at("individual_digits").flag_or(false);
+  const bool each = flag_or(node, "individual_digits", false);
   pipeline.vocabulary.split_patterns.push_back(each ? "\\p{N}" : "\\p{N}+");
 }
 
-void byte_level(const Node& node, Pipeline& pipeline) {
+void byte_level(const JsonView& node, Pipeline& pipeline) {
   check_before_bytes(node, pipeline);
-  node.at("add_prefix_space").require(false);
-  if (node.at("use_regex").flag_or(true)) {
+  require(node, "add_prefix_space", false);
+  if (flag_or(node, "use_regex", true)) {
     pipeline.vocabulary.split_patterns.push_back(kByteLevelPattern);
   }
   pipeline.byte_level = true;
 }
 
-void metaspace(const Node& node, Pipeline& pipeline) {
-  if (pipeline.metaspace) throw node.error("one Metaspace");
-  node.at("replacement").require(std::string(kPieceSpace));
-  node.at("split").require(false);
-  const Node scheme = node.at("prepend_scheme");
+void metaspace(const JsonView& node, Pipeline& pipeline) {
+  if (pipeline.metaspace) node.refuse("one Metaspace");
+  require(node, "replacement", std::string(kPieceSpace));
+  require(node, "split", false);
+  const JsonView scheme = node.at("prepend_scheme");
   const std::string& name = scheme.text();
   if (name != "always" && name != "first" && name != "never") {
-    throw scheme.error("always, first or never");
+    scheme.refuse("always, first or never");
   }
   pipeline.metaspace = true;
   pipeline.vocabulary.add_space_prefix = name != "never";
@@ -165,22 +133,22 @@ void metaspace(const Node& node, Pipeline& pipeline) {
 }
 
 // The text with or without one token before it.
-void post_template(const Node& node, Pipeline& pipeline) {
-  const Node single = node.at("single");
-  const std::vector<Node> parts = single.items();
+void post_template(const JsonView& node, Pipeline& pipeline) {
+  const JsonView single = node.at("single");
+  const std::vector<JsonView> parts = items(single);
   if (parts.empty() || parts.size() > 2 || !pipeline.bos.empty()) {
-    throw single.error("the text, perhaps after one special token");
+    single.refuse("the text, perhaps after one special token");
   }
-  parts.back().at("Sequence").at("id").require("A");
+  require(parts.back().at("Sequence"), "id", "A");
   if (parts.size() == 1) return;
   const std::string& name = parts[0].at("SpecialToken").at("id").text();
-  const Node tokens = node.at("special_tokens").at(name).at("ids");
-  if (tokens.items().size() != 1) throw tokens.error("one token");
-  pipeline.vocabulary.bos_id = static_cast<int32_t>(tokens.items()[0].id());
+  const JsonView tokens = node.at("special_tokens").at(name).at("ids");
+  if (tokens.size() != 1) tokens.refuse("one token");
+  pipeline.vocabulary.bos_id = static_cast<int32_t>(id_of(tokens.at(0)));
   pipeline.bos = name;
 }
 
-void nothing(const Node&, Pipeline&) {}
+void nothing(const JsonView&, Pipeline&) {}
 
 const Steps kNormalizers = {{"Prepend", prepend}, {"Replace", replace}};
 const Steps kPreTokenizers = {
@@ -194,39 +162,35 @@ const Steps kPieceDecoders = {{"ByteFallback", nothing},
                               {"Replace", nothing},
                               {"Strip", nothing}};
 
-void check_model(const Node& model) {
-  model.at("type").require("BPE");
+void check_model(const JsonView& model) {
+  require(model, "type", "BPE");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    const Node affix = model.at(key);
-    if (!affix.is_null()) affix.require("");
+    if (model.find(key)) require(model, key, "");
   }
-  const Node dropout = model.at("dropout");
-  if (!dropout.is_null()) dropout.require(0);
+  if (model.find("dropout")) require(model, "dropout", 0);
 }
 
 // Which of the two kinds it is, or an Error that says what does not fit.
-void decide_kind(const Node& root, Pipeline& pipeline) {
+void decide_kind(const JsonView& model, const std::string& path, Pipeline& pipeline) {
   Vocabulary& vocabulary = pipeline.vocabulary;
-  const Node fallback = root.at("model").at("byte_fallback");
+  const bool byte_fallback = flag_or(model, "byte_fallback", false);
+  const auto check = [&path](bool fits, const char* expected, const char* found) {
+    if (!fits) throw bad_input(path, expected, found);
+  };
   if (pipeline.byte_level) {
     vocabulary.kind = Vocabulary::Kind::byte_bpe;
     vocabulary.add_space_prefix = false;
-    if (!root.at("normalizer").is_null() && (pipeline.prepends || pipeline.replaces)) {
-      throw root.at("normalizer").error("none before ByteLevel");
-    }
-    if (pipeline.metaspace)
-      throw root.at("pre_tokenizer").error("ByteLevel or Metaspace, not both");
-    if (fallback.flag_or(false)) throw fallback.error("false, with ByteLevel");
+    check(!pipeline.prepends && !pipeline.replaces, "ByteLevel alone", "a normalizer before it");
+    check(!pipeline.metaspace, "ByteLevel alone", "Metaspace before it");
+    check(!byte_fallback, "ByteLevel without byte_fallback", "both");
     return;
   }
   vocabulary.kind = Vocabulary::Kind::sentencepiece;
-  if (!fallback.flag_or(false)) throw fallback.error("true, or the pre-tokenizer ByteLevel");
-  if (!vocabulary.split_patterns.empty()) {
-    throw root.at("pre_tokenizer").error("none but Metaspace, without ByteLevel");
-  }
-  if (pipeline.metaspace == pipeline.replaces || (pipeline.metaspace && pipeline.prepends)) {
-    throw root.at("normalizer").error("Replace of spaces, or Metaspace instead");
-  }
+  check(byte_fallback, "model.byte_fallback or the pre-tokenizer ByteLevel", "neither");
+  check(vocabulary.split_patterns.empty(), "no pre-tokenizer but Metaspace, without ByteLevel",
+        "Split or Digits");
+  check(pipeline.metaspace != pipeline.replaces && !(pipeline.metaspace && pipeline.prepends),
+        "the normalizer Replace of spaces, or else Metaspace", "neither or both");
   if (pipeline.replaces) vocabulary.add_space_prefix = pipeline.prepends;
 }
 
@@ -237,17 +201,17 @@ struct AddedToken {
 };
 
 // Flags matter for tokens that are found in the text, which special ones never are.
-AddedToken added_token(const Node& node, bool has_normalizer) {
-  const bool special = node.at("special").flag_or(false);
+AddedToken added_token(const JsonView& node, bool has_normalizer) {
+  const bool special = flag_or(node, "special", false);
   for (const char* key : {"single_word", "lstrip", "rstrip"}) {
-    if (!special && node.at(key).flag_or(false)) throw node.at(key).error("false");
+    if (!special && flag_or(node, key, false)) node.at(key).refuse("false");
   }
-  if (!special && has_normalizer && node.at("normalized").flag_or(true)) {
-    throw node.at("normalized").error("false, where there is a normalizer");
+  if (!special && has_normalizer && flag_or(node, "normalized", true)) {
+    node.refuse("normalized as false, where there is a normalizer");
   }
-  const Node text = node.at("content");
-  if (text.text().empty()) throw text.error("a text that is not empty");
-  return {node.at("id").id(), text.text(), special ? control : user_defined};
+  const JsonView text = node.at("content");
+  if (text.text().empty()) text.refuse("a text that is not empty");
+  return {id_of(node.at("id")), text.text(), special ? control : user_defined};
 }
 
 // Puts pieces at their ids. Ids may have holes, but no more of them than tokens.
@@ -342,20 +306,20 @@ void name_special_tokens(Pipeline& pipeline, const Pieces& pieces) {
   }
 }
 
-void fill(const Node& root, const TokenizerDocument& document, Pipeline& pipeline,
+void fill(const JsonView& root, const TokenizerDocument& document, Pipeline& pipeline,
           const std::string& path) {
   Vocabulary& vocabulary = pipeline.vocabulary;
-  const Node added = root.at("added_tokens");
-  const std::vector<Node> tokens = added.is_null() ? std::vector<Node>() : added.items();
+  const auto added = root.find("added_tokens");
+  const std::vector<JsonView> tokens = added ? items(*added) : std::vector<JsonView>();
   const size_t count = document.vocab.size() + tokens.size();
   Pieces pieces(vocabulary, count, path);
   for (const auto& [piece, id] : document.vocab) pieces.add(piece, id, normal);
   const bool has_normalizer = pipeline.prepends || pipeline.replaces;
-  for (const Node& token : tokens) pieces.add_token(added_token(token, has_normalizer));
+  for (const JsonView& token : tokens) pieces.add_token(added_token(token, has_normalizer));
   if (vocabulary.pieces.empty()) throw bad_input(path, "model.vocab with pieces", "none");
-  if (const Node unknown_token = root.at("model").at("unk_token"); !unknown_token.is_null()) {
-    vocabulary.unknown_id = pieces.find(unknown_token.text());
-    if (vocabulary.unknown_id < 0) throw unknown_token.error("a piece of model.vocab");
+  if (const auto unknown_token = root.at("model").find("unk_token")) {
+    vocabulary.unknown_id = pieces.find(unknown_token->text());
+    if (vocabulary.unknown_id < 0) unknown_token->refuse("a piece of model.vocab");
     vocabulary.types[static_cast<size_t>(vocabulary.unknown_id)] = unknown;
   }
   if (!pipeline.bos.empty() && pieces.find(pipeline.bos) != vocabulary.bos_id) {
@@ -366,12 +330,14 @@ void fill(const Node& root, const TokenizerDocument& document, Pipeline& pipelin
 }
 
 // bos_token and the like: a text, an object with it, or null.
-void apply_special_token(const Node& token, const Vocabulary& vocabulary, int32_t& id) {
-  if (token.is_null()) return;
-  const Node content = token.value().is_object() ? token.at("content") : token;
+void apply_special_token(const JsonView& config, const char* key, const Vocabulary& vocabulary,
+                         int32_t& id) {
+  const auto token = config.find(key);
+  if (!token) return;
+  const JsonView content = token->value().is_object() ? token->at("content") : *token;
   const auto found = std::find(vocabulary.pieces.begin(), vocabulary.pieces.end(), content.text());
   if (found == vocabulary.pieces.end() || found->empty()) {
-    throw content.error("a piece of the vocabulary");
+    content.refuse("a piece of the vocabulary");
   }
   id = static_cast<int32_t>(found - vocabulary.pieces.begin());
 }
@@ -380,34 +346,35 @@ void apply_special_token(const Node& token, const Vocabulary& vocabulary, int32_
 
 Vocabulary parse_tokenizer_json(std::span<const std::byte> bytes, const std::string& path) {
   TokenizerDocument document = read_tokenizer_document(bytes, path);
-  const Node root(document.rest, "tokenizer.json", path);
+  const JsonView root(document.rest, path);
   Pipeline pipeline;
   Vocabulary& vocabulary = pipeline.vocabulary;
   vocabulary.bos_id = vocabulary.eos_id = vocabulary.unknown_id = -1;
-  const Node model = root.at("model");
+  const JsonView model = root.at("model");
   check_model(model);
-  apply_steps(root.at("normalizer"), kNormalizers, "normalizers", pipeline);
-  apply_steps(root.at("pre_tokenizer"), kPreTokenizers, "pretokenizers", pipeline);
-  apply_steps(root.at("post_processor"), kPostProcessors, "processors", pipeline);
-  apply_steps(root.at("decoder"), pipeline.byte_level ? kByteDecoders : kPieceDecoders, "decoders",
-              pipeline);
-  decide_kind(root, pipeline);
-  vocabulary.ignore_merges = model.at("ignore_merges").flag_or(false);
+  const auto apply = [&](const char* key, const Steps& steps, const char* list) {
+    if (const auto step = root.find(key)) apply_steps(*step, steps, list, pipeline);
+  };
+  apply("normalizer", kNormalizers, "normalizers");
+  apply("pre_tokenizer", kPreTokenizers, "pretokenizers");
+  apply("post_processor", kPostProcessors, "processors");
+  apply("decoder", pipeline.byte_level ? kByteDecoders : kPieceDecoders, "decoders");
+  decide_kind(model, path, pipeline);
+  vocabulary.ignore_merges = flag_or(model, "ignore_merges", false);
   fill(root, document, pipeline, path);
-  if (document.merges.empty() && !pipeline.byte_level) {
+  if (document.merges.empty() && !pipeline.byte_level)
     throw bad_input(path, "model.merges", "none");
-  }
   vocabulary.merges = std::move(document.merges);
   return std::move(vocabulary);
 }
 
 void apply_tokenizer_config(std::span<const std::byte> bytes, const std::string& path,
                             Vocabulary& vocabulary) {
-  const TokenizerDocument document = read_tokenizer_document(bytes, path);
-  const Node root(document.rest, "tokenizer_config.json", path);
-  apply_special_token(root.at("bos_token"), vocabulary, vocabulary.bos_id);
-  apply_special_token(root.at("eos_token"), vocabulary, vocabulary.eos_id);
-  vocabulary.add_bos = root.at("add_bos_token").flag_or(vocabulary.add_bos);
+  const Json config = parse_json(bytes, path);
+  const JsonView root(config, path);
+  apply_special_token(root, "bos_token", vocabulary, vocabulary.bos_id);
+  apply_special_token(root, "eos_token", vocabulary, vocabulary.eos_id);
+  vocabulary.add_bos = flag_or(root, "add_bos_token", vocabulary.add_bos);
 }
 
 Vocabulary open_tokenizer_folder(const std::string& folder) {

@@ -128,7 +128,7 @@ TEST_CASE("a tokenizer.json that asks for something else is refused by name") {
       {bytes, "/normalizer", {{"type", "Prepend"}, {"prepend", "\u2581"}}, "normalizer"},
       {bytes, "/pre_tokenizer", {{"type", "Whitespace"}}, "Whitespace"},
       {bytes, "/pre_tokenizer/pretokenizers/0/behavior", "Removed", "Removed"},
-      {bytes, "/pre_tokenizer/pretokenizers/0/pattern", {{"String", " "}}, "pattern.Regex"},
+      {bytes, "/pre_tokenizer/pretokenizers/0/pattern", {{"String", " "}}, "the field Regex"},
       {bytes, "/pre_tokenizer/pretokenizers/1/add_prefix_space", true, "add_prefix_space"},
       {bytes, "/pre_tokenizer/pretokenizers/2", {{"type", "Digits"}}, "ByteLevel as the last"},
       {bytes, "/post_processor", {{"type", "BertProcessing"}}, "BertProcessing"},
@@ -140,7 +140,7 @@ TEST_CASE("a tokenizer.json that asks for something else is refused by name") {
       {llama2, "/model/merges", json::array(), "model.merges"},
       {llama2, "/normalizer", nullptr, "Metaspace"},
       {llama2, "/normalizer/normalizers/1/content", "_", "content"},
-      {llama2, "/pre_tokenizer", {{"type", "Digits"}}, "none but Metaspace"},
+      {llama2, "/pre_tokenizer", {{"type", "Digits"}}, "no pre-tokenizer but Metaspace"},
       {llama2, "/added_tokens/3/normalized", true, "normalized"},
   };
   for (const Case& wrong : cases) {
