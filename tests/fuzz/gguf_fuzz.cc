@@ -9,6 +9,7 @@
 #include "tests/file_bytes.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/gguf_parts.h"
+#include "tests/models/small_tokenizers.h"
 
 namespace thermocline::fuzz {
 namespace {
@@ -88,6 +89,7 @@ std::vector<std::string> seeds() {
   scaled.tensors.push_back({"rope_freqs.weight", {8}, 0, std::string(32, '\x40')});
   return {test::small_gguf(DType::q4_0, narrow).bytes(),
           test::small_vocabulary_gguf().bytes(),
+          test::byte_bpe_gguf().bytes(),
           tied.bytes(),
           scaled.bytes(),
           joined(test::split_gguf(test::small_gguf(DType::q8_0, narrow), 2)),

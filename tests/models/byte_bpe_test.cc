@@ -14,37 +14,6 @@ namespace {
 using Catch::Matchers::Contains;
 using Ids = std::vector<int32_t>;
 
-Bytes text_array(const std::vector<std::string>& texts) {
-  Bytes array;
-  array.put(kGgufArray).put(kGgufString).put<uint64_t>(texts.size());
-  for (const std::string& text : texts) array.text(text);
-  return array;
-}
-
-// What small_byte_bpe() says, as GGUF has it.
-GgufFile byte_bpe_gguf() {
-  const nlohmann::json document = small_byte_bpe();
-  std::vector<std::string> pieces(265), merges;
-  for (const auto& [piece, id] : document["model"]["vocab"].items()) pieces[id] = piece;
-  Bytes types;
-  types.put(kGgufArray).put<uint32_t>(5).put<uint64_t>(265);
-  for (const auto& token : document["added_tokens"]) pieces[token["id"]] = token["content"];
-  for (int id = 0; id < 265; ++id) types.put<int32_t>(id < 262 ? 1 : id < 264 ? 3 : 4);
-  for (const auto& merge : document["model"]["merges"]) {
-    merges.push_back(merge[0].get<std::string>() + " " + merge[1].get<std::string>());
-  }
-  GgufFile file;
-  file.set_text("general.architecture", "llama");
-  file.set_text("tokenizer.ggml.model", "gpt2");
-  file.set_text("tokenizer.ggml.pre", "llama-bpe");
-  file.set("tokenizer.ggml.tokens", text_array(pieces));
-  file.set("tokenizer.ggml.token_type", types);
-  file.set("tokenizer.ggml.merges", text_array(merges));
-  file.set_u32("tokenizer.ggml.bos_token_id", 262);
-  file.set_u32("tokenizer.ggml.eos_token_id", 263);
-  return file;
-}
-
 std::unique_ptr<Tokenizer> made(const GgufFile& file) {
   return make_tokenizer(parse_bytes("gguf", file.bytes())->vocabulary(), "FILE");
 }
