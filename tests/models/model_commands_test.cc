@@ -7,6 +7,7 @@
 #include "models/commands.h"
 #include "models/error.h"
 #include "tests/file_bytes.h"
+#include "tests/models/small_tokenizers.h"
 #include "tests/gguf_parts.h"
 #include "tests/support.h"
 
@@ -133,6 +134,11 @@ TEST_CASE("model tokenize gives ids and pieces of a text or a file") {
   REQUIRE(from_file.size() == 3);
   CHECK(from_file[2].at("id") == 3 + 0xff);
   CHECK(rows_of({"tokenize", "--tokenizer", "byte", "--text", "abc"}).size() == 3);
+  write_file(folder / "tokenizer.json", small_byte_bpe().dump());
+  const json from_json = rows_of({"tokenize", "--tokenizer", folder.path(), "--text", "the the"});
+  REQUIRE(from_json.size() == 2);
+  CHECK(from_json[1].at("id") == 258);
+  CHECK(from_json[1].at("piece") == " the");
 }
 
 TEST_CASE("model commands refuse what they cannot do") {
