@@ -9,6 +9,7 @@
 #include "models/cli.h"
 #include "tests/file_bytes.h"
 #include "tests/gguf_parts.h"
+#include "tests/hf_files.h"
 #include "tests/models/parse_bytes.h"
 #include "tests/support.h"
 
@@ -22,10 +23,18 @@ std::string valid_bytes(const std::string& format) {
   const std::map<std::string, std::string> files = {
       {"gguf", small_gguf(DType::q8_0).bytes()},
       {"llama2c", small_llama2c()},
-      {"powerinfer", small_powerinfer(DType::q8_0).bytes()}};
+      {"powerinfer", small_powerinfer(DType::q8_0).bytes()},
+      {"safetensors", small_safetensors(DType::f16).bytes()}};
   INFO("a new format needs a small file here: " << format);
   REQUIRE(files.contains(format));
   return files.at(format);
+}
+
+// What lies beside it: of use to one format, not seen by the others.
+const std::map<std::string, std::string>& files_beside() {
+  static const std::map<std::string, std::string> files = {
+      {"config.json", hf_config(small_shape())}};
+  return files;
 }
 
 void put_byte(const std::string& path, uint64_t at, char value) {
@@ -45,20 +54,21 @@ TEST_CASE("every format knows its own file and refuses damaged ones") {
     const std::string bytes = valid_bytes(name);
     CHECK(format.matches(std::as_bytes(std::span(bytes)), "model"));
     CHECK_FALSE(format.matches({}, "model"));
-    CHECK(parse_bytes(name, bytes)->shape().ffn_dim == 160);
+    CHECK(parse_bytes(name, bytes, files_beside())->shape().ffn_dim == 160);
     std::mt19937 random(1);
     for (int i = 0; i < 200; ++i) {
       const std::string cut = bytes.substr(0, random() % bytes.size());
-      input_error([&] { parse_bytes(name, cut); });
+      input_error([&] { parse_bytes(name, cut, files_beside()); });
       std::string noise(random() % 200, '\0');
       for (char& byte : noise) byte = static_cast<char>(random() % 256);
-      input_error([&] { parse_bytes(name, noise); });
+      input_error([&] { parse_bytes(name, noise, files_beside()); });
     }
   }
 }
 
 TEST_CASE("every format finds its file by content") {
   const TempDir folder;
+  for (const auto& [name, bytes] : files_beside()) write_file(folder / name, bytes);
   for (const std::string& name : checkpoint_formats().names()) {
     write_file(folder / name, valid_bytes(name));
     const auto checkpoint = open_checkpoint(folder / name);
