@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "models/synthetic.h"
+#include "tests/npy_files.h"
 #include "tests/runtime/double_decoder.h"
 #include "tests/runtime/local_run.h"
 #include "tests/runtime/random_weights.h"
@@ -57,18 +58,6 @@ std::vector<int32_t> oracle_tokens(uint32_t vocab_size, uint32_t count = 40) {
     tokens.push_back(static_cast<int32_t>((7 + 13 * i * i) % vocab_size));
   }
   return tokens;
-}
-
-// Rows of f32, as numpy.save writes them.
-std::vector<float> load_npy(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  INFO(path);
-  REQUIRE(in.good());
-  std::string bytes((std::istreambuf_iterator<char>(in)), {});
-  const size_t begin = 10 + static_cast<uint8_t>(bytes[8]) + 256u * static_cast<uint8_t>(bytes[9]);
-  std::vector<float> values((bytes.size() - begin) / sizeof(float));
-  std::memcpy(values.data(), bytes.data() + begin, values.size() * sizeof(float));
-  return values;
 }
 
 // The first `prompt_count` tokens are the prompt, the rest is forced.
