@@ -92,14 +92,14 @@ class Builder final : public nlohmann::json_sax<Json> {
 
   // `read`: bytes up to the token that is wrong, and the end of the text as one more.
   bool parse_error(size_t read, const std::string&, const Json::exception& error) override {
-    std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at …: …"
+    std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at …"
     if (const size_t end = reason.find("] "); end != std::string::npos) reason.erase(0, end + 2);
     reached_ = begin_ + std::min(read, static_cast<size_t>(end_ - begin_));
     throw bad_input(place(), "JSON", shortened(reason));
   }
 
  private:
-  static std::string quoted(const std::string& text) { return fmt::format("'{}'", shortened(text)); }
+  static std::string quoted(const std::string& key) { return fmt::format("'{}'", shortened(key)); }
 
   std::string place() const {
     return fmt::format("{} at byte {}", path_, offset_ + static_cast<uint64_t>(reached_ - begin_));

@@ -15,6 +15,7 @@
 #include "models/hf_config.h"
 #include "models/json_reader.h"
 #include "models/safetensors_header.h"
+#include "models/tokenizer_json.h"
 
 namespace thermocline {
 namespace {
@@ -160,6 +161,18 @@ void settle_head(const CheckpointFile& file, const Neighbours& neighbours,
                         : "no such tensor");
 }
 
+// That of tokenizer.json, where there is one. tokenizer.model, SentencePiece's own, is not read.
+void read_vocabulary(const Neighbours& neighbours, CheckpointContents& contents) {
+  const auto file = neighbours("tokenizer.json");
+  if (!file) return;
+  contents.files.push_back(*file);
+  contents.vocabulary = parse_tokenizer_json(file->bytes, file->path);
+  const auto config = neighbours("tokenizer_config.json");
+  if (!config) return;
+  contents.files.push_back(*config);
+  apply_tokenizer_config(config->bytes, config->path, contents.vocabulary);
+}
+
 // Anything that begins as an object is ours to read or to refuse with a reason.
 bool matches_safetensors(std::span<const std::byte> bytes, std::string_view path) {
   return path.ends_with(kShardEnding) || begins_as_safetensors(bytes) ||
@@ -186,6 +199,7 @@ std::unique_ptr<Checkpoint> parse_checkpoint(const CheckpointFile& file,
     read_shard(file, nullptr, contents);
   }
   settle_head(file, neighbours, contents);
+  read_vocabulary(neighbours, contents);
   return std::make_unique<Checkpoint>(file.path, std::move(contents));
 }
 

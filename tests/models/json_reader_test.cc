@@ -90,8 +90,8 @@ TEST_CASE("memory is a small multiple of the file's size") {
 }
 
 TEST_CASE("fields are read by type, and Errors say which") {
-  const auto value = parse(
-      R"({"n": 3, "x": 0.5, "t": "text", "b": true, "z": null, "a": [7, -1], "o": {"p": {"q": "r"}}})");
+  const auto value = parse(R"({"n": 3, "x": 0.5, "t": "text", "b": true, "z": null, "a": [7, -1],)"
+                           R"("o": {"p": {"q": "r"}}})");
   const JsonView view(value, "FILE");
   CHECK(view.at("n").count() == 3);
   CHECK(view.at("n").number() == 3.0);

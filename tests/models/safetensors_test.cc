@@ -6,6 +6,7 @@
 
 #include "models/checkpoint.h"
 #include "models/cli.h"
+#include "models/mapped_file.h"
 #include "models/safetensors_header.h"
 #include "models/weights.h"
 #include "tests/hf_files.h"
@@ -160,6 +161,84 @@ TEST_CASE("weights of a safetensors folder are those of the same GGUF file") {
     gguf->read(m, 0, {0, rows, 0, cols}, reinterpret_cast<std::byte*>(expected.data()));
     INFO("matrix " << matrix);
     CHECK(found == expected);
+  }
+}
+
+TEST_CASE("the vocabulary is that of tokenizer.json, where there is one") {
+  Files files = sharded_model();
+  CHECK(parse_sharded(files)->vocabulary().kind == Vocabulary::Kind::none);
+  const std::string made = std::string(THERMOCLINE_SOURCE_DIR) + "/tests/oracles/tokenizers/";
+  const MappedFile file = map_file(made + "byte_bpe.json");
+  const auto bytes = file.bytes;
+  files["tokenizer.json"] = {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  const auto checkpoint = parse_sharded(files);
+  CHECK(checkpoint->vocabulary().kind == Vocabulary::Kind::byte_bpe);
+  CHECK(checkpoint->files().size() == 6);
+  files["tokenizer_config.json"] = R"({"add_bos_token":false})";
+  CHECK(parse_sharded(files)->files().size() == 7);
+  CHECK_FALSE(parse_sharded(files)->vocabulary().add_bos);
+  files["tokenizer.json"] = "{}";
+  CHECK_THAT(refusal(files), Contains("tokenizer.json"));
+}
+
+namespace {
+
+// What the library says to each `name` in the folder that it is to read, and its own copy of it.
+constexpr const char* kReadAndWrite = R"(import numpy, pathlib, safetensors, sys
+names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+folder = pathlib.Path(sys.argv[1])
+for path in sorted(folder.glob("*.good")):
+    kept, copy = [], {}
+    for name, tensor in safetensors.deserialize(path.read_bytes()):
+        kept.append(numpy.frombuffer(bytes(tensor["data"]), numpy.uint8))
+        copy[name] = safetensors.TensorSpec(
+            dtype=names[tensor["dtype"]], shape=tensor["shape"],
+            data_ptr=kept[-1].ctypes.data, data_len=kept[-1].nbytes)
+    path.with_suffix(".copy").write_bytes(safetensors.serialize(copy, {"format": "pt"}))
+for path in sorted(folder.glob("*.bad")):
+    try:
+        safetensors.deserialize(path.read_bytes())
+        print("accepted", path.name)
+    except safetensors.SafetensorError:
+        pass
+print("done"))";
+
+}  // namespace
+
+TEST_CASE("the safetensors library reads what these tests write, and refuses what we refuse") {
+  const std::string python = oracle_python();
+  if (python.empty()) return;
+  const TempDir folder;
+  write_file(folder / "config.json", hf_config(small_shape()));
+  write_file(folder / "script.py", kReadAndWrite);
+  const DType types[] = {DType::f32, DType::f16, DType::bf16};
+  for (const DType dtype : types) {
+    write_file(folder / fmt::format("{}.good", facts(dtype).name),
+               small_safetensors(dtype).bytes());
+  }
+  // Not among them: a blank before '{', which the format forbids and the library lets pass.
+  const std::string bad[] = {
+      safetensors_bytes("{" + entry("t", "[1]", "[0,5]") + "}", "abcd"),
+      safetensors_bytes("{" + entry("t", "[2]", "[0,4]") + "}", "abcd"),
+      safetensors_bytes("{" + entry("t", "[4611686018427387905]", "[0,4]") + "}", "abcd"),
+      safetensors_bytes("{" + entry("t", "[1]", "[4,8]") + "}", "abcdefgh"),
+      safetensors_bytes("{" + entry("t", "[1]", "[0,4]") + "}", "abcdefgh"),
+      safetensors_bytes("{" + entry("a", "[1]", "[0,4]") + "," + entry("b", "[1]", "[2,6]") + "}",
+                        "abcdef"),
+      safetensors_bytes(R"({"__metadata__":{"a":1}})", ""),
+      Bytes().put<uint64_t>(100000001).append("{}").str()};
+  int number = 0;
+  for (const std::string& bytes : bad) {
+    input_error([&] { parse_safetensors(std::as_bytes(std::span(bytes)), "FILE"); });
+    write_file(folder / fmt::format("{}.bad", number++), bytes);
+  }
+  const auto result =
+      run_command(fmt::format("{} {} {}", python, folder / "script.py", folder.path()));
+  CHECK(result.output == "done\n");
+  CHECK(result.exit_code == 0);
+  for (const DType dtype : types) {
+    const auto copy = open_checkpoint(folder / fmt::format("{}.copy", facts(dtype).name));
+    check_made_tensors(*copy, dtype);
   }
 }
 
