@@ -112,11 +112,11 @@ struct Lanes {
     } else if constexpr (D == DType::q4_k) {
       const __m512 values = values_of_codes<D>(0, scales, step);
       const std::byte* bytes = from + 16 + step / 2 * 32;
-      const int shift = step % 2 * 4;
       const __m512i low = _mm512_cvtepu8_epi32(load_16_bytes(bytes));
       const __m512i high = _mm512_cvtepu8_epi32(load_16_bytes(bytes + 16));
-      first.all = _mm512_permutexvar_ps(_mm512_srli_epi32(low, shift), values);
-      second.all = _mm512_permutexvar_ps(_mm512_srli_epi32(high, shift), values);
+      const bool odd = step % 2 != 0;  // the high halves; shifts by a constant, optimised or not
+      first.all = _mm512_permutexvar_ps(odd ? _mm512_srli_epi32(low, 4) : low, values);
+      second.all = _mm512_permutexvar_ps(odd ? _mm512_srli_epi32(high, 4) : high, values);
     } else {
       const StepCodes codes = read_codes<D>(from, step);
       first.all = scaled<D>(codes.first, scales, step, 0);
