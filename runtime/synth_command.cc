@@ -11,6 +11,7 @@
 #include "models/cli.h"
 #include "models/counter_random.h"
 #include "models/error.h"
+#include "models/gguf_writer.h"
 #include "models/synthetic.h"
 #include "models/synthetic_plan.h"
 #include "models/units.h"
@@ -184,7 +185,7 @@ SynthResult run_synthetic(const ModelSpec& spec, const SynthRunOptions& options)
 namespace {
 
 struct SynthOptions {
-  std::string preset, type, json;
+  std::string preset, type, out, json;
   std::optional<uint32_t> layers;
   std::optional<uint64_t> seed;
   SynthRunOptions run;
@@ -267,9 +268,29 @@ nlohmann::ordered_json rows_of(const SynthOptions& options, const ModelSpec& spe
   return rows;
 }
 
+void write(const SynthOptions& options, const ModelSpec& spec) {
+  const auto source = make_synthetic_weights(spec);
+  std::optional<Progress> progress;
+  GgufWriteOptions written;
+  written.name = spec.text;
+  written.description = "synthetic weights of thermocline: " + spec.text;
+  written.thread_count = options.run.threads != 0 ? options.run.threads : available_cores();
+  written.progress = [&progress](uint64_t done, uint64_t total) {
+    if (!progress.has_value()) progress.emplace("write", total, "bytes");
+    progress->update(done);
+  };
+  write_gguf(*source, options.out, written);
+  if (options.json != "-") fmt::print("{} written: {}\n", options.out, spec.text);
+}
+
 void run(const SynthOptions& options) {
   const ModelSpec spec = spec_of(options);
   install_interrupt_handler();
+  const bool runs = options.run.steps > 0;
+  if (!runs && options.out.empty()) throw bad_usage("--steps 0 leaves nothing to do but --out");
+  if (runs) check_options(spec, options.run);
+  if (!options.out.empty()) write(options, spec);
+  if (!runs) return;
   const SynthResult result = run_synthetic(spec, options.run);
   if (options.json != "-") print(options, spec, result);
   if (!options.json.empty())
@@ -281,15 +302,19 @@ void run(const SynthOptions& options) {
 void add_synth_command(CLI::App& model) {
   const auto options = std::make_shared<SynthOptions>();
   CLI::App* command = model.add_subcommand(
-      "synth", "run synthetic weights, and print what they do beside what they promise");
-  command->footer("Example: thermocline model synth --preset relullama-70b,take=even --layers 2");
+      "synth", "make synthetic weights, and print what they do beside what they promise");
+  command->footer(
+      "Example: thermocline model synth --preset relullama-70b --layers 2 --out x.gguf");
   command->add_option("--preset", options->preset, "NAME[,KEY=VALUE...], as after --model preset:")
       ->required();
   command->add_option("--layers", options->layers, "how many layers to make and run");
   command->add_option("--type", options->type, "element type of the matrices; default: q4_0");
   command->add_option("--seed", options->seed, "of the weights");
   command->add_option("--sequences", options->run.sequences, "texts to run")->capture_default_str();
-  command->add_option("--steps", options->run.steps, "tokens of each text")->capture_default_str();
+  command
+      ->add_option("--steps", options->run.steps, "tokens of each text; 0: run nothing, only write")
+      ->capture_default_str();
+  command->add_option("--out", options->out, "write the weights to this .gguf first");
   command->add_option("--threads", options->run.threads, "default: all cores");
   command->add_option("--json", options->json, "write the rows of the table; - is standard output");
   command->callback([options] { run(*options); });

@@ -10,6 +10,8 @@
 
 #include "models/cli.h"
 #include "models/error.h"
+#include "models/synthetic.h"
+#include "models/weights.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
@@ -43,6 +45,10 @@ SynthResult check_promises(const std::string& preset, const SynthRunOptions& opt
 void check_published(const SynthStatistic& row, double published, double bound) {
   INFO(row.name);
   CHECK(row.measured.value() == Approx(published).margin(bound));
+}
+
+CommandResult synth(const std::string& arguments) {
+  return run_command(std::string(std::getenv("THERMOCLINE_PROGRAM")) + " model synth " + arguments);
 }
 
 // P(gate > 0) by layer of Llama-2-70B, from the test data; empty without it.
@@ -112,10 +118,10 @@ TEST_CASE("prosparse and swiglu-70b: their sparsity, and 69 % of a layer", "[slo
 TEST_CASE("model synth prints a row for each statistic and writes them as JSON") {
   const TempDir folder;
   const std::string json = folder / "rows.json";
-  const auto result = run_command(std::string(std::getenv("THERMOCLINE_PROGRAM")) +
-                                  " model synth --preset tiny,drift=0.3 --layers 2 --seed 5 "
-                                  "--type q8_0 --threads 2 --json " +
-                                  json);
+  const auto result = synth(
+      "--preset tiny,drift=0.3 --layers 2 --seed 5 "
+      "--type q8_0 --threads 2 --json " +
+      json);
   INFO(result.output);
   CHECK(result.exit_code == 0);
   for (const char* text : {"preset:tiny,drift=0.3,layers=2,type=q8_0,seed=5", "relullama-teal",
@@ -130,6 +136,35 @@ TEST_CASE("model synth prints a row for each statistic and writes them as JSON")
   CHECK(rows[1].at("name") == "mean activity");
   CHECK(rows[1].at("target").get<double>() == Approx(0.28));
   CHECK(rows[1].at("measured").get<double>() == Approx(0.28).margin(0.03));
+}
+
+TEST_CASE("model synth writes a file of the weights that it ran") {
+  const TempDir folder;
+  const std::string path = folder / "x.gguf";
+  const auto result =
+      synth("--preset tiny,regime=hermes --layers 2 --type q8_0 --steps 40 --out " + path);
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  CHECK_THAT(result.output, Catch::Contains("written") && Catch::Contains("mean activity"));
+  const auto made =
+      make_synthetic_weights(parse_model_spec("preset:tiny,regime=hermes,layers=2,type=q8_0"));
+  const auto written = open_weights(parse_model_spec(path));
+  CHECK(written->provenance() == "synthetic");
+  CHECK(written->shape().activation == FfnActivation::relu);
+  for (const Matrix matrix : {Matrix::token_embedding, Matrix::q, Matrix::o, Matrix::down_t}) {
+    const MatrixSize size = size_of(matrix, made->shape());
+    const MatrixSlice whole{0, size.rows, 0, size.cols};
+    std::vector<std::byte> a(size.rows * bytes_of(DType::q8_0, size.cols)), b(a.size());
+    made->read(matrix, 1, whole, a.data());
+    written->read(matrix, 1, whole, b.data());
+    CHECK(a == b);
+  }
+  const std::string only = folder / "y.gguf";
+  CHECK(synth("--preset tiny --steps 0 --out " + only).exit_code == 0);
+  CHECK(std::filesystem::exists(only));
+  CHECK(synth("--preset tiny --steps 0").exit_code == 2);
+  CHECK(synth("--preset tiny --steps 12 --out " + folder / "z.gguf").exit_code == 2);
+  CHECK_FALSE(std::filesystem::exists(folder / "z.gguf"));
 }
 
 TEST_CASE("what was measured does not depend on threads") {
