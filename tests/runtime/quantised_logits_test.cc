@@ -49,7 +49,7 @@ std::vector<float> stored_values(const RandomWeights& weights, Matrix matrix, ui
   std::vector<float> values(size.rows * size.cols);
   weights.read(matrix, layer, {0, size.rows, 0, size.cols},
                reinterpret_cast<std::byte*>(values.data()));
-  // Layers of 256 inputs as loud as their streams: a small error stays one.
+  // So that a layer of 256 inputs does not amplify what it is given, errors least of all.
   if (matrix != Matrix::token_embedding) {
     for (float& value : values) value *= 0.25f;
   }
