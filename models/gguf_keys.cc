@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "models/pieces.h"
 
 namespace thermocline {
@@ -28,6 +31,10 @@ struct VocabularyKind {
 constexpr VocabularyKind kVocabularyKinds[] = {{"llama", Vocabulary::Kind::sentencepiece},
                                                {"gpt2", Vocabulary::Kind::byte_bpe},
                                                {"no_vocab", Vocabulary::Kind::none}};
+
+// By Vocabulary::SpacePrefix.
+constexpr auto kSpacePrefixNames =
+    std::to_array<std::string_view>({"always", "where_missing", "at_start_where_missing"});
 
 // How a byte-level vocabulary splits text into words, by its name in tokenizer.ggml.pre: the
 // expressions of llama.cpp's src/llama-vocab.cpp, and for Llama-3 that of its own tokenizer.json.
@@ -89,9 +96,34 @@ void check_per_token(size_t count, size_t token_count, const char* key, const st
   throw bad_input(path, fmt::format("{} of {} tokens", key, token_count), fmt::format("{}", count));
 }
 
+void read_merges(const GgufMetadata& metadata, std::string_view key, const std::string& path,
+                 Vocabulary& vocabulary) {
+  const std::string place = fmt::format("{}: key {}", path, key);
+  for (const std::string& merge : metadata.texts(key)) {
+    vocabulary.merges.push_back(parse_merge(merge, place));
+  }
+}
+
+void read_sentencepiece(const GgufMetadata& metadata, const std::string& path,
+                        Vocabulary& vocabulary) {
+  read_merges(metadata, kGgufMergesKey, path, vocabulary);
+  vocabulary.ignore_merges = metadata.flag_or(kGgufIgnoreMergesKey, false);
+  const std::string_view prefix = metadata.text_or(kGgufSpacePrefixKey, kSpacePrefixNames[0]);
+  const auto known = std::find(kSpacePrefixNames.begin(), kSpacePrefixNames.end(), prefix);
+  if (known == kSpacePrefixNames.end()) {
+    throw bad_input(path,
+                    fmt::format("{} {}", kGgufSpacePrefixKey, fmt::join(kSpacePrefixNames, ", ")),
+                    std::string(prefix));
+  }
+  vocabulary.space_prefix = static_cast<Vocabulary::SpacePrefix>(known - kSpacePrefixNames.begin());
+}
+
 void read_byte_bpe(const GgufMetadata& metadata, const std::string& path, Vocabulary& vocabulary) {
-  for (const std::string& merge : metadata.texts("tokenizer.ggml.merges")) {
-    vocabulary.merges.push_back(parse_merge(merge, path + ": key tokenizer.ggml.merges"));
+  read_merges(metadata, "tokenizer.ggml.merges", path, vocabulary);
+  if (metadata.has(kGgufSplitPatternsKey)) {
+    vocabulary.split_patterns = metadata.texts(kGgufSplitPatternsKey);
+    vocabulary.ignore_merges = metadata.flag_or(kGgufIgnoreMergesKey, false);
+    return;
   }
   const Splitting& splitting = splitting_of(metadata, path);
   vocabulary.split_patterns = splitting.patterns;
@@ -202,6 +234,19 @@ ModelShape gguf_shape(const GgufMetadata& metadata, const std::string& path, boo
   return shape;
 }
 
+std::string_view gguf_split_name(const Vocabulary& vocabulary) {
+  for (const Splitting& splitting : splittings()) {
+    const bool same = splitting.patterns == vocabulary.split_patterns &&
+                      splitting.llama3 == vocabulary.ignore_merges;
+    if (same) return splitting.name;
+  }
+  return "";
+}
+
+std::string_view name_of(Vocabulary::SpacePrefix prefix) {
+  return kSpacePrefixNames.at(static_cast<size_t>(prefix));
+}
+
 Vocabulary gguf_vocabulary(const GgufMetadata& metadata, const std::string& path) {
   Vocabulary vocabulary;
   vocabulary.kind = vocabulary_kind(metadata, path);
@@ -222,6 +267,8 @@ Vocabulary gguf_vocabulary(const GgufMetadata& metadata, const std::string& path
   if (!sentencepiece) {
     vocabulary.bos_id = vocabulary.eos_id = vocabulary.unknown_id = -1;
     read_byte_bpe(metadata, path, vocabulary);
+  } else {
+    read_sentencepiece(metadata, path, vocabulary);
   }
   vocabulary.bos_id = id("tokenizer.ggml.bos_token_id", vocabulary.bos_id);
   vocabulary.eos_id = id("tokenizer.ggml.eos_token_id", vocabulary.eos_id);

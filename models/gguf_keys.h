@@ -19,6 +19,12 @@ namespace thermocline {
 inline constexpr std::string_view kGgufActivationKey = "llama.hidden_activation";
 inline constexpr std::string_view kGgufFatreluThresholdKey = "llama.hidden_activation_threshold";
 inline constexpr std::string_view kGgufProvenanceKey = "thermocline.provenance";
+// What of a vocabulary GGUF has no keys for: expressions without a name in tokenizer.ggml.pre,
+// ranks of SentencePiece's merges, where a space prefix goes.
+inline constexpr std::string_view kGgufSplitPatternsKey = "thermocline.tokenizer.split_patterns";
+inline constexpr std::string_view kGgufIgnoreMergesKey = "thermocline.tokenizer.ignore_merges";
+inline constexpr std::string_view kGgufMergesKey = "thermocline.tokenizer.merges";
+inline constexpr std::string_view kGgufSpacePrefixKey = "thermocline.tokenizer.space_prefix";
 
 // An input Error for what would change every result and is not computed here: another
 // architecture, rotary embedding scaled otherwise than linearly, experts.
@@ -33,6 +39,10 @@ float gguf_rope_factor(const GgufMetadata& metadata, const std::string& path);
 
 std::optional<float> gguf_predictor_threshold(const GgufMetadata& metadata);
 std::string gguf_provenance(const GgufMetadata& metadata, const std::string& path);
+
+// How a byte-level vocabulary splits, as tokenizer.ggml.pre names it; empty where it has no name.
+std::string_view gguf_split_name(const Vocabulary& vocabulary);
+std::string_view name_of(Vocabulary::SpacePrefix prefix);
 
 Vocabulary gguf_vocabulary(const GgufMetadata& metadata, const std::string& path);
 

@@ -106,6 +106,37 @@ void set_general_keys(GgufOutput& output, const WeightSource& source,
   set_type_keys(output, source.dtype(Matrix::gate, 0));
 }
 
+std::vector<std::string> merge_texts(const Vocabulary& vocabulary) {
+  std::vector<std::string> texts;
+  for (const auto& [left, right] : vocabulary.merges) texts.push_back(left + " " + right);
+  return texts;
+}
+
+// Where pairs are merged by rank there are no scores; other tools get the piece's place, as
+// llama.cpp's converter has it.
+void set_sentencepiece_keys(GgufOutput& output, const Vocabulary& vocabulary) {
+  std::vector<float> scores = vocabulary.scores;
+  for (size_t id = scores.size(); id < vocabulary.pieces.size(); ++id) {
+    scores.push_back(vocabulary.merges.empty() ? 0.0f : -static_cast<float>(id));
+  }
+  output.set_numbers("tokenizer.ggml.scores", scores);
+  if (!vocabulary.merges.empty()) output.set_texts(kGgufMergesKey, merge_texts(vocabulary));
+  if (vocabulary.ignore_merges) output.set_flag(kGgufIgnoreMergesKey, true);
+  if (vocabulary.space_prefix != Vocabulary::SpacePrefix::always) {
+    output.set_text(kGgufSpacePrefixKey, name_of(vocabulary.space_prefix));
+  }
+}
+
+void set_byte_bpe_keys(GgufOutput& output, const Vocabulary& vocabulary) {
+  if (!vocabulary.scores.empty()) output.set_numbers("tokenizer.ggml.scores", vocabulary.scores);
+  output.set_texts("tokenizer.ggml.merges", merge_texts(vocabulary));
+  const std::string_view name = gguf_split_name(vocabulary);
+  output.set_text("tokenizer.ggml.pre", name.empty() ? "default" : name);
+  if (!name.empty()) return;
+  output.set_texts(kGgufSplitPatternsKey, vocabulary.split_patterns);
+  output.set_flag(kGgufIgnoreMergesKey, vocabulary.ignore_merges);
+}
+
 bool same_divisors(const ModelShape& shape) {
   const std::vector<float>& divisors = shape.rope_divisors;
   return std::adjacent_find(divisors.begin(), divisors.end(), std::not_equal_to<>()) ==
@@ -169,11 +200,9 @@ void set_vocabulary_keys(GgufOutput& output, const Vocabulary& vocabulary) {
   const bool sentencepiece = vocabulary.kind == Vocabulary::Kind::sentencepiece;
   output.set_text("tokenizer.ggml.model", sentencepiece ? "llama" : "gpt2");
   output.set_texts("tokenizer.ggml.tokens", vocabulary.pieces);
-  if (!vocabulary.scores.empty()) output.set_numbers("tokenizer.ggml.scores", vocabulary.scores);
   if (!vocabulary.types.empty()) output.set_integers("tokenizer.ggml.token_type", vocabulary.types);
-  std::vector<std::string> merges;
-  for (const auto& [left, right] : vocabulary.merges) merges.push_back(left + " " + right);
-  if (!merges.empty()) output.set_texts("tokenizer.ggml.merges", merges);
+  if (sentencepiece) set_sentencepiece_keys(output, vocabulary);
+  if (!sentencepiece) set_byte_bpe_keys(output, vocabulary);
   const auto set_id = [&output](const char* key, int32_t id) {
     if (id >= 0) output.set_count(key, static_cast<uint32_t>(id));
   };

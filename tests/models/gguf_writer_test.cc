@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "models/cli.h"
+#include "models/gguf_keys.h"
 #include "models/mapped_file.h"
 #include "tests/file_bytes.h"
 #include "tests/models/failures.h"
@@ -53,6 +54,33 @@ void check_same(const WeightSource& found, const WeightSource& expected) {
   CHECK(norm(found, NormVector::output_norm, 0) == norm(expected, NormVector::output_norm, 0));
 }
 
+// Writes the vocabulary alone, reads it, and compares all that tokenizing depends on.
+void check_vocabulary(const Vocabulary& expected) {
+  const TempDir folder;
+  GgufOutput output(folder / "out.gguf");
+  output.set_text("general.architecture", "llama");
+  set_vocabulary_keys(output, expected);
+  output.begin();
+  output.finish();
+  const Vocabulary found = open_checkpoint(folder / "out.gguf")->vocabulary();
+  CHECK(found.kind == expected.kind);
+  CHECK(found.pieces == expected.pieces);
+  if (expected.merges.empty()) CHECK(found.scores == expected.scores);
+  CHECK(found.types == expected.types);
+  CHECK(found.bos_id == expected.bos_id);
+  CHECK(found.eos_id == expected.eos_id);
+  CHECK(found.add_bos == expected.add_bos);
+  CHECK(found.add_space_prefix == expected.add_space_prefix);
+  CHECK(found.space_prefix == expected.space_prefix);
+  CHECK(found.split_patterns == expected.split_patterns);
+  CHECK(found.ignore_merges == expected.ignore_merges);
+  REQUIRE(found.merges.size() == expected.merges.size());
+  for (size_t i = 0; i < found.merges.size(); ++i) {
+    CHECK(found.merges[i].left == expected.merges[i].left);
+    CHECK(found.merges[i].right == expected.merges[i].right);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("synthetic weights read back from GGUF as they were made, and stay synthetic") {
@@ -99,24 +127,42 @@ TEST_CASE("a checkpoint's weights are written as they are delivered") {
   }
 }
 
-TEST_CASE("a vocabulary written to GGUF reads back the same") {
+TEST_CASE("a SentencePiece vocabulary written to GGUF reads back the same") {
   const TempDir folder;
   GgufFile file = small_gguf(DType::f32);
   set_small_vocabulary(file);
   write_file(folder / "in.gguf", file.bytes());
-  const auto in = open_checkpoint(folder / "in.gguf");
-  GgufOutput output(folder / "out.gguf");
-  output.set_text("general.architecture", "llama");
-  set_vocabulary_keys(output, in->vocabulary());
-  output.begin();
-  output.finish();
-  const auto out = open_checkpoint(folder / "out.gguf");
-  CHECK(out->vocabulary_only());
-  CHECK(out->vocabulary().pieces == in->vocabulary().pieces);
-  CHECK(out->vocabulary().scores == in->vocabulary().scores);
-  CHECK(out->vocabulary().types == in->vocabulary().types);
-  CHECK(out->vocabulary().bos_id == in->vocabulary().bos_id);
-  CHECK(out->vocabulary().add_space_prefix == in->vocabulary().add_space_prefix);
+  Vocabulary vocabulary = open_checkpoint(folder / "in.gguf")->vocabulary();
+  check_vocabulary(vocabulary);
+  vocabulary.scores.clear();
+  vocabulary.merges = {{"h", "e"}, {"a", "n"}};
+  vocabulary.ignore_merges = true;
+  vocabulary.add_bos = false;
+  for (const auto prefix :
+       {Vocabulary::SpacePrefix::where_missing, Vocabulary::SpacePrefix::at_start_where_missing}) {
+    vocabulary.space_prefix = prefix;
+    check_vocabulary(vocabulary);
+  }
+}
+
+TEST_CASE("a byte-level vocabulary written to GGUF reads back the same") {
+  Vocabulary vocabulary;
+  vocabulary.kind = Vocabulary::Kind::byte_bpe;
+  vocabulary.pieces = {"a", "b", "\u0120", "ab", "\u0120ab", "<|end|>"};
+  vocabulary.types = {1, 1, 1, 1, 1, 3};
+  vocabulary.merges = {{"a", "b"}, {"\u0120", "ab"}};
+  vocabulary.bos_id = vocabulary.unknown_id = -1;
+  vocabulary.eos_id = 5;
+  vocabulary.add_bos = vocabulary.add_space_prefix = false;
+  vocabulary.split_patterns = {"[0-9]{2}", "\\p{L}+"};  // of no name
+  check_vocabulary(vocabulary);
+  vocabulary.ignore_merges = true;
+  check_vocabulary(vocabulary);
+  vocabulary.split_patterns = {
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
+      R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
+  CHECK(gguf_split_name(vocabulary) == "llama-bpe");
+  check_vocabulary(vocabulary);
 }
 
 TEST_CASE("a GGUF file that is not finished never appears under its name") {
