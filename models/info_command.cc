@@ -35,10 +35,14 @@ double share(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
 }
 
+// What a large memory holds of a small model is no error here: all of it.
+constexpr uint64_t kBudgetMax = uint64_t{1} << 62;
+
 std::vector<uint64_t> budgets_of(const Options& options, const ModelFacts& model) {
   if (!options.budget.empty()) {
-    return parse_budgets(options.budget, model.shape.neuron_count() * model.bundle_bytes,
-                         model.bundle_bytes);
+    const bool relative = options.budget == "auto" || options.budget.find('%') != std::string::npos;
+    const uint64_t full = model.shape.neuron_count() * model.bundle_bytes;
+    return parse_budgets(options.budget, relative ? full : kBudgetMax, model.bundle_bytes);
   }
   std::vector<uint64_t> budgets;
   for (const uint64_t gibibytes : kBudgetsGibibytes) budgets.push_back(gibibytes * kGibibyte);

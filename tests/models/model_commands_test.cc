@@ -94,6 +94,10 @@ TEST_CASE("model info lists tensors, files, what a budget holds, predictors and 
   CHECK(row_of(rows, "file").at("bytes") == std::filesystem::file_size(folder / "model.gguf"));
   CHECK(row_of(rows, "tensor", 24).at("name") == "blk.1.fc2.weight");
   CHECK(row_of(rows, "memory").at("neurons") == 20480 / (3 * 68));
+  const json all = rows_of({"info", folder / "model.gguf", "--budget", "24GiB"});
+  CHECK(row_of(all, "memory").at("neurons") == 320);
+  const json half = rows_of({"info", folder / "model.gguf", "--budget", "50%"});
+  CHECK(row_of(half, "memory").at("neurons") == 160);
 }
 
 TEST_CASE("model info shows bundles as they are stored, and says why a file cannot run") {
