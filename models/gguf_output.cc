@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,6 +41,11 @@ std::span<const std::byte> bytes_in(std::string_view text) {
 
 GgufOutput::GgufOutput(std::string path, uint32_t alignment)
     : path_(std::move(path)), temporary_(path_ + ".tmp"), alignment_(alignment) {
+  // A rename would put a file in the place of a device or a link to one.
+  struct stat facts;
+  if (::stat(path_.c_str(), &facts) == 0 && !S_ISREG(facts.st_mode)) {
+    throw work_failed(path_ + ": cannot write: it is there and no regular file");
+  }
   file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file_ < 0) throw failure("cannot write");
   if (alignment != kGgufAlignmentDefault) set_count("general.alignment", alignment);

@@ -1,6 +1,8 @@
 // Weights written as GGUF read back the same, whatever their types, layout and vocabulary.
 #include "models/gguf_writer.h"
 
+#include <sys/stat.h>
+
 #include <catch2/catch.hpp>
 #include <cmath>
 
@@ -183,6 +185,18 @@ TEST_CASE("a GGUF file larger than the disk is refused before its data is made")
   const Failure failure = failure_of([&] { output.begin(); });
   CHECK(failure.kind == ErrorKind::failed);
   CHECK_THAT(failure.message, Contains("out.gguf: cannot reserve"));
+}
+
+TEST_CASE("a GGUF file takes the place of regular files only") {
+  const TempDir folder;
+  std::filesystem::create_directory(folder / "folder");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  for (const char* name : {"folder", "pipe"}) {
+    const Failure failure = failure_of([&] { GgufOutput output(folder / name); });
+    CHECK(failure.kind == ErrorKind::failed);
+    CHECK_THAT(failure.message, Contains("no regular file"));
+    CHECK_FALSE(std::filesystem::exists(folder / (std::string(name) + ".tmp")));
+  }
 }
 
 TEST_CASE("a name that GGUF has no room for is refused") {
