@@ -56,6 +56,7 @@ inline constexpr std::string_view kPredictorTensors[] = {"fc1.weight", "fc2.weig
 struct Vocabulary {
   enum class Kind { none, sentencepiece, byte_bpe };
   Kind kind = Kind::none;
+  std::string refusal;  // of kind none: why the one beside the weights cannot be used; or empty
   std::vector<std::string> pieces;
   std::vector<float> scores;
   std::vector<int32_t> types;  // GGUF: 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte

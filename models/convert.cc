@@ -13,14 +13,10 @@
 #include "models/gguf_model.h"
 #include "models/mapped_file.h"
 #include "models/quantize.h"
+#include "models/transpose.h"
 
 namespace thermocline {
 namespace {
-
-// A tile's rows lie this much further apart than they are long: rows of a power of two bytes would
-// share the sets of a cache (models/weights.cc).
-constexpr uint64_t kTilePadding = 16;
-constexpr uint64_t kTileNeurons = 256;
 
 // Keys of a source that are about its own layout.
 constexpr std::string_view kDroppedKeys[] = {"split.",
@@ -39,12 +35,9 @@ constexpr Fallback kFallbacks[] = {
     {DType::q4_k, DType::q5_0}, {DType::q5_k, DType::q5_1}, {DType::q6_k, DType::q8_0}};
 
 // Quantised types have no code for NaN and infinity, and a model with one computes nothing.
-void check_finite(const TensorView& tensor, uint64_t row, const float* values, uint64_t count,
-                  const std::string& path) {
-  const uint64_t at = first_non_finite(values, count);
-  if (at == count) return;
-  throw bad_input(fmt::format("{}: tensor {}", path, tensor.name), "finite weights",
-                  fmt::format("{} in row {}", values[at], row));
+Error not_finite(const TensorView& tensor, uint64_t row, float value, const std::string& path) {
+  return bad_input(fmt::format("{}: tensor {}", path, tensor.name), "finite weights",
+                   fmt::format("{} in row {}", value, row));
 }
 
 // Rows of the tensor in another type, or as they are.
@@ -54,7 +47,8 @@ RowSource converted(const TensorView& tensor, DType dtype, const std::string& pa
     std::vector<float> values(tensor.cols);
     for (uint64_t row = begin; row < end; ++row, out += stride) {
       dequantize(tensor.dtype, tensor.row(row), tensor.cols, values.data());
-      check_finite(tensor, row, values.data(), tensor.cols, path);
+      const uint64_t bad = first_non_finite(values.data(), tensor.cols);
+      if (bad < tensor.cols) throw not_finite(tensor, row, values[bad], path);
       if (dtype == tensor.dtype) {
         std::memcpy(out, tensor.row(row), tensor.row_bytes());
       } else {
@@ -65,34 +59,15 @@ RowSource converted(const TensorView& tensor, DType dtype, const std::string& pa
   return {dtype, tensor.rows, tensor.cols, fill};
 }
 
-// Columns [begin, end) of `down` (model_dim, ffn_dim) as rows of f32, kTilePadding apart. `begin`
-// is the first of a block.
-std::vector<float> columns_of(const TensorView& down, uint64_t begin, uint64_t end,
-                              const std::string& path) {
-  const uint64_t count = end - begin, width = down.rows + kTilePadding;
-  std::vector<float> tile(count * width);
-  std::vector<float> part(count);
-  for (uint64_t row = 0; row < down.rows; ++row) {
-    dequantize(down.dtype, down.row(row) + bytes_of(down.dtype, begin), count, part.data());
-    check_finite(down, row, part.data(), count, path);
-    for (uint64_t i = 0; i < count; ++i) tile[i * width + row] = part[i];
-  }
-  return tile;
-}
-
 // Columns of the tensor as rows: the down projection by neuron.
 RowSource transposed(const TensorView& down, DType dtype, const std::string& path) {
   const auto fill = [&down, dtype, path](uint64_t begin, uint64_t end, std::byte* out,
                                          uint64_t stride) {
-    TC_CHECK(begin % kTileNeurons == 0, "whole blocks of any type");
-    for (uint64_t first = begin; first < end; first += kTileNeurons) {
-      const uint64_t last = std::min(first + kTileNeurons, end);
-      const std::vector<float> tile = columns_of(down, first, last, path);
-      for (uint64_t neuron = first; neuron < last; ++neuron, out += stride) {
-        quantize(dtype, tile.data() + (neuron - first) * (down.rows + kTilePadding), down.rows,
-                 out);
-      }
-    }
+    const auto check = [&](uint64_t, std::span<const float> values) {
+      const uint64_t bad = first_non_finite(values.data(), values.size());
+      if (bad < values.size()) throw not_finite(down, bad, values[bad], path);
+    };
+    transpose(down, {begin, end, 0, down.rows}, dtype, out, stride, check);
   };
   return {dtype, down.cols, down.rows, fill};
 }
@@ -179,6 +154,8 @@ class Plan {
   }
 
   void add_notes() {
+    const std::string& refusal = source_.vocabulary().refusal;
+    if (!refusal.empty()) result_.notes.push_back("no vocabulary: " + refusal);
     for (const auto& [what, names] : fallen_back_) {
       const auto& [type, cols] = what;
       result_.notes.push_back(

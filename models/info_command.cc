@@ -78,6 +78,7 @@ Json model_row(const ModelFacts& model) {
           {"norm_epsilon", shape.norm_epsilon},
           {"tied_embeddings", shape.tied_embeddings},
           {"tokens_in_file", model.token_count},
+          {"vocabulary_refusal", model.vocabulary_refusal},
           {"parameters", parameter_count(shape)},
           {"tensor_count", model.tensors.size()},
           {"bytes", model.bytes},
@@ -150,6 +151,9 @@ void show_shape(const ModelFacts& model) {
   show(fmt::format("vocabulary  {}{}{}\n", shape.vocab_size,
                    shape.tied_embeddings ? ", tied to the head" : "",
                    model.token_count == 0 ? "" : ", pieces in the file"));
+  if (!model.vocabulary_refusal.empty()) {
+    show(fmt::format("            not usable: {}\n", model.vocabulary_refusal));
+  }
 }
 
 void show_predictor(const ModelFacts& model) {

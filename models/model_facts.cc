@@ -105,6 +105,7 @@ ModelFacts facts_of_file(const ModelSpec& spec) {
                    .weights = checkpoint->vocabulary_only() ? "none" : checkpoint->provenance(),
                    .shape = checkpoint->shape(),
                    .token_count = checkpoint->vocabulary().pieces.size(),
+                   .vocabulary_refusal = checkpoint->vocabulary().refusal,
                    .predictor_threshold = checkpoint->predictor_threshold()};
   for (const CheckpointFile& file : checkpoint->files()) {
     model.files.push_back({file.path, file.bytes.size()});

@@ -37,6 +37,7 @@ struct ModelFacts {
   std::string weights;  // "real" | "trained-demo" | "synthetic" | "none" (a vocabulary alone)
   ModelShape shape;
   uint64_t token_count = 0;                          // of the file's own vocabulary
+  std::string vocabulary_refusal = {};               // why it cannot be used, or empty
   std::map<std::string_view, TypeTotal> types = {};  // by name
   std::vector<TensorFacts> tensors = {};
   std::vector<FileFacts> files = {};

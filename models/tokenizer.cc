@@ -138,6 +138,9 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path, uint32_t voca
 std::unique_ptr<Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
   const uint32_t vocab_size = checkpoint.shape().vocab_size;
   const Vocabulary& vocabulary = checkpoint.vocabulary();
+  if (!vocabulary.refusal.empty()) {
+    throw Error(ErrorKind::input, vocabulary.refusal + "; --tokenizer may name another");
+  }
   if (vocabulary.kind == Vocabulary::Kind::none) return open_tokenizer("byte", vocab_size);
   return fitting(make_tokenizer(vocabulary, checkpoint.path()), checkpoint.path(), vocab_size);
 }

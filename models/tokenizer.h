@@ -54,7 +54,7 @@ Vocabulary parse_llama2c_vocabulary(std::span<const std::byte> bytes, const std:
 // Face model that has one, or "byte".
 // `vocab_size` is the model's: a tokenizer with more tokens than the model has is an Error.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path, uint32_t vocab_size);
-// Of the checkpoint's own vocabulary; bytes where it has none.
+// Of the checkpoint's own vocabulary; bytes where it has none. Errors: one that cannot be used.
 std::unique_ptr<Tokenizer> tokenizer_of(const Checkpoint& checkpoint);
 
 }  // namespace thermocline

@@ -11,6 +11,7 @@
 #include "models/error.h"
 #include "models/quantize.h"
 #include "models/synthetic.h"
+#include "models/transpose.h"
 
 namespace thermocline {
 namespace {
@@ -34,14 +35,6 @@ constexpr MatrixFacts kNorms[] = {
     {"attn_norm.weight", true}, {"ffn_norm.weight", true}, {"output_norm.weight", false}};
 constexpr int kNormCount = sizeof(kNorms) / sizeof(kNorms[0]);
 
-// Neurons of one pass of a transposition: a cache line of a quantised row of ffn_down, and a tile
-// of (128, 8192) f32 in 4 MiB.
-constexpr uint64_t kTileNeurons = 128;
-
-// Rows of a tile lie this many elements further apart than they are long. Rows of a power of two
-// bytes would share the sets of a cache, and each column written would drive out the last.
-constexpr uint64_t kTilePadding = 16;
-
 std::string tensor_name(const MatrixFacts& facts, uint32_t layer) {
   return facts.per_layer ? fmt::format("blk.{}.{}", layer, facts.name) : facts.name;
 }
@@ -58,65 +51,6 @@ void copy_rectangle(const TensorView& tensor, const MatrixSlice& slice, std::byt
     std::memcpy(out, tensor.row(row) + begin, width);
     out += width;
   }
-}
-
-// out (neurons, columns) in `delivered` = ffn_down (columns, neurons) transposed, a tile of neurons
-// at a time: `decode` turns the bytes of `count` neurons of one column into elements, `encode` the
-// elements of one neuron into the bytes of its row.
-template <class Element, class Decode, class Encode>
-void transpose(const TensorView& down, DType delivered, const MatrixSlice& slice, std::byte* out,
-               Decode decode, Encode encode) {
-  const uint64_t block = facts(down.dtype).items_per_block;
-  const uint64_t tile_neurons = std::max(kTileNeurons, block);
-  const uint64_t width = slice.col_end - slice.col_begin;
-  std::vector<Element> tile(tile_neurons * (width + kTilePadding));
-  std::vector<Element> column(tile_neurons);
-  const auto row = [&](uint64_t neuron) { return tile.data() + neuron * (width + kTilePadding); };
-  for (uint64_t begin = slice.row_begin / block * block; begin < slice.row_end;
-       begin += tile_neurons) {
-    const uint64_t count = std::min(tile_neurons, down.cols - begin);
-    const uint64_t skipped = bytes_of(down.dtype, begin);
-    for (uint64_t col = 0; col < width; ++col) {
-      decode(down.row(slice.col_begin + col) + skipped, count, column.data());
-      for (uint64_t neuron = 0; neuron < count; ++neuron) row(neuron)[col] = column[neuron];
-    }
-    const uint64_t first = std::max(begin, slice.row_begin);
-    const uint64_t last = std::min(begin + count, slice.row_end);
-    for (uint64_t neuron = first; neuron < last; ++neuron) {
-      encode(row(neuron - begin), width, out);
-      out += bytes_of(delivered, width);
-    }
-  }
-}
-
-// Types without blocks: the same bits elsewhere.
-template <class Element>
-void transpose_exactly(const TensorView& down, const MatrixSlice& slice, std::byte* out) {
-  const auto copy = [](const void* from, uint64_t count, void* to) {
-    std::memcpy(to, from, count * sizeof(Element));
-  };
-  transpose<Element>(down, down.dtype, slice, out, copy, copy);
-}
-
-// In the file a block holds 32 or 256 neurons of one output, so that no neuron has bytes of its
-// own: here each is decoded, and encoded with blocks along model_dim. Blocks do not depend on each
-// other, so every slice of the result is the same bytes whoever reads it.
-void transpose_values(const TensorView& down, DType delivered, const MatrixSlice& slice,
-                      std::byte* out) {
-  const auto decode = [&down](const std::byte* from, uint64_t count, float* to) {
-    dequantize(down.dtype, from, count, to);
-  };
-  const auto encode = [delivered](const float* from, uint64_t count, std::byte* to) {
-    quantize(delivered, from, count, to);
-  };
-  transpose<float>(down, delivered, slice, out, decode, encode);
-}
-
-void read_transposed(const TensorView& down, DType delivered, const MatrixSlice& slice,
-                     std::byte* out) {
-  if (delivered != down.dtype) return transpose_values(down, delivered, slice, out);
-  if (down.dtype == DType::f32) return transpose_exactly<uint32_t>(down, slice, out);
-  return transpose_exactly<uint16_t>(down, slice, out);
 }
 
 // The type in which a stored ffn_down is delivered. An element of a block of fewer bits than q8_0's
@@ -171,7 +105,7 @@ class CheckpointWeights final : public WeightSource {
     const bool empty = slice.row_begin == slice.row_end || slice.col_begin == slice.col_end;
     if (empty) return;  // `out` may be null
     const bool transposed = matrix == Matrix::down_t && !down_rows_;
-    if (transposed) return read_transposed(from, down_type_, slice, out);
+    if (transposed) return transpose(from, slice, down_type_, out);
     copy_rectangle(from, slice, out);
   }
 

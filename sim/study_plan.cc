@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "models/checkpoint.h"
 #include "models/error.h"
 #include "models/model_spec.h"
 #include "models/text.h"
@@ -76,7 +77,11 @@ struct Planner {
   Words user_files() const {
     Words files;
     const ModelSpec spec = parse_model_spec(model.model);
-    if (!spec.synthetic()) files.push_back(spec.path);
+    if (!spec.synthetic()) {
+      for (const CheckpointFile& file : open_checkpoint(spec.path)->files()) {
+        files.push_back(file.path);
+      }
+    }
     if (!model.tokenizer.empty() && model.tokenizer != "byte") files.push_back(model.tokenizer);
     if (!study.prompts.path.empty()) files.push_back(study.prompts.path);
     return files;

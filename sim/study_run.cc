@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <map>
 
 #include "models/cli.h"
 #include "models/error.h"
@@ -42,6 +43,13 @@ void make_folder(const std::string& path) {
 
 // Size and time of a file that a stage reads: a changed one makes the stage run again.
 Json fingerprint(const std::string& path) {
+  if (std::filesystem::is_directory(path)) {  // a tokenizer's folder
+    std::map<std::string, Json> files;
+    for (const auto& entry : std::filesystem::directory_iterator(path)) {
+      if (entry.is_regular_file()) files[entry.path().filename()] = fingerprint(entry.path());
+    }
+    return files;
+  }
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) return nullptr;
   return {{"bytes", info.st_size},

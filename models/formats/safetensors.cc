@@ -12,6 +12,7 @@
 #include <set>
 
 #include "models/checkpoint.h"
+#include "models/error.h"
 #include "models/hf_config.h"
 #include "models/json_reader.h"
 #include "models/safetensors_header.h"
@@ -162,15 +163,20 @@ void settle_head(const CheckpointFile& file, const Neighbours& neighbours,
 }
 
 // That of tokenizer.json, where there is one. tokenizer.model, SentencePiece's own, is not read.
+// A model can be used without its tokenizer (`--tokenizer` names another).
 void read_vocabulary(const Neighbours& neighbours, CheckpointContents& contents) {
   const auto file = neighbours("tokenizer.json");
   if (!file) return;
   contents.files.push_back(*file);
-  contents.vocabulary = parse_tokenizer_json(file->bytes, file->path);
   const auto config = neighbours("tokenizer_config.json");
-  if (!config) return;
-  contents.files.push_back(*config);
-  apply_tokenizer_config(config->bytes, config->path, contents.vocabulary);
+  if (config) contents.files.push_back(*config);
+  try {
+    contents.vocabulary = parse_tokenizer_json(file->bytes, file->path);
+    if (config) apply_tokenizer_config(config->bytes, config->path, contents.vocabulary);
+  } catch (const Error& error) {
+    contents.vocabulary = {};
+    contents.vocabulary.refusal = error.what();
+  }
 }
 
 // Anything that begins as an object is ours to read or to refuse with a reason.

@@ -8,6 +8,7 @@
 #include "models/cli.h"
 #include "models/mapped_file.h"
 #include "models/safetensors_header.h"
+#include "models/tokenizer.h"
 #include "models/weights.h"
 #include "tests/hf_files.h"
 #include "tests/models/parse_bytes.h"
@@ -178,7 +179,11 @@ TEST_CASE("the vocabulary is that of tokenizer.json, where there is one") {
   CHECK(parse_sharded(files)->files().size() == 7);
   CHECK_FALSE(parse_sharded(files)->vocabulary().add_bos);
   files["tokenizer.json"] = "{}";
-  CHECK_THAT(refusal(files), Contains("tokenizer.json"));
+  const auto unreadable = parse_sharded(files);  // the weights are no worse for it
+  CHECK(unreadable->vocabulary().kind == Vocabulary::Kind::none);
+  CHECK_THAT(unreadable->vocabulary().refusal, Contains("tokenizer.json"));
+  CHECK_THAT(input_error([&] { tokenizer_of(*unreadable); }),
+             Contains("tokenizer.json") && Contains("--tokenizer"));
 }
 
 namespace {
