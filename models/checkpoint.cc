@@ -76,6 +76,11 @@ const TensorView& Checkpoint::get(std::string_view name, uint64_t rows, uint64_t
   throw bad_input(path_, expected(), fmt::format("{} x {}", tensor->rows, tensor->cols));
 }
 
+Error not_finite(const std::string& path, const TensorView& tensor, uint64_t row, float value) {
+  return bad_input(fmt::format("{}: tensor {}", path, tensor.name), "finite weights",
+                   fmt::format("{} in row {}", value, row));
+}
+
 Registry<CheckpointFormat>& checkpoint_formats() {
   static Registry<CheckpointFormat> formats("checkpoint format");
   return formats;

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "models/dtype.h"
+#include "models/error.h"
 #include "models/registry.h"
 #include "models/shape.h"
 
@@ -140,6 +141,9 @@ class Checkpoint {
   CheckpointContents contents_;
   std::map<std::string_view, const TensorView*> by_name_;
 };
+
+// "PATH: tensor NAME: expected finite weights, found nan in row 5".
+Error not_finite(const std::string& path, const TensorView& tensor, uint64_t row, float value);
 
 // Maps the file (or the model that a folder holds) and parses its header; of the tensors only what
 // is read later. Errors: no such file, unknown format, anything malformed.

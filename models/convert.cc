@@ -34,13 +34,8 @@ struct Fallback {
 constexpr Fallback kFallbacks[] = {
     {DType::q4_k, DType::q5_0}, {DType::q5_k, DType::q5_1}, {DType::q6_k, DType::q8_0}};
 
-// Quantised types have no code for NaN and infinity, and a model with one computes nothing.
-Error not_finite(const TensorView& tensor, uint64_t row, float value, const std::string& path) {
-  return bad_input(fmt::format("{}: tensor {}", path, tensor.name), "finite weights",
-                   fmt::format("{} in row {}", value, row));
-}
-
-// Rows of the tensor in another type, or as they are.
+// Rows of the tensor in another type, or as they are. Quantised types have no code for NaN and
+// infinity, and a model with one computes nothing.
 RowSource converted(const TensorView& tensor, DType dtype, const std::string& path) {
   const auto fill = [&tensor, dtype, path](uint64_t begin, uint64_t end, std::byte* out,
                                            uint64_t stride) {
@@ -48,7 +43,7 @@ RowSource converted(const TensorView& tensor, DType dtype, const std::string& pa
     for (uint64_t row = begin; row < end; ++row, out += stride) {
       dequantize(tensor.dtype, tensor.row(row), tensor.cols, values.data());
       const uint64_t bad = first_non_finite(values.data(), tensor.cols);
-      if (bad < tensor.cols) throw not_finite(tensor, row, values[bad], path);
+      if (bad < tensor.cols) throw not_finite(path, tensor, row, values[bad]);
       if (dtype == tensor.dtype) {
         std::memcpy(out, tensor.row(row), tensor.row_bytes());
       } else {
@@ -65,7 +60,7 @@ RowSource transposed(const TensorView& down, DType dtype, const std::string& pat
                                          uint64_t stride) {
     const auto check = [&](uint64_t, std::span<const float> values) {
       const uint64_t bad = first_non_finite(values.data(), values.size());
-      if (bad < values.size()) throw not_finite(down, bad, values[bad], path);
+      if (bad < values.size()) throw not_finite(path, down, bad, values[bad]);
     };
     transpose(down, {begin, end, 0, down.rows}, dtype, out, stride, check);
   };

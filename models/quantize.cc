@@ -1,7 +1,10 @@
 #include "models/quantize.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
+#include <utility>
 
 #include "models/blocks_of_32.h"
 #include "models/error.h"
@@ -31,6 +34,16 @@ void check_whole_blocks(DType dtype, uint64_t count) {
                                                           " elements are not whole blocks of " +
                                                           std::string(facts(dtype).name));
 }
+
+// Where a block has its scales, twice the same where it has one; an element without blocks is one.
+struct Scales {
+  uint32_t first, second;
+};
+
+// By DType.
+constexpr Scales kScales[] = {{0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0},    {0, 2},
+                              {0, 0}, {0, 2}, {0, 2}, {0, 2}, {208, 208}};
+static_assert(std::size(kScales) == kDTypeCount);
 
 bool is_finite(float value) { return (bits_of(value) & kInfinity32) != kInfinity32; }
 
@@ -109,6 +122,32 @@ uint64_t first_non_finite(const float* values, uint64_t count) {
     }
   }
   return count;
+}
+
+uint64_t first_non_finite(DType dtype, const std::byte* bytes, uint64_t count) {
+  const auto [items, size] = std::pair(facts(dtype).items_per_block, facts(dtype).bytes_per_block);
+  const Scales scales = kScales[static_cast<int>(dtype)];
+  const auto stretch = [&](auto bits, auto exponent) {  // blocks at a time, so that it vectorises
+    constexpr uint64_t kBlocks = 64;
+    for (uint64_t begin = 0; begin < count / items; begin += kBlocks) {
+      const uint64_t end = std::min(begin + kBlocks, count / items);
+      const auto bad = [&](uint64_t block) {
+        const std::byte* from = bytes + block * size;
+        const auto one = load<decltype(bits)>(from + scales.first);
+        const auto other = load<decltype(bits)>(from + scales.second);
+        return ((one & exponent) == exponent) | ((other & exponent) == exponent);
+      };
+      bool found = false;
+      for (uint64_t block = begin; block < end; ++block) found |= bad(block);
+      for (uint64_t block = begin; found && block < end; ++block) {
+        if (bad(block)) return block * items;
+      }
+    }
+    return count;
+  };
+  if (dtype == DType::f32) return stretch(uint32_t{}, uint32_t{kInfinity32});
+  if (dtype == DType::bf16) return stretch(uint16_t{}, uint16_t{0x7f80});
+  return stretch(uint16_t{}, uint16_t{0x7c00});
 }
 
 float f16_to_f32(uint16_t bits) { return of_f16(bits); }

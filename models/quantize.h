@@ -26,5 +26,7 @@ void dequantize(DType dtype, const std::byte* bytes, uint64_t count, float* out)
 
 // The index of the first NaN or infinity, or `count` where there is none.
 uint64_t first_non_finite(const float* values, uint64_t count);
+// The same of encoded elements; where a scale is not finite, the first of its block.
+uint64_t first_non_finite(DType dtype, const std::byte* bytes, uint64_t count);
 
 }  // namespace thermocline

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "models/checkpoint.h"
@@ -73,6 +75,25 @@ DType delivered_type(const std::vector<const TensorView*>& layers) {
   return same ? first : wide ? DType::f32 : DType::f16;
 }
 
+struct NonFinite {
+  uint64_t row, col;  // col: counted from the slice's first
+  float value;
+};
+
+// The first NaN or infinity in the bytes of a slice, its rows end to end.
+std::optional<NonFinite> non_finite_in(DType dtype, const MatrixSlice& slice,
+                                       const std::byte* bytes) {
+  const uint64_t width = slice.col_end - slice.col_begin;
+  const uint64_t count = (slice.row_end - slice.row_begin) * width;
+  const uint64_t at = first_non_finite(dtype, bytes, count);
+  if (at == count) return {};
+  std::vector<float> block(facts(dtype).items_per_block);
+  dequantize(dtype, bytes + bytes_of(dtype, at), block.size(), block.data());
+  const uint64_t within =
+      std::min<uint64_t>(first_non_finite(block.data(), block.size()), block.size() - 1);
+  return NonFinite{slice.row_begin + at / width, at % width + within, block[within]};
+}
+
 bool is_predictor(std::string_view name) {
   return std::any_of(std::begin(kPredictorTensors), std::end(kPredictorTensors),
                      [name](std::string_view part) {
@@ -105,20 +126,40 @@ class CheckpointWeights final : public WeightSource {
     const bool empty = slice.row_begin == slice.row_end || slice.col_begin == slice.col_end;
     if (empty) return;  // `out` may be null
     const bool transposed = matrix == Matrix::down_t && !down_rows_;
-    if (transposed) return transpose(from, slice, down_type_, out);
+    if (transposed) return read_transposed(from, slice, out);
     copy_rectangle(from, slice, out);
+    const auto bad = non_finite_in(from.dtype, slice, out);
+    if (bad) throw not_finite(path(), from, bad->row, bad->value);
   }
 
   void read(NormVector vector, uint32_t layer, float* out) const override {
     const auto& layers = norms_[static_cast<int>(vector)];
     const TensorView& from = *layers.at(layers.size() == 1 ? 0 : layer);
     dequantize(from.dtype, from.row(0), from.cols, out);
+    const uint64_t bad = first_non_finite(out, from.cols);
+    if (bad < from.cols) throw not_finite(path(), from, 0, out[bad]);
   }
 
   std::string provenance() const override { return checkpoint_->provenance(); }
   std::string hash() const override { return hash_; }
 
  private:
+  const std::string& path() const { return checkpoint_->path(); }
+
+  // Blocks are looked at as values, since those of another type could not say what was wrong.
+  void read_transposed(const TensorView& from, const MatrixSlice& slice, std::byte* out) const {
+    const auto check = [&](uint64_t, std::span<const float> values) {
+      const uint64_t bad = first_non_finite(values.data(), values.size());
+      if (bad < values.size()) {
+        throw not_finite(path(), from, slice.col_begin + bad, values[bad]);
+      }
+    };
+    const bool blocks = facts(from.dtype).items_per_block > 1;
+    transpose(from, slice, down_type_, out, 0, blocks ? CheckNeuron(check) : CheckNeuron());
+    const auto bad = blocks ? std::nullopt : non_finite_in(down_type_, slice, out);
+    if (bad) throw not_finite(path(), from, slice.col_begin + bad->col, bad->value);
+  }
+
   void find_matrix(Matrix matrix) {
     const bool tied_head = matrix == Matrix::head && shape().tied_embeddings;
     const auto index = static_cast<int>(tied_head ? Matrix::token_embedding : matrix);

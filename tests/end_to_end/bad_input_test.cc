@@ -34,6 +34,9 @@ TEST_CASE("wrong usage exits with 2 and names what is valid") {
       Case{tiny + "--prompt x --local-ranks 64", 2, {"64"}},
       Case{tiny + "--prompt x --policy fixd --budget 10%", 2, {"fixd", "fixed"}},
       Case{tiny + "--prompt x --no-such-option", 2, {"no-such-option"}},
+      Case{"model convert a.gguf b.gguf --type q5_9", 2, {"q5_9", "q4_0"}},
+      Case{"model convert a.gguf b.gguf --layout rows", 2, {"rows", "bundles"}},
+      Case{"model synth --preset tiny,regime=herms", 2, {"herms", "hermes"}},
       Case{"rn --model preset:tiny", 2, {"run"}},
       Case{"replay missing.h5 --policy lru2", 2, {"lru2", "valid"}},
       Case{"", 2, {"run", "replay", "study"}}};
@@ -51,6 +54,10 @@ TEST_CASE("bad files exit with 3 and are named") {
       Case{"run --prompt x --model " + folder / "cut.bin", 3, {"cut.bin"}},
       Case{"run --prompt x --model " + folder / "missing.gguf", 3, {"missing.gguf"}},
       Case{"run --model preset:tiny --prompts " + folder / "cut.jsonl", 3, {"cut.jsonl:1"}},
+      Case{
+          "model convert " + folder / "cut.gguf" + " " + folder / "o", 3, {"cut.gguf", "expected"}},
+      Case{"model info " + folder.path(), 3, {"model.safetensors", "name the file"}},
+      Case{"model tokenize --text x --tokenizer " + folder / "cut.jsonl", 3, {"cut.jsonl"}},
       Case{"trace info " + folder / "cut.jsonl", 3, {"cut.jsonl"}},
       Case{"replay " + folder / "missing.h5" + " --policy fixed --profile self", 3, {"missing.h5"}},
       Case{"study " + folder / "key.toml" + " --out " + folder / "out", 3, {"nam", "name"}},

@@ -264,6 +264,25 @@ TEST_CASE("a down projection stored by neurons is the bytes of the file") {
         encoded(DType::q4_0, made_values("blk.1.ffn_down_t.weight", 160, 64)));
 }
 
+TEST_CASE("a NaN or an infinity is refused by the rank that reads it, with tensor and row") {
+  const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_1);
+  for (const char* name : {"blk.1.attn_v.weight", "blk.1.ffn_down.weight"}) {
+    GgufFile file = small_gguf(dtype);
+    GgufFile::Tensor& tensor = file.tensor(name);
+    const uint64_t row_bytes = bytes_of(dtype, tensor.dimensions[0]);
+    const std::string nan =
+        encoded(dtype == DType::f32 || dtype == DType::bf16 ? dtype : DType::f16, {std::nanf("")});
+    tensor.data.replace(5 * row_bytes, nan.size(), nan);
+    const Opened weights(file.bytes());
+    const Matrix matrix =
+        std::string(name).find("attn") != std::string::npos ? Matrix::v : Matrix::down_t;
+    CHECK_THAT(input_error([&] { read_all(*weights, matrix, 1); }),
+               Contains(name) && Contains("finite weights") && Contains("nan in row 5"));
+    read_all(*weights, matrix, 0);  // others do not meet it
+    if (matrix == Matrix::v) read(*weights, matrix, 1, {6, 32, 0, 64});
+  }
+}
+
 TEST_CASE("open_weights makes synthetic weights of a preset") {
   const auto weights = open_weights(parse_model_spec("preset:tiny,layers=1,type=q8_0"));
   CHECK(weights->provenance() == "synthetic");
