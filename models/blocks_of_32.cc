@@ -8,6 +8,7 @@
 
 #include "models/dtype.h"
 #include "models/half.h"
+#include "models/lanes.h"
 
 namespace thermocline {
 namespace {
@@ -15,39 +16,14 @@ namespace {
 constexpr int kBlock = 32;
 constexpr int kHalf = kBlock / 2;
 
-// The smallest and the largest of 32 values and of `first`. NaN is passed over.
-struct Extremes {
-  float low, high;
-};
-
-using Lanes [[gnu::vector_size(16)]] = float;
-constexpr int kLaneCount = sizeof(Lanes) / sizeof(float);
-
-Extremes extremes(const float* values, Extremes first) {
-  Lanes low = {first.low, first.low, first.low, first.low};
-  Lanes high = {first.high, first.high, first.high, first.high};
-  for (int i = 0; i < kBlock; i += kLaneCount) {
-    Lanes value;
-    std::memcpy(&value, values + i, sizeof value);
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-  }
-  Extremes all{low[0], high[0]};
-  for (int lane = 1; lane < kLaneCount; ++lane) {
-    all.low = std::min(all.low, low[lane]);
-    all.high = std::max(all.high, high[lane]);
-  }
-  return all;
-}
-
-Extremes extremes(const float* values) {
+Extremes range_of(const float* values) {
   constexpr float kMax = std::numeric_limits<float>::max();
-  return extremes(values, {kMax, -kMax});
+  return extremes<kBlock>(values, {kMax, -kMax});
 }
 
 // The value with the largest magnitude, with its sign; of two equal magnitudes the first.
 float signed_peak(const float* values) {
-  const auto [low, high] = extremes(values, {0, 0});
+  const auto [low, high] = extremes<kBlock>(values, {0, 0});
   if (high > -low) return high;
   if (high < -low) return low;
   const auto is_peak = [peak = high](float value) { return std::fabs(value) == peak; };
@@ -122,7 +98,7 @@ void decode_around_zero(const std::byte* bytes, float* out) {
 template <int kBits>
 void encode_from_minimum(const float* values, std::byte* out) {
   constexpr float kCodeMax = (1 << kBits) - 1;
-  const auto [low, high] = extremes(values);
+  const auto [low, high] = range_of(values);
   const float scale = (high - low) / kCodeMax;
   const float inverse = inverse_of(scale);
   store(out, f16_of(scale));
@@ -145,7 +121,7 @@ void decode_from_minimum(const std::byte* bytes, float* out) {
 }  // namespace
 
 void encode_q8_0(const float* values, std::byte* out) {
-  const auto [low, high] = extremes(values, {0, 0});
+  const auto [low, high] = extremes<kBlock>(values, {0, 0});
   const float scale = std::max(high, -low) / 127.0f;
   const float inverse = inverse_of(scale);
   store(out, f16_of(scale));

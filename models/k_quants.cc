@@ -7,6 +7,7 @@
 
 #include "models/dtype.h"
 #include "models/half.h"
+#include "models/lanes.h"
 
 namespace thermocline {
 namespace {
@@ -16,15 +17,7 @@ static_assert(facts(DType::q5_k).items_per_block == kSuperBlock);
 static_assert(facts(DType::q6_k).items_per_block == kSuperBlock);
 
 // Sums run in four lanes, added in one order, so that they are the same bits everywhere.
-using Lanes [[gnu::vector_size(16)]] = float;
 using IntLanes [[gnu::vector_size(16)]] = int;
-constexpr int kLaneCount = sizeof(Lanes) / sizeof(float);
-
-inline Lanes load_lanes(const float* from) {
-  Lanes lanes;
-  std::memcpy(&lanes, from, sizeof lanes);
-  return lanes;
-}
 
 inline float total(const Lanes& a) { return (a[0] + a[1]) + (a[2] + a[3]); }
 
@@ -53,27 +46,6 @@ CodeSums sums_of(const float* x, float inverse, float zero, float code_max, floa
     qx += code * value;
   }
   return {total(q), total(qq), total(qx)};
-}
-
-struct Extremes {
-  float low, high;
-};
-
-// The smallest and the largest of `kCount` values and of `first`. NaN is passed over.
-template <int kCount>
-Extremes extremes(const float* x, Extremes first) {
-  Lanes low = Lanes{} + first.low, high = Lanes{} + first.high;
-  for (int i = 0; i < kCount; i += kLaneCount) {
-    const Lanes value = load_lanes(x + i);
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-  }
-  Extremes all{low[0], high[0]};
-  for (int lane = 1; lane < kLaneCount; ++lane) {
-    all.low = std::min(all.low, low[lane]);
-    all.high = std::max(all.high, high[lane]);
-  }
-  return all;
 }
 
 // The least f16 at or beyond a scale, so that no multiple of it falls short; at most f16's largest.

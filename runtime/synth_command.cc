@@ -25,7 +25,7 @@ constexpr uint32_t kChunkMax = 32;     // tokens that share one pass over the we
 constexpr uint32_t kTextStream = 0;    // of the texts' random numbers
 constexpr uint64_t kTextSeed = 77001;  // a seed of its own: texts do not depend on the weights
 
-// Published statistics are reproduced to within these (issue: 1 point, 2 points).
+// Published statistics are reproduced to within these.
 constexpr double kActivityBound = 0.01, kShareBound = 0.02, kFreshBound = 0.005;
 
 class CountingObserver final : public StepObserver {
