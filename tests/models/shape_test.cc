@@ -130,12 +130,45 @@ TEST_CASE("a dimension of zero or beyond any model is an input error that names 
   }
 }
 
+TEST_CASE("the types of a bundle have one name where they are one, and count in its bytes") {
+  const ModelShape shape = shape_preset("llama-2-70b").shape;
+  const BundleTypes same = DType::q4_k, mixed = {DType::q4_k, DType::q5_k, DType::q8_0};
+  CHECK(name_of(same) == "q4_k");
+  CHECK(name_of(mixed) == "q4_k+q5_k+q8_0");
+  for (const BundleTypes& types : {same, mixed}) {
+    CHECK(bundle_types_by_name(name_of(types)) == types);
+  }
+  CHECK(bundle_bytes(shape, same) == 3 * 4608);
+  CHECK(bundle_bytes(shape, mixed) == 4608 + 5632 + 8704);
+  for (const char* name : {"", "q4", "q4_k+q5_k", "q4_k+q5_k+q8_0+f16", "q4_k++q8_0"}) {
+    INFO(name);
+    CHECK(failure_of([name] { bundle_types_by_name(name); }).kind == ErrorKind::usage);
+  }
+}
+
+TEST_CASE("rotary pairs turn by powers of theta over their divisors") {
+  ModelShape shape = shape_preset("tiny").shape;
+  const std::vector<double> plain = rope_frequencies(shape);
+  REQUIRE(plain.size() == shape.head_dim / 2);
+  CHECK(plain[0] == 1.0);
+  CHECK(plain[1] == std::pow(double{shape.rope_theta}, -2.0 / shape.head_dim));
+  shape.rope_divisors.assign(shape.head_dim / 2, 1.0f);
+  CHECK(rope_frequencies(shape) == plain);
+  shape.rope_divisors[1] = 4.0f;
+  CHECK(rope_frequencies(shape)[1] == plain[1] / 4);
+  CHECK(rope_frequencies(shape)[2] == plain[2]);
+}
+
 TEST_CASE("inconsistent or absurd values are input errors") {
   check_refused("kv_head_count that divides", [](ModelShape& s) { s.kv_head_count = 3; });
   check_refused("kv_head_count that divides", [](ModelShape& s) { s.kv_head_count = 16; });
   check_refused("even head_dim", [](ModelShape& s) { s.head_dim = 15; });
   check_refused("rope_theta", [](ModelShape& s) { s.rope_theta = 0; });
   check_refused("rope_theta", [](ModelShape& s) { s.rope_theta = NAN; });
+  check_refused("rope divisor", [](ModelShape& s) { s.rope_divisors = {1, 2}; });
+  check_refused("rope divisor",
+                [](ModelShape& s) { s.rope_divisors.assign(s.head_dim / 2, 0.0f); });
+  check_refused("rope divisor", [](ModelShape& s) { s.rope_divisors.assign(s.head_dim / 2, NAN); });
   check_refused("norm_epsilon", [](ModelShape& s) { s.norm_epsilon = -1e-5f; });
   check_refused("norm_epsilon", [](ModelShape& s) { s.norm_epsilon = NAN; });
   check_refused("fatrelu_threshold", [](ModelShape& s) { s.fatrelu_threshold = INFINITY; });

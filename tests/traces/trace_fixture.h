@@ -100,7 +100,9 @@ inline TraceHeader three_ranks() {
 
 // Two pipeline stages; the second splits its neurons unevenly.
 inline TraceHeader two_stages() {
-  return fixture_header(3, 136, {{0, 2, 0, 136}, {2, 1, 0, 128}, {2, 1, 128, 8}});
+  TraceHeader header = fixture_header(3, 136, {{0, 2, 0, 136}, {2, 1, 0, 128}, {2, 1, 128, 8}});
+  header.ffn_types = {DType::q4_0, DType::q5_1, DType::q8_0};
+  return header;
 }
 
 }  // namespace thermocline::test
