@@ -88,7 +88,8 @@ class SharedSyntax {
     const size_t end = std::min(rest_.find('}'), rest_.size());
     const std::string_view name =
         rest_.substr(std::min<size_t>(3, end), end - std::min<size_t>(3, end));
-    const bool known = rest_.size() > 3 && rest_[2] == '{' &&
+    const bool closed = end < rest_.size();
+    const bool known = closed && rest_.size() > 3 && rest_[2] == '{' &&
                        (name.size() == 1 || name.size() == 2) &&
                        std::string_view("LMNPSZC").find(name[0]) != std::string_view::npos &&
                        (name.size() == 1 || (name[1] >= 'a' && name[1] <= 'z'));
