@@ -4,7 +4,6 @@
 #include <cstring>
 #include <iterator>
 #include <string>
-#include <utility>
 
 #include "models/blocks_of_32.h"
 #include "models/error.h"
@@ -125,7 +124,7 @@ uint64_t first_non_finite(const float* values, uint64_t count) {
 }
 
 uint64_t first_non_finite(DType dtype, const std::byte* bytes, uint64_t count) {
-  const auto [items, size] = std::pair(facts(dtype).items_per_block, facts(dtype).bytes_per_block);
+  const uint64_t items = facts(dtype).items_per_block, size = facts(dtype).bytes_per_block;
   const Scales scales = kScales[static_cast<int>(dtype)];
   const auto stretch = [&](auto bits, auto exponent) {  // blocks at a time, so that it vectorises
     constexpr uint64_t kBlocks = 64;
