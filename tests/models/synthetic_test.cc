@@ -6,10 +6,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <numeric>
 #include <set>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +20,7 @@
 #include "models/quantize.h"
 #include "models/synthetic_plan.h"
 #include "tests/models/reference_decoder.h"
+#include "tests/published_profile.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
@@ -378,18 +377,8 @@ TEST_CASE("the rates of a layer have its mean activity, at any size") {
 }
 
 TEST_CASE("models of 80 layers take the published profile of Llama-2-70B") {
-  const std::string path = data_file("llama2_mlp_activation_quantiles.csv");
-  if (path.empty()) return;
-  std::vector<double> published;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream fields(line);
-    std::string model, layer, state, count, positive;
-    for (std::string* field : {&model, &layer, &state, &count, &positive}) {
-      std::getline(fields, *field, ',');
-    }
-    if (model == "Llama-2-70B" && state == "h1.5") published.push_back(std::stod(positive));
-  }
+  const std::vector<double> published = published_profile();
+  if (published.empty()) return;
   REQUIRE(published.size() == 80);
   const auto whole = layer_activity(parse_model_spec("preset:relullama-70b"));
   REQUIRE(whole.size() == 80);

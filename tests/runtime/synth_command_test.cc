@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/synthetic.h"
 #include "models/weights.h"
+#include "tests/published_profile.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
@@ -49,23 +48,6 @@ void check_published(const SynthStatistic& row, double published, double bound) 
 
 CommandResult synth(const std::string& arguments) {
   return run_command(std::string(std::getenv("THERMOCLINE_PROGRAM")) + " model synth " + arguments);
-}
-
-// P(gate > 0) by layer of Llama-2-70B, from the test data; empty without it.
-std::vector<double> published_profile() {
-  const std::string path = data_file("llama2_mlp_activation_quantiles.csv");
-  std::vector<double> profile;
-  if (path.empty()) return profile;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream fields(line);
-    std::string model, layer, state, count, positive;
-    for (std::string* field : {&model, &layer, &state, &count, &positive}) {
-      std::getline(fields, *field, ',');
-    }
-    if (model == "Llama-2-70B" && state == "h1.5") profile.push_back(std::stod(positive));
-  }
-  return profile;
 }
 
 TEST_CASE("relullama-70b: TEAL's density by layer, 43 % of a layer", "[slow]") {
