@@ -23,11 +23,13 @@ std::optional<double> ratio(uint64_t part, uint64_t whole) {
 
 // How much of each of the top places a neuron with this count holds.
 struct TopFifth {
-  uint32_t last = 0;         // count of the last place
-  double share_of_ties = 0;  // that each neuron with just that count holds
+  uint32_t last = 0;             // count of the last place
+  uint64_t tied = 0;             // neurons with just that count
+  uint64_t places_for_tied = 0;  // that they share
 
   double place(uint32_t count) const {
-    return count > last ? 1 : count == last ? share_of_ties : 0;
+    const double share = static_cast<double>(places_for_tied) / static_cast<double>(tied);
+    return count > last ? 1 : count == last ? share : 0;
   }
 };
 
@@ -40,12 +42,12 @@ TopFifth top_fifth(std::span<const uint32_t> counts) {
   std::nth_element(sorted.begin(), last, sorted.end(), std::greater<>());
   TopFifth top;
   top.last = *last;
-  uint64_t above = 0, equal = 0;
+  uint64_t above = 0;
   for (const uint32_t value : counts) {
     above += value > top.last;
-    equal += value == top.last;
+    top.tied += value == top.last;
   }
-  top.share_of_ties = static_cast<double>(places - above) / static_cast<double>(equal);
+  top.places_for_tied = places - above;
   return top;
 }
 
@@ -60,6 +62,18 @@ uint32_t largest(const StatisticsOptions& options) {
     memory = std::max(memory, window);
   }
   return memory;
+}
+
+uint64_t sum_of(std::span<const uint32_t> counts) {
+  uint64_t sum = 0;
+  for (const uint32_t value : counts) sum += value;
+  return sum;
+}
+
+// The mean of `count` terms, each over the layers; nothing without a term.
+std::optional<double> mean_of(double sum, uint64_t count, uint32_t layer_count = 1) {
+  if (count == 0) return std::nullopt;
+  return sum / (static_cast<double>(count) * layer_count);
 }
 
 void add_to(std::vector<uint64_t>& sums, const std::vector<uint64_t>& more) {
@@ -86,6 +100,18 @@ double top_fifth_overlap(std::span<const uint32_t> a, std::span<const uint32_t> 
   return shared / static_cast<double>(fifth_of(a.size()));
 }
 
+double top_fifth_firings(std::span<const uint32_t> choice, std::span<const uint32_t> counts) {
+  TC_CHECK(choice.size() == counts.size() && !choice.empty(), "counts of different layers");
+  const TopFifth top = top_fifth(choice);
+  uint64_t above = 0, of_tied = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    if (choice[i] > top.last) above += counts[i];
+    if (choice[i] == top.last) of_tied += counts[i];
+  }
+  return static_cast<double>(above) +
+         static_cast<double>(of_tied * top.places_for_tied) / static_cast<double>(top.tied);
+}
+
 StatisticsCounter::StatisticsCounter(const NeuronPool& pool, const StatisticsOptions& options)
     : pool_(pool),
       options_(options),
@@ -96,6 +122,7 @@ StatisticsCounter::StatisticsCounter(const NeuronPool& pool, const StatisticsOpt
       recent_(memory_ * pool.words_per_step()),
       scratch_(pool.words_per_layer()),
       total_(pool.total()),
+      halves_{std::vector<uint32_t>(pool.total()), std::vector<uint32_t>(pool.total())},
       sequence_(pool.total()) {
   LayerSums zero;
   zero.both.resize(options.lags.size());
@@ -131,7 +158,8 @@ void StatisticsCounter::add(const StepInfo& info, std::span<const uint64_t> word
     compare(layer, of_layer);
     widen(layer, of_layer);
   }
-  for_each_bit(pool_, words, [this](uint32_t flat) { ++sequence_[flat]; });
+  std::vector<uint32_t>& half = halves_[sequence_steps_ % 2];
+  for_each_bit(pool_, words, [&half](uint32_t flat) { ++half[flat]; });
   if (memory_ > 0) {
     std::copy(words.begin(), words.end(),
               recent_.begin() +
@@ -187,35 +215,75 @@ std::span<const uint32_t> StatisticsCounter::layer_of(const std::vector<uint32_t
 
 void StatisticsCounter::end_sequence() {
   if (sequence_steps_ == 0) return;
-  for (size_t i = 0; i < total_.size(); ++i) total_[i] += sequence_[i];
-  if (!previous_.empty()) {
-    for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
-      sums_[layer].shared +=
-          top_fifth_overlap(layer_of(previous_, layer), layer_of(sequence_, layer));
-    }
-  }
-  const auto add_share = [](LayerSums& sums, std::span<const uint32_t> counts) {
-    const auto share = share_of_80_percent({counts.begin(), counts.end()});
-    sums.share_80 += share.value_or(0);
-    sums.shares += share.has_value();
-  };
+  for (size_t i = 0; i < sequence_.size(); ++i) sequence_[i] = halves_[0][i] + halves_[1][i];
   for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
     add_share(sums_[layer], layer_of(sequence_, layer));
   }
   add_share(whole_, sequence_);
+  if (sequence_steps_ > 1) compare_halves();
+  if (sequence_count_ > 0) {
+    compare_with_previous();
+    cover();
+  }
+  for (size_t i = 0; i < total_.size(); ++i) total_[i] += sequence_[i];
   previous_ = sequence_;
-  std::fill(sequence_.begin(), sequence_.end(), 0);
+  previous_even_ = halves_[0];
+  for (auto& half : halves_) std::fill(half.begin(), half.end(), 0);
   sequence_steps_ = 0;
   ++sequence_count_;
+}
+
+void StatisticsCounter::add_share(LayerSums& sums, std::span<const uint32_t> counts) const {
+  const auto share = share_of_80_percent({counts.begin(), counts.end()});
+  sums.share_80 += share.value_or(0);
+  sums.shares += share.has_value();
+}
+
+void StatisticsCounter::compare_halves() {
+  for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
+    sums_[layer].halves +=
+        top_fifth_overlap(layer_of(halves_[0], layer), layer_of(halves_[1], layer));
+  }
+  ++half_count_;
+}
+
+void StatisticsCounter::compare_with_previous() {
+  const bool halves = sequence_steps_ > 1;
+  for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
+    LayerSums& sums = sums_[layer];
+    sums.shared += top_fifth_overlap(layer_of(previous_, layer), layer_of(sequence_, layer));
+    if (!halves) continue;
+    sums.half_next +=
+        top_fifth_overlap(layer_of(previous_even_, layer), layer_of(halves_[1], layer));
+  }
+  half_next_count_ += halves;
+}
+
+// total_ still is that of the earlier sequences alone.
+void StatisticsCounter::cover() {
+  Carried whole;
+  for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
+    const auto counts = layer_of(sequence_, layer);
+    const Carried carried{top_fifth_firings(counts, counts),
+                          top_fifth_firings(layer_of(total_, layer), counts), sum_of(counts)};
+    add_coverage(sums_[layer], carried);
+    whole = {whole.own + carried.own, whole.past + carried.past, whole.fired + carried.fired};
+  }
+  add_coverage(whole_, whole);
+}
+
+void StatisticsCounter::add_coverage(LayerSums& sums, const Carried& carried) {
+  if (carried.fired == 0) return;
+  sums.own += carried.own / static_cast<double>(carried.fired);
+  sums.past += carried.past / static_cast<double>(carried.fired);
+  ++sums.coverages;
 }
 
 ActivityStatistics StatisticsCounter::ratios(const LayerSums& sums, std::vector<uint32_t> counts,
                                              uint32_t layer_count) const {
   ActivityStatistics result;
   const uint64_t neurons = counts.size();
-  uint64_t fired = 0;
-  for (const uint32_t value : counts) fired += value;
-  result.mean_activity = ratio(fired, neurons * step_count_);
+  result.mean_activity = ratio(sum_of(counts), neurons * step_count_);
   for (size_t i = 0; i < options_.lags.size(); ++i) {
     result.overlap.push_back(ratio(sums.both[i], sums.first[i]));
   }
@@ -223,11 +291,13 @@ ActivityStatistics StatisticsCounter::ratios(const LayerSums& sums, std::vector<
     result.unions.push_back(ratio(sums.in_union[i], union_counts_[i] * neurons));
     result.fresh.push_back(ratio(sums.in_fresh[i], fresh_counts_[i] * neurons));
   }
-  if (sequence_count_ > 1 && neurons > 0) {
-    result.sequence_overlap =
-        sums.shared / (static_cast<double>(sequence_count_ - 1) * layer_count);
-  }
-  if (sums.shares > 0) result.sequence_share_80 = sums.share_80 / static_cast<double>(sums.shares);
+  const uint64_t pairs = sequence_count_ > 0 ? sequence_count_ - 1 : 0;
+  result.sequence_overlap = mean_of(sums.shared, pairs, layer_count);
+  result.half_overlap = mean_of(sums.halves, half_count_, layer_count);
+  result.half_next_overlap = mean_of(sums.half_next, half_next_count_, layer_count);
+  result.own_coverage = mean_of(sums.own, sums.coverages);
+  result.past_coverage = mean_of(sums.past, sums.coverages);
+  result.sequence_share_80 = mean_of(sums.share_80, sums.shares);
   result.share_80 = share_of_80_percent(std::move(counts));
   return result;
 }
@@ -248,12 +318,15 @@ TraceStatistics StatisticsCounter::finish() {
     add_to(whole.in_union, sums.in_union);
     add_to(whole.in_fresh, sums.in_fresh);
     whole.shared += sums.shared;
+    whole.halves += sums.halves;
+    whole.half_next += sums.half_next;
   }
   if (pool_.layer_count > 0) result.whole = ratios(whole, total_, pool_.layer_count);
   return result;
 }
 
-TraceStatistics statistics_of(const TraceReader& reader, const StatisticsOptions& options) {
+TraceStatistics statistics_of(const TraceReader& reader, const StatisticsOptions& options,
+                              const std::function<void(uint64_t)>& progress) {
   const NeuronPool pool = whole_model(reader.header());
   const std::vector<StepInfo> steps = reader.steps();
   StatisticsCounter counter(pool, options);
@@ -261,6 +334,7 @@ TraceStatistics statistics_of(const TraceReader& reader, const StatisticsOptions
     for (uint64_t i = 0; i < block.step_count; ++i) {
       counter.add(steps[block.step_begin + i], block.step(i).words);
     }
+    if (progress) progress(block.step_begin + block.step_count);
   });
   return counter.finish();
 }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
+#include <numeric>
 #include <set>
 
 #include "tests/sim/memory_trace.h"
@@ -123,7 +125,80 @@ struct Slow {
     while (sum < 0.8 * total - 1e-9) sum += counts[taken++];
     return static_cast<double>(taken) / static_cast<double>(counts.size());
   }
+
+  // Firings by neuron of one layer in steps begin, begin + stride ... of a sequence.
+  std::vector<double> counts(size_t sequence, uint32_t layer, size_t begin, size_t stride) const {
+    std::vector<double> result(width);
+    for (size_t i = begin; i < sets[sequence].size(); i += stride) {
+      for (const uint32_t neuron : sets[sequence][i][layer]) ++result[neuron];
+    }
+    return result;
+  }
+
+  // How much of each neuron is in the top fifth: places are handed out from the most active down,
+  // and those that tie for what is left share it.
+  static std::vector<double> places(const std::vector<double>& counts) {
+    const double all = std::max<double>(std::floor(static_cast<double>(counts.size()) / 5), 1);
+    std::vector<double> result;
+    for (const double mine : counts) {
+      const auto more = static_cast<double>(
+          std::count_if(counts.begin(), counts.end(), [&](double c) { return c > mine; }));
+      const auto same = static_cast<double>(std::count(counts.begin(), counts.end(), mine));
+      result.push_back(std::clamp((all - more) / same, 0.0, 1.0));
+    }
+    return result;
+  }
+
+  static double dot(const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+    return sum;
+  }
+
+  // Between the even steps of each sequence and the odd ones of the sequence `ahead` after it.
+  double half_overlap(size_t ahead) const {
+    double sum = 0, count = 0;
+    for (size_t s = 0; s + ahead < sets.size(); ++s) {
+      if (sets[s + ahead].size() < 2) continue;
+      for (const uint32_t layer : layers) {
+        const auto a = places(counts(s, layer, 0, 2)), b = places(counts(s + ahead, layer, 1, 2));
+        sum += dot(a, b) / std::max<double>(std::floor(width / 5), 1);
+        ++count;
+      }
+    }
+    return sum / count;
+  }
+
+  // Of each later sequence's firings: by its own top fifth, or by that of all sequences before.
+  double coverage(bool own) const {
+    double shares = 0, sequences = 0;
+    for (size_t s = 1; s < sets.size(); ++s) {
+      double carried = 0, fired = 0;
+      for (const uint32_t layer : layers) {
+        const auto now = counts(s, layer, 0, 1);
+        std::vector<double> before(width);
+        for (size_t earlier = 0; earlier < s; ++earlier) {
+          const auto more = counts(earlier, layer, 0, 1);
+          std::transform(more.begin(), more.end(), before.begin(), before.begin(), std::plus<>());
+        }
+        carried += dot(places(own ? now : before), now);
+        fired += std::accumulate(now.begin(), now.end(), 0.0);
+      }
+      if (fired == 0) continue;
+      shares += carried / fired;
+      ++sequences;
+    }
+    return shares / sequences;
+  }
 };
+
+void check_sequences(const ActivityStatistics& found, const Slow& slow) {
+  CHECK(found.half_overlap.value() == Approx(slow.half_overlap(0)));
+  CHECK(found.half_next_overlap.value() == Approx(slow.half_overlap(1)));
+  CHECK(found.own_coverage.value() == Approx(slow.coverage(true)));
+  CHECK(found.past_coverage.value() == Approx(slow.coverage(false)));
+  CHECK(*found.own_coverage >= *found.past_coverage);  // to the last bit
+}
 
 void check(const ActivityStatistics& found, const Slow& slow, const StatisticsOptions& options) {
   CHECK(found.mean_activity.value() == Approx(slow.mean_activity()));
@@ -145,6 +220,7 @@ void check(const ActivityStatistics& found, const Slow& slow, const StatisticsOp
     CHECK(found.unions[i].value() == Approx(slow.in_union(options.windows[i])));
     CHECK(found.fresh[i].value() == Approx(slow.fresh(options.windows[i])));
   }
+  check_sequences(found, slow);
 }
 
 // Cuts the steps into sequences of random lengths.
@@ -215,6 +291,13 @@ TEST_CASE("trace statistics of a trace that fits on a page") {
   CHECK(*found.fresh[1] == 1.0 / 10);
   // The two most active of the first sequence are 0 and 1; 0 and 9 of the second.
   CHECK(*found.sequence_overlap == 1.0 / 2);
+  // The even steps of the first have 0, and a quarter each of 1, 2, 3 and 5; its odd step two
+  // thirds each of 0, 1 and 4. The even step of the second: of 0, 1 and 9; its odd step: 0 and 9.
+  CHECK(*found.half_overlap == Approx(((2.0 / 3 + 1.0 / 6) / 2 + (2.0 / 3 + 2.0 / 3) / 2) / 2));
+  CHECK(*found.half_next_overlap == Approx(1.0 / 2));
+  // Of the second's firings 2 1 2 (neurons 0 1 9), its own top fifth has 4, that of the first 3.
+  CHECK(*found.own_coverage == 4.0 / 5);
+  CHECK(*found.past_coverage == 3.0 / 5);
 }
 
 TEST_CASE("neurons that tie for the most active fifth share its places") {
@@ -227,6 +310,66 @@ TEST_CASE("neurons that tie for the most active fifth share its places") {
                           std::vector<uint32_t>{0, 0, 0, 0, 1}) == 1);
 }
 
+TEST_CASE("a top fifth carries firings, and neurons that tie share its places") {
+  const std::vector<uint32_t> counts = {7, 1, 0, 2, 0};
+  CHECK(top_fifth_firings(counts, counts) == 7);
+  CHECK(top_fifth_firings(std::vector<uint32_t>{0, 4, 4, 1, 0}, counts) == 0.5);
+  CHECK(top_fifth_firings(std::vector<uint32_t>{0, 0, 0, 0, 0}, counts) == 2);  // 10 / 5
+  CHECK(top_fifth_firings(std::vector<uint32_t>{0, 0, 1, 0, 0}, counts) == 0);
+}
+
+// Each sequence repeats one block of steps; `moves` shifts all neurons from sequence to sequence.
+MemoryTrace repeated_trace(bool moves) {
+  constexpr uint32_t width = 100, steps = 40, sequences = 4;
+  Lcg random(5);
+  MemoryTrace trace(memory_header(2, width, {{0, 2, 0, width}}),
+                    PoolSteps{{0, 2, 0, width},
+                              uint64_t{steps} * sequences,
+                              std::vector<uint64_t>(uint64_t{steps} * sequences * 4)});
+  for (uint32_t step = 0; step < steps; ++step) {
+    for (uint32_t flat = 0; flat < 2 * width; ++flat) {
+      const uint32_t neuron = flat % width;
+      if (random.below(100) >= 100 - neuron) continue;  // neuron 0 always fires, the last seldom
+      for (uint32_t i = 0; i < sequences; ++i) {
+        const uint32_t there = moves ? (neuron + 30 * i) % width : neuron;
+        trace.whole_.set(uint64_t{i} * steps + step, flat / width * width + there);
+      }
+    }
+  }
+  for (uint32_t i = 0; i < steps * sequences; ++i) {
+    trace.steps_[i].task = i / steps;
+    trace.steps_[i].position = i % steps;
+  }
+  return trace;
+}
+
+TEST_CASE("sequences that are alike leave nothing to follow, others do") {
+  const ActivityStatistics alike = statistics_of(repeated_trace(false)).whole;
+  CHECK(*alike.own_coverage == *alike.past_coverage);
+  CHECK(*alike.half_overlap == Approx(*alike.half_next_overlap));
+  CHECK(*alike.sequence_overlap > 0.9);
+  const ActivityStatistics moved = statistics_of(repeated_trace(true)).whole;
+  CHECK(*moved.own_coverage == Approx(*alike.own_coverage));
+  CHECK(*moved.own_coverage > *moved.past_coverage + 0.1);
+  CHECK(*moved.half_overlap == Approx(*alike.half_overlap));
+  CHECK(*moved.half_next_overlap < 0.1);
+}
+
+TEST_CASE("coverages want a sequence before, halves want two steps") {
+  MemoryTrace trace = repeated_trace(false);
+  for (StepInfo& step : trace.steps_) step.task = 0;
+  const ActivityStatistics one = statistics_of(trace).whole;
+  CHECK(one.half_overlap.has_value());
+  CHECK(!one.half_next_overlap.has_value());
+  CHECK(!one.own_coverage.has_value());
+  CHECK(!one.past_coverage.has_value());
+  for (size_t i = 0; i < trace.steps_.size(); ++i) trace.steps_[i].task = static_cast<uint32_t>(i);
+  const ActivityStatistics single = statistics_of(trace).whole;
+  CHECK(!single.half_overlap.has_value());
+  CHECK(!single.half_next_overlap.has_value());
+  CHECK(*single.own_coverage >= *single.past_coverage);
+}
+
 TEST_CASE("a trace without steps or firings has no ratios") {
   MemoryTrace silent(memory_header(1, 10, {{0, 1, 0, 10}}),
                      PoolSteps{{0, 1, 0, 10}, 2, std::vector<uint64_t>(2)});
@@ -235,6 +378,8 @@ TEST_CASE("a trace without steps or firings has no ratios") {
   CHECK(!found.whole.share_80.has_value());
   CHECK(!found.whole.overlap[0].has_value());
   CHECK(*found.whole.unions[0] == 0);
+  silent.steps_[1].task = 1;
+  CHECK(!statistics_of(silent).whole.own_coverage.has_value());
   MemoryTrace empty(memory_header(1, 10, {{0, 1, 0, 10}}), PoolSteps{{0, 1, 0, 10}, 0, {}});
   const TraceStatistics none = statistics_of(empty);
   CHECK(none.step_count == 0);
