@@ -11,6 +11,7 @@
 #include "models/error.h"
 #include "models/units.h"
 #include "traces/profile.h"
+#include "traces/stat_command.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -198,6 +199,7 @@ void add_trace_commands(CLI::App& app) {
                  "accept an unfinished trace or lost shards, and say what is missing");
   add_command(*trace, "check", "read everything and say, file by file, what is good",
               std::make_shared<Options>(), run_check);
+  add_stat_command(*trace);
 }
 
 }  // namespace thermocline

@@ -1,4 +1,4 @@
-// The subcommands that this folder owns: trace info | check.
+// The subcommands that this folder owns: trace info | check | stat.
 #pragma once
 
 namespace CLI {
