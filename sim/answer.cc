@@ -7,6 +7,8 @@
 #include <map>
 #include <set>
 
+#include "sim/following.h"
+
 namespace thermocline {
 namespace {
 
@@ -190,6 +192,7 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
   std::set<std::string> weights;
   for (const PolicyRow& row : model.replayed) weights.insert(row.weights);
   if (model.run) weights.insert(model.run->weights);
+  if (model.activity) weights.insert(model.activity->weights);
   std::vector<std::string> caveats;
   if (weights.count("synthetic") != 0) {
     caveats.push_back(
@@ -200,8 +203,9 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
   }
   if (weights.count("trained-demo") != 0) {
     caveats.push_back(
-        "The weights are those of a small model trained for demonstration: its "
-        "neurons fire as trained ones do, at sizes far from 70B.");
+        "The weights are those of a small model trained for demonstration: its neurons fire as "
+        "trained ones do, at sizes far from 70B. So this does not tell which policy wins on "
+        "LLaMA-70B: for that, a study names its path.");
   }
   if (model.run) {
     caveats.push_back(
@@ -274,6 +278,7 @@ Answer answer_of(const ModelResults& model) {
   const Curve* dynamic = challenger_of(curves, fixed);
   Answer answer;
   answer.caveats = caveats_of(model);
+  answer.following = gain_in_short(model);
   if (fixed == nullptr || dynamic == nullptr) {
     answer.headline = "Nothing to compare: these results hold fewer than two policies.";
     return answer;

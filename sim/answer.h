@@ -37,6 +37,7 @@ std::optional<double> percent_for_hit_ratio(const Curve& curve, double hit_ratio
 struct Answer {
   std::string headline;              // one or two sentences
   std::string memory;                // memory for the same hit ratio
+  std::string following;             // what following tasks can gain; empty where not counted
   std::vector<std::string> caveats;  // provenance, and what cannot be concluded
 };
 Answer answer_of(const ModelResults& model);

@@ -76,6 +76,7 @@ td code { overflow-wrap: anywhere; }
   border: 1px solid; white-space: nowrap; }
 .tag.measured { color: #00604a; border-color: #00785a; } .tag.modelled { color: #005a8d; }
 .tag.synthetic { color: #a84a00; border-color: #d55e00; }
+.tag.trained-demo { color: #7a4a6b; border-color: #a0688d; }
 .tag.real { color: var(--ink); }
 footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
   color: var(--soft); font-size: 13px; }

@@ -46,7 +46,8 @@ std::string milliseconds(double ms) {
 
 // Kinds of evidence have colours; a kind from data that is none of these goes without.
 std::string tag(const std::string& name) {
-  const bool known = name == "measured" || name == "modelled" || name == "synthetic";
+  const bool known = name == "measured" || name == "modelled" || name == "synthetic" ||
+                     name == "trained-demo" || name == "real";
   return "<span class=\"tag" + (known ? " " + name : "") + "\">" + escape_html(name) + "</span>";
 }
 

@@ -62,9 +62,11 @@ std::string answer_section(const Results& results) {
   std::string html = "<h1>" + escape_html(kQuestion) + "</h1>\n";
   html += paragraph("answer", answer.headline);
   if (!answer.memory.empty()) html += paragraph("also", answer.memory);
+  if (!answer.following.empty()) html += paragraph("also", answer.following);
   for (size_t i = 1; i < results.models.size(); ++i) {
     const ModelResults& other = results.models[i];
-    html += paragraph("also", answer_of(other).headline);
+    const Answer more = answer_of(other);
+    html += paragraph("also", more.headline + (more.following.empty() ? "" : " ") + more.following);
   }
   if (!answer.caveats.empty()) {
     html += "<div class=\"caveat\">\n";

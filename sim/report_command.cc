@@ -59,7 +59,7 @@ void add_report_command(CLI::App& app) {
   const auto options = std::make_shared<ReportOptions>();
   command
       ->add_option("RESULTS", options->results,
-                   "a study's folder, or JSON files of run and replay (--json)")
+                   "a study's folder, or JSON files of run, replay and trace stat (--json)")
       ->required();
   command->add_option("--out", options->out, "HTML file (default: RESULTS/report.html)");
   command->add_option("--csv", options->csv, "write the policy rows to FILE");

@@ -213,7 +213,7 @@ std::string model_section(const ModelResults& model, size_t index,
                  "Share of the neurons that fired which were in fast memory.", problems);
   html +=
       figure(plot_of(curves, "time per token, ms", true), id + "t", time_caption(model), problems);
-  html += "</div>\n";
+  html += "</div>\n" + activity_part(model);
   if (model.run || model.executed) html += execution_part(model);
   return html + "</section>\n";
 }

@@ -18,6 +18,9 @@ std::string answer_section(const Results& results);
 // `problems` gets what could not be drawn, once each.
 std::string model_section(const ModelResults& model, size_t index,
                           std::vector<std::string>& problems);
+// What the trace offers a dynamic threshold to follow, beside what was published; empty where it
+// was not counted. A part of model_section.
+std::string activity_part(const ModelResults& model);
 // What was measured, modelled and synthetic.
 std::string evidence_section(const Results& results);
 // Hashes, seeds, parameters, commands.

@@ -8,6 +8,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "sim/policy.h"
+#include "traces/activity_figures.h"
 
 namespace thermocline {
 namespace {
@@ -175,6 +176,21 @@ void add_executed(ModelResults& model, const RowReader& reader) {
                   reader.optional_number("measured_overhead_ms")};
 }
 
+// Rows of single layers are for other readers.
+void add_activity(ModelResults& model, const RowReader& reader) {
+  if (reader.text("scope") != "model") return;
+  ActivityRow row;
+  row.weights = reader.text("weights");
+  row.step_count = reader.count("step_count");
+  row.task_count = reader.count("task_count");
+  for (const ActivityFigure& figure : kActivityFigures) {
+    const std::string key(figure.key);
+    if (reader.find(key.c_str()) == nullptr) continue;  // nothing was there to measure
+    row.figures[key] = reader.number_from(key.c_str(), 0, 1);
+  }
+  model.activity = row;
+}
+
 void add_stage(ModelResults& model, const RowReader& reader) {
   model.stages.push_back({reader.text("stage"), reader.text("command"), reader.number("seconds")});
 }
@@ -188,11 +204,9 @@ ModelResults& model_of(Results& results, const std::string& label) {
 }
 
 using AddRow = void (*)(ModelResults&, const RowReader&);
-const std::map<std::string, AddRow> kAddByKind = {{"policy", add_policy},
-                                                  {"run", add_run},
-                                                  {"rank", add_rank},
-                                                  {"executed", add_executed},
-                                                  {"stage", add_stage}};
+const std::map<std::string, AddRow> kAddByKind = {
+    {"policy", add_policy},     {"run", add_run},           {"rank", add_rank},
+    {"executed", add_executed}, {"activity", add_activity}, {"stage", add_stage}};
 
 void add_row(Results& results, const Json& row, const std::string& place) {
   const RowReader reader(row, place);

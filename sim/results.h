@@ -1,4 +1,4 @@
-// Results: the rows that `run` and `replay` wrote, checked and typed, by model.
+// Results: the rows that `run`, `replay` and `trace stat` wrote, checked and typed, by model.
 //
 // Goals: every field is checked when it is read, an error names file, row and key; live counters
 //   are compared with the replay's as integers; rows of several files merge into one results.json
@@ -67,6 +67,13 @@ struct ExecutedRow {
   std::optional<double> overhead_ms;    // communication and waiting, taken as measured
 };
 
+// What the test trace's activity offers a hot threshold to follow, all layers together.
+struct ActivityRow {
+  std::string weights;
+  uint64_t step_count = 0, task_count = 0;
+  std::map<std::string, double> figures;  // by key of traces/activity_figures.h; shares
+};
+
 struct StageRow {
   std::string stage, command;
   double seconds = 0;
@@ -78,6 +85,7 @@ struct ModelResults {
   std::vector<RankRow> ranks;
   std::vector<PolicyRow> live, replayed;
   std::optional<ExecutedRow> executed;
+  std::optional<ActivityRow> activity;  // older results have none
   std::vector<StageRow> stages;
 };
 
@@ -93,7 +101,7 @@ struct Results {
 struct ResultFile {
   std::string path;
   std::string label;  // the model's
-  std::string stage;  // "profile" | "test" | "replay"
+  std::string stage;  // "profile" | "test" | "replay" | "stat"
 };
 
 // The rows of a file written by write_json. Errors: no such file, not JSON, no such rows.
@@ -103,7 +111,7 @@ Json merge_rows(const std::vector<ResultFile>& files);
 // Rows of kind "policy" as CSV, nested fields flattened ("tpot_ms_p95").
 std::string csv_of(const Json& rows);
 
-// All rows of a results.json, the folder of one, or several JSON files of `run` and `replay`, in
+// All rows of a results.json, the folder of one, or several JSON files of its commands, in
 // the envelope of the first.
 Json open_documents(const std::vector<std::string>& paths);
 Results parse_results(const Json& document, const std::string& origin);

@@ -122,6 +122,15 @@ struct Planner {
     if (!study.cluster.empty()) stage.inputs.push_back(study.cluster);
     return stage;
   }
+
+  // Last, so that its running again makes no other stage run again.
+  Stage stat() const {
+    Stage stage = this->stage("stat", "stat.json");
+    append(stage.command, {options.program, "trace", "stat", file("test.h5")});
+    append(stage.command, {"--json", stage.output});
+    stage.inputs = {file("test.h5")};
+    return stage;
+  }
 };
 
 bool plain_word(const std::string& word) {
@@ -139,6 +148,7 @@ std::vector<Stage> plan_stages(const Study& study, const PlanOptions& options) {
     stages.push_back(planner.profile());
     stages.push_back(planner.test());
     stages.push_back(planner.replay());
+    stages.push_back(planner.stat());
   }
   return stages;
 }

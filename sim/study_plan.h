@@ -2,7 +2,8 @@
 //
 // For each model: profile (run on the profile split, recorded), test (run on the test split,
 // recorded, with the policies live in the same pass), replay (of the test trace, same policies
-// and the oracles). The study's own steps (merge, report) follow in sim/study_run.h.
+// and the oracles), stat (what the test trace offers a dynamic threshold to follow). The study's
+// own steps (merge, report) follow in sim/study_run.h.
 // Goals: nothing here runs, reads or writes; the same study gives the same plan.
 // Thread-safety: pure functions.
 #pragma once
@@ -24,7 +25,7 @@ struct PlanOptions {
 
 struct Stage {
   std::string label;                 // the model's
-  std::string name;                  // "profile" | "test" | "replay"
+  std::string name;                  // "profile" | "test" | "replay" | "stat"
   std::vector<std::string> command;  // what to execute, launcher included
   std::vector<std::string> inputs;   // files of the user's and of earlier stages that it reads
   std::string output;                // written last, so that it is there when the stage is done

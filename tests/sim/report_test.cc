@@ -7,6 +7,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "sim/answer.h"
+#include "sim/following.h"
 #include "sim/html.h"
 #include "sim/plot.h"
 #include "sim/process.h"
@@ -124,6 +125,106 @@ TEST_CASE("differences that are ties are not counted as wins") {
   }
   CHECK_THAT(answer_of(model_of(document)).headline,
              Contains("at 20 and 30 % of the FFN, by 0.10 to 0.40 points; they tie at 10 %."));
+}
+
+// full_document() without its rows of kind "activity": what older results hold.
+Json without_activity() {
+  Json document = test::full_document(), rows = Json::array();
+  for (const Json& row : document["rows"]) {
+    if (row["kind"] != "activity") rows.push_back(row);
+  }
+  document["rows"] = rows;
+  return document;
+}
+
+// full_document() with one field of the model's activity row changed.
+Json with_activity(const char* key, const Json& value) {
+  Json document = test::full_document();
+  for (Json& row : document["rows"]) {
+    if (row["kind"] == "activity" && row["scope"] == "model") row[key] = value;
+  }
+  return document;
+}
+
+TEST_CASE("whether there is anything to follow is computed from the trace's statistics") {
+  const ModelResults model = model_of(test::full_document());
+  REQUIRE(model.activity);
+  CHECK(model.activity->task_count == 3);
+  CHECK(model.activity->figures.count("overlap_25") == 0);  // null: nothing to measure
+  CHECK_THAT(overlap_sentence(model), Contains("78.3 % is in the next task's") &&
+                                          Contains("shares 74.0 % with its own") &&
+                                          Contains("66.0 % with half of the next") &&
+                                          Contains("at most 8.0 points come from the task."));
+  CHECK_THAT(gain_sentence(model),
+             Contains("covers 50.0 % of the firings") && Contains("earlier tasks covers 46.5 %") &&
+                 Contains("gain at most 3.5 points on this trace by following tasks"));
+  CHECK_THAT(answer_of(model).following,
+             Contains("gain at most 3.5 points on this trace: 50.0 % of the firings in hindsight, "
+                      "46.5 % with a set profiled on all earlier tasks"));
+}
+
+TEST_CASE("what there is to follow says which weights it was counted on") {
+  const auto both = [](const std::string& weights, const std::string& says, bool there) {
+    const ModelResults model = model_of(with_activity("weights", weights));
+    for (const std::string& text : {gain_sentence(model), answer_of(model).following}) {
+      INFO(text);
+      CHECK((text.find(says) != std::string::npos) == there);
+    }
+  };
+  both("synthetic", "synthetic: which neurons fire together was not learnt", true);
+  both("trained-demo", "a small trained model, not LLaMA-70B", true);
+  both("trained-demo", "synthetic", false);
+  both("real", "synthetic", false);
+  both("real", "small", false);
+}
+
+TEST_CASE("a small trained model makes a caveat of its own") {
+  Json document = test::full_document();
+  for (Json& row : document["rows"]) {
+    if (row.contains("weights")) row["weights"] = "trained-demo";
+  }
+  const Results results = parse_results(document, "r.json");
+  const Answer answer = answer_of(results.models.at(0));
+  REQUIRE(answer.caveats.size() == 2);
+  CHECK_THAT(answer.caveats[0], Contains("trained for demonstration") &&
+                                    Contains("does not tell which policy wins on LLaMA-70B"));
+  CHECK_THAT(answer.headline, Contains("(trained-demo weights)"));
+  CHECK_THAT(make_report(results).html, Contains("<span class=\"tag trained-demo\">"));
+}
+
+TEST_CASE("tasks that do not differ leave nothing to follow, and one task says nothing") {
+  CHECK_THAT(overlap_sentence(model_of(with_activity("half_next_overlap", 0.745))),
+             Contains("the tasks' hot sets do not differ."));
+  CHECK_THAT(gain_sentence(model_of(with_activity("past_coverage", 0.5))),
+             Contains("at most 0.0 points"));
+  CHECK(overlap_sentence(model_of(with_activity("task_overlap", nullptr))).empty());
+  const ModelResults one = model_of(with_activity("own_coverage", nullptr));
+  CHECK(gain_sentence(one).empty());
+  CHECK(answer_of(one).following.empty());
+}
+
+TEST_CASE("rows of activity are read strictly, and older results have none") {
+  CHECK_THAT(error_of(with_activity("own_coverage", 1.5)),
+             Contains("'own_coverage'") && Contains("from 0 to 1"));
+  CHECK_THAT(error_of(with_activity("task_overlap", "all")), Contains("a number 'task_overlap'"));
+  CHECK_THAT(error_of(with_activity("task_count", -1)), Contains("a count 'task_count'"));
+  const Results results = parse_results(without_activity(), "r.json");
+  const ModelResults& model = results.models.at(0);
+  CHECK_FALSE(model.activity);
+  CHECK(overlap_sentence(model).empty());
+  CHECK(gain_sentence(model).empty());
+  CHECK(answer_of(model).following.empty());
+  CHECK_THAT(make_report(results).html, !Contains("anything to follow"));
+}
+
+TEST_CASE("the report shows what there is to follow beside what was published") {
+  const Report report = make_report(parse_results(test::full_document(), "r.json"));
+  CHECK_THAT(report.html, Contains("<h3>Is there anything to follow?"));
+  CHECK_THAT(report.html, Contains("<td class=\"n\" rowspan=\"2\">78.3 %</td>") &&
+                              Contains("over 90 %") && Contains("60.1 to 63.9 %"));
+  CHECK_THAT(report.html, Contains("OPT-6.7B (LLM in a Flash, appendix C)"));
+  CHECK_THAT(report.html, Contains("1000 steps of 3 tasks"));
+  CHECK_THAT(report.html, Contains("following tasks can gain at most 3.5\u00a0points"));
 }
 
 TEST_CASE("the budget for a hit ratio is interpolated") {

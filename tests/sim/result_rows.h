@@ -98,6 +98,39 @@ inline Json executed_row() {
           {"predicted_over_executed", 0.949}};
 }
 
+// What following tasks can gain: 3.5 points. Tasks differ: 74 against 66 % of halves.
+inline Json activity_row() {
+  return {{"kind", "activity"},
+          {"scope", "model"},
+          {"model", "preset:x"},
+          {"weights", "synthetic"},
+          {"trace_hash", "fedcba9876543210"},
+          {"step_count", 1000},
+          {"task_count", 3},
+          {"activity", 0.149},
+          {"share_80", 0.44},
+          {"task_share_80", 0.42},
+          {"overlap_1", 0.551},
+          {"overlap_10", 0.467},
+          {"overlap_25", nullptr},
+          {"union_5", 0.306},
+          {"fresh_5", 0.037},
+          {"task_overlap", 0.783},
+          {"half_overlap", 0.74},
+          {"half_next_overlap", 0.66},
+          {"own_coverage", 0.5},
+          {"past_coverage", 0.465},
+          {"source", "measured"}};
+}
+
+inline Json layer_activity_row(int layer) {
+  Json row = activity_row();
+  row["scope"] = "layer";
+  row["layer"] = layer;
+  row["own_coverage"] = 0.9;
+  return row;
+}
+
 inline Json document_of(const Json& rows) {
   return {{"command", "test"},
           {"version", kVersion},
@@ -119,6 +152,8 @@ inline Json full_document(const std::string& label = "demo") {
     for (const Json& row : of_policies) add(row);
   }
   add(executed_row());
+  add(activity_row());
+  for (int layer = 0; layer < 2; ++layer) add(layer_activity_row(layer));
   return document_of(rows);
 }
 

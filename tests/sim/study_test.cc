@@ -139,7 +139,7 @@ TEST_CASE("a study plans the commands that a user would type") {
           kModel,
       "s.toml");
   const std::vector<Stage> stages = plan_stages(study, {"/bin/thermocline", "out", true});
-  REQUIRE(stages.size() == 3);
+  REQUIRE(stages.size() == 4);
   CHECK(shell_line(stages[0].command) ==
         "mpirun -n 4 /bin/thermocline run --model preset:tiny --prompts 'a b.jsonl' --split train "
         "--shots 0 --teacher-forced --layout pp2,tp2 --threads 1 --seed 1 --record "
@@ -153,6 +153,9 @@ TEST_CASE("a study plans the commands that a user would type") {
         "thermocline replay out/one/test.h5 --profile out/one/profile.h5 --policy "
         "fixed,ewma,oracle-static --budget 10%..50%/10% --migration 32MiB --json "
         "out/one/replay.json");
+  CHECK(display_line(stages[3], "/bin/thermocline") ==
+        "thermocline trace stat out/one/test.h5 --json out/one/stat.json");
+  CHECK(stages[3].inputs == std::vector<std::string>{"out/one/test.h5"});
 }
 
 TEST_CASE("without a launcher the ranks are threads of one process") {
@@ -176,6 +179,8 @@ class FakeProgram {
   FakeProgram() {
     write_file(folder_ / "run.json", run_json(0).dump());
     write_file(folder_ / "replay.json", test::document_of(test::policy_rows(false)).dump());
+    write_file(folder_ / "trace.json",
+               test::document_of(Json::array({test::activity_row()})).dump());
     write_file(folder_ / "s.toml", kSmallest);
     set_script("");
   }
@@ -231,13 +236,16 @@ TEST_CASE("a study runs all stages, merges the rows and compares live with repla
   CHECK(fake.run(false) == "no error");
   CHECK(fake.calls("run") == 2);
   CHECK(fake.calls("replay") == 1);
+  CHECK(fake.calls("trace stat") == 1);
   CHECK(fake.calls("report") == 1);
   const Results results = open_results({fake / "out"});
   REQUIRE(results.models.size() == 1);
   CHECK(results.models[0].label == "one");
   CHECK(results.models[0].live.size() == 6);
   CHECK(results.models[0].replayed.size() == 9);
-  CHECK(results.models[0].stages.size() == 3);
+  CHECK(results.models[0].stages.size() == 4);
+  REQUIRE(results.models[0].activity);
+  CHECK(results.models[0].activity->figures.at("own_coverage") == 0.5);
   CHECK(read_file(fake / "out/study.toml") == kSmallest);
   CHECK_THAT(read_file(fake / "out/results.csv"), Contains("counters_hits"));
   CHECK_THAT(read_file(fake / "out/one/test.log"), Contains("verb run"));
@@ -251,6 +259,7 @@ TEST_CASE("a study is resumed: what is done is not run again, what changed is") 
   CHECK(fake.run(true) == "no error");
   CHECK(fake.calls("run") == 0);
   CHECK(fake.calls("replay") == 0);
+  CHECK(fake.calls("trace stat") == 0);
   CHECK(fake.calls("report") == 1);
 
   SECTION("a lost output") {
@@ -259,11 +268,19 @@ TEST_CASE("a study is resumed: what is done is not run again, what changed is") 
     CHECK(fake.calls("run") == 0);
     CHECK(fake.calls("replay") == 1);
   }
+  SECTION("lost statistics are counted again, and nothing else is") {
+    std::filesystem::remove(fake / "out/one/stat.json");
+    CHECK(fake.run(true) == "no error");
+    CHECK(fake.calls("run") == 0);
+    CHECK(fake.calls("replay") == 0);
+    CHECK(fake.calls("trace stat") == 1);
+  }
   SECTION("a changed command runs again, with all after it") {
     write_file(fake / "s.toml", "budgets = \"20%\"\n" + kSmallest);
     CHECK(fake.run(true) == "no error");
     CHECK(fake.calls("run") == 1);
     CHECK(fake.calls("replay") == 1);
+    CHECK(fake.calls("trace stat") == 1);
   }
   SECTION("a broken marker") {
     write_file(fake / "out/one/profile.done", "{");
