@@ -2,16 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "sim/answer.h"
 
 namespace thermocline {
 namespace {
 
+// To a tenth of a percent, as it is shown: who subtracts what is printed gets what is printed.
 std::optional<double> figure(const ModelResults& model, const std::string& key) {
   if (!model.activity) return std::nullopt;
   const auto found = model.activity->figures.find(key);
   if (found == model.activity->figures.end()) return std::nullopt;
-  return found->second;
+  return std::round(1000 * found->second) / 1000;
 }
 
 // "3.2 points", of a difference that is not negative.

@@ -34,10 +34,10 @@ inline constexpr std::array<ActivityFigure, 13> kActivityFigures = {{
     {"overlap_25", "+25", "... 25 steps later"},
     {"union_5", "union", "active in at least one of 5 steps"},
     {"fresh_5", "fresh", "active and not so in the 5 steps before"},
-    {"task_overlap", "task", "a task's top fifth that is the next task's"},
-    {"half_overlap", "halves", "top fifth of its even steps: of its odd steps"},
-    {"half_next_overlap", "apart", "... of the next task's odd steps"},
-    {"own_coverage", "own", "firings in the task's own top fifth"},
+    {"task_overlap", "task", "top fifth of a task that is so in the next task"},
+    {"half_overlap", "halves", "top fifth of its even steps: so in its odd steps"},
+    {"half_next_overlap", "apart", "... so in the next task's odd steps"},
+    {"own_coverage", "own", "firings of a task in its own top fifth"},
     {"past_coverage", "past", "... in the top fifth of all earlier tasks"},
 }};
 

@@ -59,6 +59,7 @@ TEST_CASE("bad files exit with 3 and are named") {
       Case{"model info " + folder.path(), 3, {"model.safetensors", "name the file"}},
       Case{"model tokenize --text x --tokenizer " + folder / "cut.jsonl", 3, {"cut.jsonl"}},
       Case{"trace info " + folder / "cut.jsonl", 3, {"cut.jsonl"}},
+      Case{"trace stat " + folder / "cut.jsonl", 3, {"cut.jsonl"}},
       Case{"replay " + folder / "missing.h5" + " --policy fixed --profile self", 3, {"missing.h5"}},
       Case{"study " + folder / "key.toml" + " --out " + folder / "out", 3, {"nam", "name"}},
       Case{"report " + folder / "nothing", 3, {"nothing"}}};

@@ -197,6 +197,10 @@ TEST_CASE("tasks that do not differ leave nothing to follow, and one task says n
              Contains("the tasks' hot sets do not differ."));
   CHECK_THAT(gain_sentence(model_of(with_activity("past_coverage", 0.5))),
              Contains("at most 0.0 points"));
+  CHECK_THAT(gain_sentence(model_of(with_activity("past_coverage", 0.46549))),  // 46.5
+             Contains("46.5 %") && Contains("at most 3.5 points"));
+  CHECK_THAT(gain_sentence(model_of(with_activity("past_coverage", 0.46451))),  // 3.549 is 3.5
+             Contains("46.5 %") && Contains("at most 3.5 points"));
   CHECK(overlap_sentence(model_of(with_activity("task_overlap", nullptr))).empty());
   const ModelResults one = model_of(with_activity("own_coverage", nullptr));
   CHECK(gain_sentence(one).empty());
