@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "models/embedded.h"
 #include "models/error.h"
 #include "models/hash.h"
 #include "models/mapped_file.h"
@@ -17,6 +18,7 @@ constexpr uint64_t kHashSampleBytes = 4096;
 constexpr uint64_t kHashStrideBytes = uint64_t{64} << 20;
 
 CheckpointFile open_file(const std::string& path) {
+  if (path == kDemoModel) return {path, nullptr, demo_model_bytes()};
   MappedFile file = map_file(path);
   return {path, std::move(file.owner), file.bytes};
 }
@@ -74,6 +76,21 @@ const TensorView& Checkpoint::get(std::string_view name, uint64_t rows, uint64_t
   if (tensor == nullptr) throw bad_input(path_, expected(), "no such tensor");
   if (tensor->rows == rows && tensor->cols == cols) return *tensor;
   throw bad_input(path_, expected(), fmt::format("{} x {}", tensor->rows, tensor->cols));
+}
+
+void check_predictors(const Checkpoint& checkpoint) {
+  const ModelShape& shape = checkpoint.shape();
+  for (uint32_t layer = 0; layer < shape.layer_count; ++layer) {
+    const auto name = [layer](int part) {
+      return fmt::format("blk.{}.{}", layer, kPredictorTensors[part]);
+    };
+    const TensorView* const fc1 = checkpoint.find(name(0));
+    const TensorView* const fc2 = checkpoint.find(name(1));
+    if (fc1 == nullptr && fc2 == nullptr) continue;
+    const uint64_t rank = fc1 != nullptr ? fc1->rows : fc2->cols;
+    checkpoint.get(name(0), rank, shape.model_dim);
+    checkpoint.get(name(1), shape.ffn_dim, rank);
+  }
 }
 
 Error not_finite(const std::string& path, const TensorView& tensor, uint64_t row, float value) {

@@ -49,6 +49,9 @@ struct TensorView {
   const std::byte* row(uint64_t row) const;  // row < rows
 };
 
+// Where weights come from.
+inline constexpr std::string_view kProvenances[] = {"real", "trained-demo", "synthetic"};
+
 // What an activation predictor of a layer is called: relu(x fc1^T) fc2^T scores its neurons.
 // fc1 (rank, model_dim), fc2 (ffn_dim, rank); the rank may differ between layers.
 inline constexpr std::string_view kPredictorTensors[] = {"fc1.weight", "fc2.weight"};
@@ -109,7 +112,7 @@ struct CheckpointContents {
   std::vector<TensorView> tensors;
   // The predictor threshold: a neuron whose score (fc2's output) reaches it is predicted active.
   std::optional<float> predictor_threshold = {};
-  std::string provenance = "real";        // "real" | "trained-demo" | "synthetic"
+  std::string provenance = "real";        // of kProvenances
   std::vector<KeptPair> gguf_pairs = {};  // of GGUF files only
 };
 
@@ -142,11 +145,15 @@ class Checkpoint {
   std::map<std::string_view, const TensorView*> by_name_;
 };
 
+// An input Error unless each layer has a whole predictor, of the right shape, or none.
+void check_predictors(const Checkpoint& checkpoint);
+
 // "PATH: tensor NAME: expected finite weights, found nan in row 5".
 Error not_finite(const std::string& path, const TensorView& tensor, uint64_t row, float value);
 
-// Maps the file (or the model that a folder holds) and parses its header; of the tensors only what
-// is read later. Errors: no such file, unknown format, anything malformed.
+// Maps the file (or the model that a folder holds; or takes the demo model, models/embedded.h) and
+// parses its header; of the tensors only what is read later. Errors: no such file, unknown format,
+// anything malformed.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path);
 
 // FNV-1a over each file's size, its first MiB, its last 4 KiB and a 4 KiB sample per 64 MiB: names

@@ -180,11 +180,15 @@ void set_keys(GgufOutput& output, const Checkpoint& source, const ConvertOptions
   set_type_keys(output, options.dtype);
   output.set_text(kGgufProvenanceKey, source.provenance());
   set_shape_keys(output, source.shape());
+  if (!options.name.empty()) output.set_text("general.name", options.name);
   for (const KeptPair& pair : source.gguf_pairs()) {
     if (!dropped(pair.key)) output.set_raw(pair.key, pair.typed_value);
   }
   if (!source.gguf_pairs().empty()) return;
   output.set_text("general.name", std::filesystem::path(source.path()).stem().string());
+  if (const auto threshold = source.predictor_threshold()) {
+    output.set_number(kGgufPredictorThresholdKey, *threshold);
+  }
   set_vocabulary_keys(output, source.vocabulary());
 }
 

@@ -20,6 +20,7 @@ namespace thermocline {
 struct ConvertOptions {
   DType dtype = DType::q4_0;
   GgufLayout layout = GgufLayout::plain;
+  std::string name = {};  // general.name; empty: the source's, else that of its file
   uint32_t thread_count = 1;
   std::function<void(uint64_t done, uint64_t total)> progress =
       {};  // bytes written; caller's thread

@@ -23,6 +23,7 @@ struct Options {
   std::string in, out;
   std::string type = "q4_0";
   std::string layout = "plain";
+  std::string name;
   uint32_t threads = 0;  // 0: all cores
   std::string json;
 };
@@ -64,6 +65,7 @@ void run_convert(const Options& options) {
   ConvertOptions conversion;
   conversion.dtype = dtype_by_name(options.type);
   conversion.layout = gguf_layout_by_name(options.layout);
+  conversion.name = options.name;
   conversion.thread_count = options.threads == 0 ? available_cores() : options.threads;
   install_interrupt_handler();
   std::unique_ptr<Progress> bar;  // its total is known once the source is open
@@ -95,6 +97,8 @@ void add_convert_command(CLI::App& model) {
   command->add_option("--layout", options->layout,
                       "plain, or bundles: a neuron's gate, up and down side by side, aligned for "
                       "direct reads");
+  command->add_option("--name", options->name,
+                      "general.name of the output; default: the source's, else its file's");
   command->add_option("--threads", options->threads, "threads; 0 for all cores")
       ->check(CLI::Range(0u, 1024u));
   command->add_option("--json", options->json, "write the result as JSON; - is standard output");

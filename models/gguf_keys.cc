@@ -202,17 +202,16 @@ float gguf_rope_factor(const GgufMetadata& metadata, const std::string& path) {
 }
 
 std::optional<float> gguf_predictor_threshold(const GgufMetadata& metadata) {
-  constexpr std::string_view kKey = "powerinfer.sparse_threshold";
-  if (!metadata.has(kKey)) return {};
-  return static_cast<float>(metadata.number(kKey));
+  if (!metadata.has(kGgufPredictorThresholdKey)) return {};
+  return static_cast<float>(metadata.number(kGgufPredictorThresholdKey));
 }
 
 std::string gguf_provenance(const GgufMetadata& metadata, const std::string& path) {
   const std::string_view found = metadata.text_or(kGgufProvenanceKey, "real");
-  for (const std::string_view known : {"real", "trained-demo", "synthetic"}) {
+  for (const std::string_view known : kProvenances) {
     if (found == known) return std::string(found);
   }
-  throw bad_input(path, fmt::format("{} real, trained-demo or synthetic", kGgufProvenanceKey),
+  throw bad_input(path, fmt::format("{} of {}", kGgufProvenanceKey, fmt::join(kProvenances, ", ")),
                   std::string(found));
 }
 

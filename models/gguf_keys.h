@@ -19,6 +19,8 @@ namespace thermocline {
 inline constexpr std::string_view kGgufActivationKey = "llama.hidden_activation";
 inline constexpr std::string_view kGgufFatreluThresholdKey = "llama.hidden_activation_threshold";
 inline constexpr std::string_view kGgufProvenanceKey = "thermocline.provenance";
+// PowerInfer's: the predictor threshold.
+inline constexpr std::string_view kGgufPredictorThresholdKey = "powerinfer.sparse_threshold";
 // What of a vocabulary GGUF has no keys for: expressions without a name in tokenizer.ggml.pre,
 // ranks of SentencePiece's merges, where a space prefix goes.
 inline constexpr std::string_view kGgufSplitPatternsKey = "thermocline.tokenizer.split_patterns";

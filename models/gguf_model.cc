@@ -126,22 +126,6 @@ void add_tensors(const std::vector<GgufPart>& parts, CheckpointContents& content
   }
 }
 
-// fc1 (rank, model_dim) and fc2 (ffn_dim, rank): of a layer both or none.
-void check_predictors(const Checkpoint& checkpoint) {
-  const ModelShape& shape = checkpoint.shape();
-  for (uint32_t layer = 0; layer < shape.layer_count; ++layer) {
-    const auto name = [layer](int part) {
-      return fmt::format("blk.{}.{}", layer, kPredictorTensors[part]);
-    };
-    const TensorView* const fc1 = checkpoint.find(name(0));
-    const TensorView* const fc2 = checkpoint.find(name(1));
-    if (fc1 == nullptr && fc2 == nullptr) continue;
-    const uint64_t rank = fc1 != nullptr ? fc1->rows : fc2->cols;
-    checkpoint.get(name(0), rank, shape.model_dim);
-    checkpoint.get(name(1), shape.ffn_dim, rank);
-  }
-}
-
 std::vector<KeptPair> kept_pairs(const GgufMetadata& metadata) {
   std::vector<KeptPair> pairs;
   for (const auto& [key, typed_value] : metadata.pairs()) pairs.push_back({key, typed_value});

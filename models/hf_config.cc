@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "models/checkpoint.h"
 #include "models/error.h"
 #include "models/json_reader.h"
 #include "models/rope_scaling.h"
@@ -211,6 +212,24 @@ ModelShape parse_hf_config(std::span<const std::byte> bytes, const std::string& 
   read_divisors(config, shape);
   validate(shape, path);
   return shape;
+}
+
+HfNotes parse_hf_notes(std::span<const std::byte> bytes, const std::string& path) {
+  const nlohmann::json json = parse_json(bytes, path);
+  const auto object = JsonView(json, path).find("thermocline");
+  HfNotes notes;
+  if (!object) return notes;
+  if (const auto provenance = object->find("provenance")) {
+    notes.provenance = provenance->text();
+    const bool known =
+        std::count(std::begin(kProvenances), std::end(kProvenances), notes.provenance) != 0;
+    if (!known) provenance->refuse(fmt::format("one of {}", fmt::join(kProvenances, ", ")));
+  }
+  if (const auto threshold = object->find("predictor_threshold")) {
+    notes.predictor_threshold = static_cast<float>(threshold->number());
+    if (!std::isfinite(*notes.predictor_threshold)) threshold->refuse("a finite number");
+  }
+  return notes;
 }
 
 }  // namespace thermocline

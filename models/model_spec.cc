@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "models/embedded.h"
 #include "models/gaussian_blocks.h"
 #include "models/registry.h"
 #include "models/text.h"
@@ -15,6 +16,8 @@ namespace thermocline {
 namespace {
 
 constexpr std::string_view kPresetPrefix = "preset:";
+// What may follow the prefix without being a shape.
+constexpr std::string_view kDemoName = kDemoModel.substr(kPresetPrefix.size());
 
 void set_layers(ModelSpec& spec, std::string_view value) {
   const uint64_t layer_count = parse_count(value);
@@ -115,7 +118,7 @@ ModelSpec parse_preset(std::string_view text) {
   const std::vector<std::string_view> parts = split(body, ',');
   ModelSpec spec;
   spec.text = text;
-  spec.preset = &shape_preset(parts[0]);
+  spec.preset = &shape_preset(parts[0], {std::string(kDemoName)});
   spec.shape = spec.preset->shape;
   spec.regime = activity_regime(spec.preset->regime);
   Options options;
@@ -130,8 +133,10 @@ ModelSpec parse_preset(std::string_view text) {
 // A preset's name without its prefix is a likely slip, and no file of that name exists.
 void check_not_a_preset(std::string_view text) {
   const std::string_view name = text.substr(0, text.find(','));
-  for (const ShapePreset& preset : shape_presets()) {
-    if (preset.name == name && !std::filesystem::exists(text)) {
+  std::vector<std::string_view> names = {kDemoName};
+  for (const ShapePreset& preset : shape_presets()) names.push_back(preset.name);
+  for (const std::string_view known : names) {
+    if (known == name && !std::filesystem::exists(text)) {
       throw bad_usage(fmt::format(
           "--model: expected a checkpoint file or preset:NAME, found '{0}'; did you mean "
           "'preset:{0}'?",
@@ -144,11 +149,15 @@ void check_not_a_preset(std::string_view text) {
 
 ModelSpec parse_model_spec(std::string_view text) {
   if (text.empty()) throw bad_usage("--model: expected PATH or preset:NAME, found nothing");
-  if (!text.starts_with(kPresetPrefix)) {
+  if (!text.starts_with(kPresetPrefix) || text == kDemoModel) {
     check_not_a_preset(text);
     ModelSpec spec;
     spec.text = spec.path = text;
     return spec;
+  }
+  if (text.starts_with(kDemoModel) && text[kDemoModel.size()] == ',') {
+    throw bad_usage(
+        fmt::format("--model {}: expected {} alone: it is trained as it is", text, kDemoModel));
   }
   try {
     return parse_preset(text);

@@ -1,6 +1,7 @@
 // ModelSpec: what the user wrote after --model, parsed.
 //
-// "PATH" or "preset:NAME[,KEY=VALUE...]". Keys of a preset:
+// "PATH", "preset:demo" (the trained model that the program carries, opened like a file) or
+// "preset:NAME[,KEY=VALUE...]": a shape with synthetic weights. Keys of such a preset:
 //   layers=N, type=q4_0, seed=S;
 //   take=first|even: which layers of the whole model the N stand for: its first, or N at even
 //     distances over its depth;
@@ -23,7 +24,7 @@ namespace thermocline {
 
 struct ModelSpec {
   std::string text;  // as written
-  std::string path;  // empty for a preset
+  std::string path;  // what open_checkpoint takes; empty for synthetic weights
   const ShapePreset* preset = nullptr;
   ModelShape shape;           // preset's shape with `layers` applied; unset for a path
   DType dtype = DType::q4_0;  // type of the matrices of a preset; ignored for a path

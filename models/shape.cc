@@ -170,8 +170,7 @@ const std::vector<ShapePreset>& shape_presets() {
   return presets;
 }
 
-const ShapePreset& shape_preset(std::string_view name) {
-  std::vector<std::string> valid;
+const ShapePreset& shape_preset(std::string_view name, std::vector<std::string> valid) {
   for (const ShapePreset& preset : shape_presets()) {
     if (preset.name == name) return preset;
     valid.emplace_back(preset.name);

@@ -81,8 +81,8 @@ struct ShapePreset {
 // llama-2-7b, llama-2-13b, llama-2-70b, llama-3-70b, swiglu-70b, relullama-70b, opt-like,
 // prosparse, prosparse-13b, tiny.
 const std::vector<ShapePreset>& shape_presets();
-// The preset, or a usage Error with the valid names.
-const ShapePreset& shape_preset(std::string_view name);
+// The preset, or a usage Error with the valid names, `valid` first.
+const ShapePreset& shape_preset(std::string_view name, std::vector<std::string> valid = {});
 
 std::string_view name_of(FfnActivation activation);
 FfnActivation ffn_activation_by_name(std::string_view name);  // usage Error with the valid names

@@ -7,6 +7,7 @@
 
 #include "models/byte_bpe.h"
 #include "models/byte_reader.h"
+#include "models/embedded.h"
 #include "models/error.h"
 #include "models/mapped_file.h"
 #include "models/pieces.h"
@@ -44,6 +45,7 @@ class Bytes final : public Tokenizer {
 
 Vocabulary open_vocabulary(const std::string& path) {
   if (std::filesystem::is_directory(path)) return open_tokenizer_folder(path);
+  if (path == kDemoModel) return open_checkpoint(path)->vocabulary();
   const MappedFile file = map_file(path);
   if (path.ends_with(".json")) return parse_tokenizer_json(file.bytes, path);
   const CheckpointFormat& gguf = checkpoint_formats().by_name("gguf");

@@ -45,8 +45,9 @@ void run(const RunOptions& options) {
 void add_input_options(CLI::App& command, RunOptions& options) {
   command
       .add_option("--model", options.model,
-                  "PATH of a checkpoint, or preset:NAME[,layers=N][,type=q4_0][,seed=S]")
-      ->required();
+                  "PATH of a checkpoint, preset:demo (trained, small, built in), or synthetic "
+                  "weights: preset:NAME[,layers=N][,type=q4_0][,seed=S]")
+      ->capture_default_str();
   command.add_option("--tokenizer", options.tokenizer,
                      "PATH, or byte; default: the checkpoint's own, else byte");
   command.add_option("--prompt", options.prompt, "text to continue");

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "models/embedded.h"
 #include "models/model_spec.h"
 #include "models/prompts.h"
 #include "models/tokenizer.h"
@@ -24,7 +25,7 @@ namespace thermocline {
 
 // As the command line says.
 struct RunOptions {
-  std::string model;
+  std::string model = std::string(kDemoModel);
   std::string tokenizer;  // empty: the checkpoint's own vocabulary, else bytes
   std::optional<std::string> prompt;
   PromptOptions prompts;

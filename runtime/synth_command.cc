@@ -58,7 +58,8 @@ std::vector<int32_t> text_of(uint32_t sequence, uint32_t steps, uint32_t vocab_s
 }
 
 void check_options(const ModelSpec& spec, const SynthRunOptions& options) {
-  if (!spec.synthetic()) throw bad_usage("model synth: expected a preset, found " + spec.text);
+  if (!spec.synthetic())
+    throw bad_usage("model synth: expected a preset of synthetic weights, found " + spec.text);
   if (options.sequences == 0) throw bad_usage("--sequences 0: expected at least 1");
   const uint32_t least = options.skipped + 8;
   if (options.steps < least || options.steps > spec.shape.context_length) {

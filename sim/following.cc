@@ -37,9 +37,8 @@ std::string overlap_sentence(const ModelResults& model) {
   if (!next || !within || !across) return "";
   const std::string begin = fmt::format(
       "Of the fifth of each layer that fires most in a task, {} is in the next task's. Chance "
-      "alone "
-      "changes such a set: counted on half the steps, a task shares {} with its own other half and "
-      "{} with half of the next task",
+      "alone changes such a set: counted on half the steps, a task shares {} with its own other "
+      "half and {} with half of the next task",
       percent(*next), percent(*within), percent(*across));
   if (*within - *across < kTieRatio) return begin + ": the tasks' hot sets do not differ.";
   return fmt::format("{}: at most {} come from the task.", begin, points_of(*within - *across));

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "models/cli.h"
+#include "models/embedded.h"
 #include "models/error.h"
 #include "models/model_spec.h"
 #include "models/node.h"
@@ -187,8 +188,12 @@ Study parse_study(std::string_view bytes, const std::string& origin) {
   return study;
 }
 
+std::string study_text(const std::string& path) {
+  return path == kDemoStudy ? std::string(demo_study_text()) : read_file(path);
+}
+
 Study open_study(const std::string& path) {
-  Study study = parse_study(read_file(path), path);
+  Study study = parse_study(study_text(path), path);
   check_key(study, "policies", [&] { check_policies(study); });
   check_key(study, "migration", [&] { parse_bytes(study.migration); });
   check_key(study, "cluster", [&] {

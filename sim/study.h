@@ -68,7 +68,10 @@ std::string study_keys_markdown();
 // Syntax, keys, types and ranges. `origin` names the file in errors.
 Study parse_study(std::string_view bytes, const std::string& origin);
 // Policies, budgets and prompts too. No model is made, nothing runs.
+// `path`: a file, or kDemoStudy (models/embedded.h).
 Study open_study(const std::string& path);
+// Its bytes.
+std::string study_text(const std::string& path);
 
 // The policies that `run` can evaluate live; those that need the future are for replay only.
 std::vector<std::string> live_policies(const Study& study);

@@ -25,7 +25,10 @@ void add_study_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "study", "Record, replay, compare and report, from one TOML file; can be resumed");
   const auto options = std::make_shared<StudyOptions>();
-  command->add_option("STUDY", options->path, "the study, a TOML file")->required();
+  command
+      ->add_option("STUDY", options->path,
+                   "the study, a TOML file; default: the one that is built in")
+      ->capture_default_str();
   command->add_option("--out", options->out, "folder of results (default: results/NAME)");
   command->add_flag("--resume", options->resume,
                     "go on in a folder that holds results: what is done is not run again");

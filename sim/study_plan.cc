@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "models/checkpoint.h"
+#include "models/embedded.h"
 #include "models/error.h"
 #include "models/model_spec.h"
 #include "models/text.h"
@@ -77,10 +78,9 @@ struct Planner {
   Words user_files() const {
     Words files;
     const ModelSpec spec = parse_model_spec(model.model);
-    if (!spec.synthetic()) {
-      for (const CheckpointFile& file : open_checkpoint(spec.path)->files()) {
-        files.push_back(file.path);
-      }
+    if (!spec.synthetic() && spec.path != kDemoModel) {
+      const auto checkpoint = open_checkpoint(spec.path);
+      for (const CheckpointFile& file : checkpoint->files()) files.push_back(file.path);
     }
     if (!model.tokenizer.empty() && model.tokenizer != "byte") files.push_back(model.tokenizer);
     if (!study.prompts.path.empty()) files.push_back(study.prompts.path);

@@ -136,7 +136,7 @@ class StudyRun {
                       resume_line() + ", or give another --out");
     }
     make_folder(out_);
-    write_file(file("study.toml"), read_file(options_.path));
+    write_file(file("study.toml"), study_text(options_.path));
     for (const StudyModel& model : study_.models) make_folder(file(model.label));
   }
 

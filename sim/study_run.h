@@ -12,14 +12,16 @@
 #include <cstdint>
 #include <string>
 
+#include "models/embedded.h"
+
 namespace thermocline {
 
 struct StudyOptions {
-  std::string path;      // STUDY.toml
-  std::string out;       // empty: results/NAME
-  bool resume = false;   // go on in a folder that holds results
-  bool dry_run = false;  // print the commands, write nothing
-  std::string program;   // empty: the running executable
+  std::string path = std::string(kDemoStudy);  // STUDY.toml
+  std::string out;                             // empty: results/NAME
+  bool resume = false;                         // go on in a folder that holds results
+  bool dry_run = false;                        // print the commands, write nothing
+  std::string program;                         // empty: the running executable
 };
 
 // Prints as it goes. Errors: a bad study, a failed stage, live counters that differ from the

@@ -50,6 +50,9 @@ constexpr Name kLayerNames[] = {
     {"ffn_gate.weight", "mlp.gate_proj.weight", false},
     {"ffn_up.weight", "mlp.up_proj.weight", false},
     {"ffn_down.weight", "mlp.down_proj.weight", false},
+    // Not Hugging Face's: where models/demo/predictor.py puts the predictor of a layer.
+    {kPredictorTensors[0], "mlp.predictor.fc1.weight", false},
+    {kPredictorTensors[1], "mlp.predictor.fc2.weight", false},
 };
 
 // What a tensor of the file is called here; none where it is not part of a LLaMA decoder.
@@ -193,20 +196,27 @@ std::unique_ptr<Checkpoint> parse_checkpoint(const CheckpointFile& file,
     contents.files.push_back(neighbour(file, neighbours, name));
     return contents.files.back();
   };
-  if (is_index(file)) {
-    const auto shards = parse_index(file);
+  const auto read_config = [&] {
     const CheckpointFile config = open("config.json");
     contents.shape = parse_hf_config(config.bytes, config.path);
+    const HfNotes notes = parse_hf_notes(config.bytes, config.path);
+    contents.provenance = notes.provenance;
+    contents.predictor_threshold = notes.predictor_threshold;
+  };
+  if (is_index(file)) {
+    const auto shards = parse_index(file);
+    read_config();
     for (const auto& [name, tensors] : shards) read_shard(open(name), &tensors, contents);
   } else {
     parse_safetensors(file.bytes, file.path);  // before its neighbours: what is wrong with it
-    const CheckpointFile config = open("config.json");
-    contents.shape = parse_hf_config(config.bytes, config.path);
+    read_config();
     read_shard(file, nullptr, contents);
   }
   settle_head(file, neighbours, contents);
   read_vocabulary(neighbours, contents);
-  return std::make_unique<Checkpoint>(file.path, std::move(contents));
+  auto checkpoint = std::make_unique<Checkpoint>(file.path, std::move(contents));
+  check_predictors(*checkpoint);
+  return checkpoint;
 }
 
 }  // namespace

@@ -67,7 +67,13 @@ std::vector<std::string> seeds() {
   const std::string scaled = test::hf_config(
       narrow, R"(,"hidden_act":"relu","rope_scaling":{"rope_type":"llama3","factor":8,)"
               R"("low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":32})");
-  return {joined({whole.bytes(), test::hf_config(narrow)}),
+  test::SafetensorsFile predicted = whole;
+  const std::string predictor = "model.layers.0.mlp.predictor.";
+  test::add_hf_tensor(predicted, predictor + "fc1.weight", "fc1", 2, 8, DType::bf16);
+  test::add_hf_tensor(predicted, predictor + "fc2.weight", "fc2", 8, 2, DType::bf16);
+  const std::string noted = test::hf_config(
+      narrow, R"(,"thermocline":{"provenance":"trained-demo","predictor_threshold":0.5})");
+  return {joined({whole.bytes(), test::hf_config(narrow)}), joined({predicted.bytes(), noted}),
           joined({fmt::format(R"({{"metadata":{{}},"weight_map":{{{}}}}})", map), scaled,
                   first.bytes(), second.bytes()})};
 }

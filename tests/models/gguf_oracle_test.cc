@@ -7,6 +7,7 @@
 #include "models/checkpoint.h"
 #include "models/cli.h"
 #include "models/convert.h"
+#include "models/embedded.h"
 #include "models/gguf_file.h"
 #include "models/mapped_file.h"
 #include "models/quantize.h"
@@ -73,6 +74,21 @@ Found read_by_package(const std::string& python, const std::string& path) {
   return found;
 }
 
+// Names, types, row lengths and every value.
+void check_tensors(const Found& found, const Checkpoint& ours) {
+  REQUIRE(found.tensors.size() == ours.tensors().size());
+  std::vector<float> values;
+  for (size_t t = 0; t < found.tensors.size(); ++t) {
+    const TensorView& tensor = ours.tensors()[t];
+    CHECK(found.tensors[t].at("name") == tensor.name);
+    CHECK(found.tensors[t].at("type") == facts(tensor.dtype).ggml_name);
+    CHECK(found.tensors[t].at("dimensions").at(0) == tensor.cols);
+    const std::vector<float> more = values_of(tensor);
+    values.insert(values.end(), more.begin(), more.end());
+  }
+  CHECK(same_bits(found.values, values));
+}
+
 ModelShape wide_shape() {
   ModelShape shape = small_shape();
   shape.model_dim = shape.ffn_dim = 256;
@@ -114,19 +130,23 @@ TEST_CASE("the gguf package reads every type that model convert writes, with equ
     CHECK(found.keys.at("general.architecture") == "llama");
     CHECK(found.keys.at("llama.feed_forward_length") == 256);
     CHECK(found.keys.at("tokenizer.ggml.tokens") == json(small_vocabulary()));
-    const auto ours = open_checkpoint(path);
-    REQUIRE(found.tensors.size() == ours->tensors().size());
-    std::vector<float> values;
-    for (size_t t = 0; t < found.tensors.size(); ++t) {
-      const TensorView& tensor = ours->tensors()[t];
-      CHECK(found.tensors[t].at("name") == tensor.name);
-      CHECK(found.tensors[t].at("type") == facts(tensor.dtype).ggml_name);
-      CHECK(found.tensors[t].at("dimensions").at(0) == tensor.cols);
-      const std::vector<float> more = values_of(tensor);
-      values.insert(values.end(), more.begin(), more.end());
-    }
-    CHECK(same_bits(found.values, values));
+    check_tensors(found, *open_checkpoint(path));
   }
+}
+
+TEST_CASE("the gguf package opens the demo model and finds its weights and its vocabulary") {
+  const std::string python = oracle_python();
+  if (python.empty()) return;
+  const TempDir folder;  // what the package found is written beside the file
+  write_file(folder / "demo.gguf", read_file(THERMOCLINE_SOURCE_DIR "/models/demo/demo.gguf"));
+  const Found found = read_by_package(python, folder / "demo.gguf");
+  const auto ours = open_checkpoint(std::string(kDemoModel));
+  check_tensors(found, *ours);
+  CHECK(found.keys.at("general.name") == "thermocline-demo");
+  CHECK(found.keys.at("thermocline.provenance") == "trained-demo");
+  CHECK(found.keys.at("tokenizer.ggml.model") == "gpt2");
+  CHECK(found.keys.at("tokenizer.ggml.pre") == "llama-bpe");
+  CHECK(found.keys.at("tokenizer.ggml.tokens") == json(ours->vocabulary().pieces));
 }
 
 TEST_CASE("the gguf package opens a file of bundles and finds their bytes") {

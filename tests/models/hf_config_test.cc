@@ -101,6 +101,27 @@ TEST_CASE("what is not a LLaMA decoder is refused by name") {
         small_shape());
 }
 
+TEST_CASE("a model made for this program says where it is from and when a neuron is predicted") {
+  const auto notes = [](const std::string& text) {
+    return parse_hf_notes(std::as_bytes(std::span(text)), "FILE");
+  };
+  CHECK(notes(hf_config(small_shape())).provenance == "real");
+  CHECK_FALSE(notes(hf_config(small_shape())).predictor_threshold);
+  CHECK(notes(with(R"("thermocline":{})")).provenance == "real");
+  const HfNotes found =
+      notes(with(R"("thermocline":{"provenance":"trained-demo","predictor_threshold":-0.5})"));
+  CHECK(found.provenance == "trained-demo");
+  CHECK(found.predictor_threshold == -0.5f);
+  const auto refused = [&](const std::string& object) {
+    return input_error([&] { notes(with("\"thermocline\":" + object)); });
+  };
+  CHECK_THAT(refused(R"({"provenance":"invented"})"),
+             Contains("one of real, trained-demo, synthetic") && Contains("invented"));
+  CHECK_THAT(refused(R"({"predictor_threshold":1e300})"), Contains("a finite number"));
+  CHECK_THAT(refused(R"({"predictor_threshold":"0"})"), Contains("predictor_threshold"));
+  CHECK_THAT(refused("[1]"), Contains("an object"));
+}
+
 TEST_CASE("hostile configurations are refused") {
   check_truncations(hf_config(small_shape()), [](const std::string& text) { parse(text); });
   CHECK_THAT(refusal("[]"), Contains("an object"));

@@ -6,6 +6,7 @@
 
 #include "models/checkpoint.h"
 #include "models/cli.h"
+#include "models/convert.h"
 #include "models/mapped_file.h"
 #include "models/safetensors_header.h"
 #include "models/tokenizer.h"
@@ -163,6 +164,32 @@ TEST_CASE("weights of a safetensors folder are those of the same GGUF file") {
     INFO("matrix " << matrix);
     CHECK(found == expected);
   }
+}
+
+TEST_CASE("predictors stored with the model are read, kept by a conversion, and checked") {
+  const ModelShape shape = small_shape();
+  SafetensorsFile file = small_safetensors(DType::f32);
+  const std::string prefix = "model.layers.1.mlp.predictor.";
+  add_hf_tensor(file, prefix + "fc1.weight", "blk.1.fc1.weight", 8, shape.model_dim, DType::f32);
+  CHECK_THAT(refusal(file), Contains("blk.1.fc2.weight") && Contains("no such tensor"));
+  add_hf_tensor(file, prefix + "fc2.weight", "blk.1.fc2.weight", shape.ffn_dim, 8, DType::f32);
+  const TempDir folder;
+  write_file(folder / "model.safetensors", file.bytes());
+  write_file(folder / "config.json",
+             hf_config(shape, R"(,"thermocline":{"provenance":"trained-demo",)"
+                              R"("predictor_threshold":0.25})"));
+  convert_checkpoint(folder.path(), folder / "out.gguf", {.dtype = DType::f32});
+  for (const std::string& path : {folder.path(), folder / "out.gguf"}) {
+    INFO(path);
+    const auto model = open_checkpoint(path);
+    CHECK(model->provenance() == "trained-demo");
+    CHECK(model->predictor_threshold() == 0.25f);
+    CHECK(model->find("blk.0.fc1.weight") == nullptr);
+    CHECK(rows_of(model->get("blk.1.fc2.weight", shape.ffn_dim, 8)) ==
+          encoded(DType::f32, made_values("blk.1.fc2.weight", shape.ffn_dim, 8)));
+  }
+  file.tensor(prefix + "fc2.weight").shape = {shape.ffn_dim * 2, 4};
+  CHECK_THAT(refusal(file), Contains("blk.1.fc2.weight"));
 }
 
 TEST_CASE("the vocabulary is that of tokenizer.json, where there is one") {
