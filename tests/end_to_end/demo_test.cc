@@ -34,6 +34,14 @@ TEST_CASE("without a model the demo model runs, and its trace replays to the gol
   const TempDir folder;
   record("train", 2, folder / "profile.h5");
   record("test", 2, folder / "test.h5");
+  const CommandResult counted =
+      thermocline_command("trace stat " + folder / "test.h5" + " --json " + folder / "stat.json");
+  REQUIRE(counted.exit_code == 0);
+  const auto activity = rows_of(folder / "stat.json", "activity");
+  REQUIRE(activity.size() == 9);  // the model's and those of its layers
+  CHECK(activity[0]["activity"] > 0.08);
+  CHECK(activity[0]["activity"] < 0.20);
+  CHECK(activity[0]["own_coverage"] > activity[0]["past_coverage"]);
   const CommandResult replayed =
       thermocline_command("replay " + folder / "test.h5" + " --profile " + folder / "profile.h5" +
                           kPolicies + " --migration 64KiB --json " + folder / "replay.json");

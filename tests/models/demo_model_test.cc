@@ -1,7 +1,9 @@
 // The model that the program carries: what it is, and how it is asked for.
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "models/checkpoint.h"
 #include "models/cli.h"
@@ -41,6 +43,37 @@ TEST_CASE("the demo model is a trained LLaMA with a vocabulary and predictors") 
     CHECK(model->find(prefix + "ffn_gate.weight")->dtype == DType::q8_0);
   }
   CHECK(demo_model_bytes().size() <= uint64_t{16} << 20);
+}
+
+// The cells of the last line of a .csv in models/demo, by the names of the first.
+std::map<std::string, double> last_row(const std::string& name) {
+  std::istringstream file(read_file(THERMOCLINE_SOURCE_DIR "/models/demo/" + name));
+  std::string head, line, last;
+  std::getline(file, head);
+  while (std::getline(file, line)) last = line;
+  std::map<std::string, double> cells;
+  std::istringstream names(head), values(last);
+  for (std::string key, value; std::getline(names, key, ',') && std::getline(values, value, ',');) {
+    while (key.ends_with('\r')) key.pop_back();
+    cells[key] = std::stod(value);
+  }
+  return cells;
+}
+
+TEST_CASE("the demo model's log ends sparse, uneven and a fifth below the 5-gram model") {
+  const auto last = last_row("log.csv");
+  const auto ngram =
+      nlohmann::json::parse(read_file(THERMOCLINE_SOURCE_DIR "/models/demo/ngram.json"));
+  CHECK(last.at("held_out_loss") < 0.8 * ngram.at("all").get<double>());
+  CHECK(last.at("activity") > 0.08);
+  CHECK(last.at("activity") < 0.20);
+  double least = 1, most = 0;
+  for (int layer = 0; layer < 8; ++layer) {
+    const double activity = last.at("activity_" + std::to_string(layer));
+    least = std::min(least, activity);
+    most = std::max(most, activity);
+  }
+  CHECK(most > 2 * least);
 }
 
 TEST_CASE("the program carries the files that the repository holds") {
