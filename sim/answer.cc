@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <set>
 
+#include "models/text.h"
 #include "sim/following.h"
 
 namespace thermocline {
@@ -216,11 +216,26 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
   return caveats;
 }
 
+// The policy, and those of its parameters that another curve of the same policy has otherwise.
+std::string name_among(const std::vector<Curve>& curves, const PolicyRow& row) {
+  std::string name = row.policy;
+  for (const std::string_view parameter : split(row.parameters, ',')) {
+    const auto differs = [&](const Curve& other) {
+      const PolicyRow& there = *other.rows.front();
+      const auto theirs = split(there.parameters, ',');
+      return there.policy == row.policy && std::count(theirs.begin(), theirs.end(), parameter) == 0;
+    };
+    if (parameter.empty() || std::none_of(curves.begin(), curves.end(), differs)) continue;
+    name += name == row.policy ? ':' : ',';
+    name += parameter;
+  }
+  return name;
+}
+
 }  // namespace
 
 std::vector<Curve> curves_of(const ModelResults& model) {
   std::vector<Curve> curves;
-  std::map<std::string, int> same_policy;
   for (const PolicyRow& row : model.replayed) {
     auto found = std::find_if(curves.begin(), curves.end(),
                               [&](const Curve& curve) { return curve.name == row.name(); });
@@ -229,7 +244,6 @@ std::vector<Curve> curves_of(const ModelResults& model) {
                                        [&](const Curve& c) { return c.oracle == row.oracle; });
       curves.push_back({row.name(), row.oracle, static_cast<int>(style), {}});
       found = curves.end() - 1;
-      ++same_policy[row.policy];
     }
     found->rows.push_back(&row);
   }
@@ -237,8 +251,7 @@ std::vector<Curve> curves_of(const ModelResults& model) {
     std::sort(curve.rows.begin(), curve.rows.end(), [](const PolicyRow* a, const PolicyRow* b) {
       return a->budget_bytes < b->budget_bytes;
     });
-    const std::string& policy = curve.rows.front()->policy;
-    if (same_policy[policy] == 1) curve.name = policy;
+    curve.name = name_among(curves, *curve.rows.front());
   }
   return curves;
 }

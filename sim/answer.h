@@ -18,7 +18,7 @@ inline constexpr double kTieRatio = 0.0005;  // hit ratios nearer than this are 
 
 // One policy over all budgets, ascending.
 struct Curve {
-  std::string name;  // the policy's; with its parameters where another has the same
+  std::string name;  // the policy's; with the parameters in which another of that policy differs
   bool oracle = false;
   int style = 0;  // counts policies and oracles apart
   std::vector<const PolicyRow*> rows;

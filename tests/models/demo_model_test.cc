@@ -47,7 +47,7 @@ TEST_CASE("the demo model is a trained LLaMA with a vocabulary and predictors") 
 
 // The cells of the last line of a .csv in models/demo, by the names of the first.
 std::map<std::string, double> last_row(const std::string& name) {
-  std::istringstream file(read_file(THERMOCLINE_SOURCE_DIR "/models/demo/" + name));
+  std::istringstream file(read_file(std::string(THERMOCLINE_SOURCE_DIR) + "/models/demo/" + name));
   std::string head, line, last;
   std::getline(file, head);
   while (std::getline(file, line)) last = line;

@@ -115,6 +115,20 @@ TEST_CASE("the answer follows the data") {
   }
 }
 
+TEST_CASE("curves of one policy are named by the parameters in which they differ") {
+  ModelResults model;
+  for (const char* parameters : {"halflife=32,gamma=0.5", "halflife=8,gamma=0.5"}) {
+    model.replayed.emplace_back();
+    model.replayed.back().policy = "ewma";
+    model.replayed.back().parameters = parameters;
+  }
+  CHECK(curves_of(model)[0].name == "ewma:halflife=32");
+  CHECK(curves_of(model)[1].name == "ewma:halflife=8");
+  model.replayed.back().policy = "fixed";
+  CHECK(curves_of(model)[0].name == "ewma");
+  CHECK(curves_of(model)[1].name == "fixed");
+}
+
 TEST_CASE("differences that are ties are not counted as wins") {
   Json document = test::full_document();
   for (Json& row : document["rows"]) {
