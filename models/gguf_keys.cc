@@ -211,7 +211,7 @@ std::string gguf_provenance(const GgufMetadata& metadata, const std::string& pat
   for (const std::string_view known : kProvenances) {
     if (found == known) return std::string(found);
   }
-  throw bad_input(path, fmt::format("{} of {}", kGgufProvenanceKey, fmt::join(kProvenances, ", ")),
+  throw bad_input(path, fmt::format("{} real, trained-demo or synthetic", kGgufProvenanceKey),
                   std::string(found));
 }
 
