@@ -20,9 +20,10 @@ import numpy
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from corpus import PROMPT
+
 TASKS = 60
-TASK_FORM = re.compile(r"You are an expert Python programmer, and here is your task: (.*?) Your code should "
-                       r"pass these tests:\n\n(.*?)\n\[BEGIN\]\n(.*)\n\[DONE\]", re.S)
+TASK_FORM = re.compile(re.sub(r"\\\{\w+\\\}", "(.*?)", re.escape(PROMPT)), re.S)  # PROMPT read backwards
 CONTEXT = 1024
 POLICIES = "fixed,ewma:halflife=8,ewma:halflife=32,ewma:halflife=128,oracle-static"
 MARK = "## Figures"  # what follows it in the card is written here
@@ -55,7 +56,7 @@ def thermocline(program, *arguments):
     return subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def prompts_of(program, work, arguments):
+def prompts_of(arguments):
     """The texts that `run` feeds: prompt and solution in one."""
     path = arguments[arguments.index("--prompts") + 1] if "--prompts" in arguments else None
     if path is None:
@@ -67,9 +68,7 @@ def prompts_of(program, work, arguments):
         task = json.loads(line)
         if task["task_id"] in wanted:
             code = task["code"].replace("\r\n", "\n")
-            texts.append("You are an expert Python programmer, and here is your task: "
-                         f"{task['text']} Your code should pass these tests:\n\n"
-                         + "\n".join(task["test_list"]) + f"\n[BEGIN]\n{code}\n[DONE]")
+            texts.append(PROMPT.format(text=task["text"], tests="\n".join(task["test_list"]), code=code))
     return texts[:limit]
 
 
@@ -89,7 +88,7 @@ def losses(logits, tokens_of_texts):
 @torch.no_grad()
 def compared_losses(program, work, arguments):
     """(loss of the shipped model, loss as trained, share of steps with the same first choice)."""
-    texts = prompts_of(program, work, arguments)
+    texts = prompts_of(arguments)
     if texts is None:
         return {}
     tokenizer = AutoTokenizer.from_pretrained(work / "model")

@@ -192,6 +192,14 @@ class Training:
         vars(self.windows).update(state["windows"])
 
 
+def cut_log(path, step):
+    """Leaves out what is about to be trained again."""
+    if path.exists():
+        head, *rows = path.read_text().splitlines()
+        kept = [row for row in rows if int(row.split(",")[0]) <= step]
+        path.write_text("\n".join([head, *kept]) + "\n")
+
+
 def write_row(path, row):
     new = not path.exists()
     with open(path, "a", newline="") as file:
@@ -205,6 +213,7 @@ def main():
     folder = pathlib.Path(sys.argv[1])
     training = Training(folder, int(os.environ.get("STEPS", STEPS)))
     training.resume()
+    cut_log(folder / "log.csv", training.step)
     while training.step < training.steps:
         loss, activity = training.advance()
         last = training.step == training.steps
