@@ -61,7 +61,7 @@ TaskResult Engine::run(const TaskInput& task) {
     }
   }
   const TaskRecord record{task.task_id, step_total_, result.step_count,
-                          static_cast<uint32_t>(task.prompt.size())};
+                          static_cast<uint32_t>(task.prompt.size()), result.tokens};
   step_total_ += result.step_count;
   if (!result.interrupted) {
     for (StepObserver* observer : hooks_.observers) {
@@ -140,11 +140,12 @@ Engine::Outcome Engine::execute(const TaskInput& task, std::span<const int32_t> 
   const uint64_t end = now_ns();
   outcome.duration_ns = end - start;
   const DecoderTimes& parts = decoder_.times();
-  const StepTimes times{outcome.duration_ns - parts.comm_ns - parts.wait_ns, parts.comm_ns,
+  const StepTimes times{outcome.duration_ns - parts.comm_ns - parts.wait_ns, 0, parts.comm_ns,
                         parts.wait_ns};
   if (phase == Phase::decode) add_decode_step(times, end - head_start);
   if (hooks_.on_logits) pass_logits(count);
   observe(task, tokens, position, phase, times);
+  ++pass_;
   return outcome;
 }
 
@@ -233,14 +234,13 @@ void Engine::observe(const TaskInput& task, std::span<const int32_t> tokens, uin
   const uint64_t stride = decoder_.neuron_pool().words_per_step();
   const uint64_t count = tokens.size();
   // A prefill chunk's time is shared evenly.
-  const StepTimes share{times.compute_ns / count, times.comm_ns / count, times.wait_ns / count};
+  const StepTimes share{times.compute_ns / count, times.transfer_ns / count, times.comm_ns / count,
+                        times.wait_ns / count};
   for (uint64_t t = 0; t < count; ++t) {
-    const StepInfo info{tokens[t], position + static_cast<uint32_t>(t), task.index, phase};
+    const StepInfo info{tokens[t], position + static_cast<uint32_t>(t), task.index, phase, pass_};
+    const StepData data{std::span<const uint64_t>(words_).subspan(t * stride, stride), {}, {}};
     for (StepObserver* observer : hooks_.observers) {
-      guarded([&] {
-        observer->on_step(info, share,
-                          std::span<const uint64_t>(words_).subspan(t * stride, stride));
-      });
+      guarded([&] { observer->on_step(info, share, data); });
     }
   }
 }

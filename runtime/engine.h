@@ -25,9 +25,7 @@ namespace thermocline {
 class StepObserver {
  public:
   virtual ~StepObserver() = default;
-  // words: (layer_count, words_per_layer) of this rank's pool.
-  virtual void on_step(const StepInfo& info, const StepTimes& times,
-                       std::span<const uint64_t> words) = 0;
+  virtual void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) = 0;
   virtual void on_task_end(const TaskRecord& /*task*/) {}
 };
 
@@ -118,6 +116,7 @@ class Engine {
   EngineOptions options_;
   DecodeSums sums_;
   uint32_t step_total_ = 0;  // of the tasks before
+  uint32_t pass_ = 0;        // forwards so far
   std::string failure_;      // of an observer on this rank, until the next ballot
   int failure_code_ = 0;
   std::vector<uint64_t> words_;      // (chunk_max, words_per_step)

@@ -22,8 +22,8 @@ LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile p
 }
 
 void LivePolicies::on_step(const StepInfo& /*info*/, const StepTimes& /*times*/,
-                           std::span<const uint64_t> words) {
-  for (const auto& driver : drivers_) driver->step({&profile_.pool, words});
+                           const StepData& data) {
+  for (const auto& driver : drivers_) driver->step({&profile_.pool, data.active});
 }
 
 std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {

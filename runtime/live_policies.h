@@ -37,8 +37,7 @@ class LivePolicies final : public StepObserver {
   LivePolicies(const LivePolicyOptions& options, ActivationProfile profile, const ModelShape& shape,
                const BundleTypes& ffn_types);
 
-  void on_step(const StepInfo& info, const StepTimes& times,
-               std::span<const uint64_t> words) override;
+  void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override;
 
   // Collective: policies in the order given, for each the budgets; the same on every rank.
   std::vector<LivePolicyResult> results(Comm& comm) const;

@@ -18,9 +18,8 @@ class Recorder final : public StepObserver {
   Recorder(const std::string& path, const TraceHeader& header, uint32_t rank)
       : path_(path), writer_(create_shard(path, header, rank)) {}
 
-  void on_step(const StepInfo& info, const StepTimes& times,
-               std::span<const uint64_t> words) override {
-    writer_->append(info, times, words);
+  void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override {
+    writer_->append(info, times, data);
   }
   void on_task_end(const TaskRecord& task) override { writer_->end_task(task); }
 

@@ -23,7 +23,7 @@ constexpr double kMeasureSeconds = 0.2;
 class ProgressObserver final : public StepObserver {
  public:
   explicit ProgressObserver(uint64_t step_total) : progress_("run", step_total, "steps") {}
-  void on_step(const StepInfo&, const StepTimes&, std::span<const uint64_t>) override {
+  void on_step(const StepInfo&, const StepTimes&, const StepData&) override {
     progress_.update(++done_);
   }
 

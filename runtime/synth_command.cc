@@ -32,8 +32,8 @@ class CountingObserver final : public StepObserver {
  public:
   CountingObserver(StatisticsCounter& counter, uint64_t step_total)
       : counter_(counter), progress_("run", step_total, "steps") {}
-  void on_step(const StepInfo& info, const StepTimes&, std::span<const uint64_t> words) override {
-    counter_.add(info, words);
+  void on_step(const StepInfo& info, const StepTimes&, const StepData& data) override {
+    counter_.add(info, data.active);
     progress_.update(++done_);
   }
 

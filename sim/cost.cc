@@ -106,7 +106,7 @@ MeasuredSteps measured_steps(const TraceReader& trace, const RecordingConfig& co
     const std::vector<StepTimes> times = trace.times(rank);
     for (size_t i = 0; i < decode.size(); ++i) {
       const StepTimes& step = times.at(decode[i]);
-      const uint64_t account = step.compute_ns + step.comm_ns + step.wait_ns;
+      const uint64_t account = step.compute_ns + step.transfer_ns + step.comm_ns + step.wait_ns;
       measured.executed[i] = std::max(measured.executed[i], static_cast<double>(account) * 1e-6);
       uint64_t& compute = slowest[i * stage_count + config.rank_stage[rank]];
       compute = std::max(compute, step.compute_ns);

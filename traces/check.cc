@@ -184,8 +184,10 @@ class MasterCheck {
     const auto position = read<uint32_t>(dataset::kPosition, {begin}, {count});
     const auto task = read<uint32_t>(dataset::kTask, {begin}, {count});
     const auto phase = read<uint8_t>(dataset::kPhase, {begin}, {count});
+    const auto pass = read<uint32_t>(dataset::kPass, {begin}, {count});
     const auto steps = shards_[0].steps(begin, count);
     for (uint64_t i = 0; i < count; ++i) {
+      expect(pass[i] == steps[i].pass, dataset::kPass, begin, count);
       expect(token[i] == steps[i].token, dataset::kToken, begin, count);
       expect(position[i] == steps[i].position, dataset::kPosition, begin, count);
       expect(task[i] == steps[i].task, dataset::kTask, begin, count);
@@ -199,10 +201,11 @@ class MasterCheck {
       const auto column = [&](const char* name) {
         return read<uint64_t>(name, {begin, shard.rank()}, {count, 1});
       };
-      const auto compute = column(dataset::kCompute), comm = column(dataset::kComm);
-      const auto wait = column(dataset::kWait);
+      const auto compute = column(dataset::kCompute), transfer = column(dataset::kTransfer);
+      const auto comm = column(dataset::kComm), wait = column(dataset::kWait);
       for (uint64_t i = 0; i < count; ++i) {
         expect(compute[i] == times[i].compute_ns, dataset::kCompute, begin, count);
+        expect(transfer[i] == times[i].transfer_ns, dataset::kTransfer, begin, count);
         expect(comm[i] == times[i].comm_ns, dataset::kComm, begin, count);
         expect(wait[i] == times[i].wait_ns, dataset::kWait, begin, count);
       }

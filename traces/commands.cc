@@ -17,6 +17,8 @@
 namespace thermocline {
 namespace {
 
+constexpr uint64_t kCountedSteps = 4096;  // popcounts at a time
+
 struct Options {
   std::string path;
   std::string json;
@@ -40,8 +42,11 @@ struct Activity {
 std::vector<Activity> activity_by_layer(const TraceReader& trace) {
   const uint32_t layers = trace.header().shape.layer_count;
   std::vector<Activity> activity(layers);
-  const std::vector<uint32_t> counts = trace.popcounts();
-  for (size_t i = 0; i < counts.size(); ++i) activity[i % layers].active += counts[i];
+  for (uint64_t begin = 0; begin < trace.step_count(); begin += kCountedSteps) {
+    const uint64_t steps = std::min(kCountedSteps, trace.step_count() - begin);
+    const std::vector<uint32_t> counts = trace.popcounts(begin, steps);
+    for (size_t i = 0; i < counts.size(); ++i) activity[i % layers].active += counts[i];
+  }
   for (uint32_t rank = 0; rank < trace.header().pools.size(); ++rank) {
     const NeuronPool& pool = trace.header().pools[rank];
     for (uint32_t i = 0; trace.holds(rank) && i < pool.layer_count; ++i) {

@@ -90,22 +90,6 @@ void write_joined(const std::string& path, const std::vector<Shard>& shards) {
   file->close();
 }
 
-bool equal_steps(const std::vector<StepInfo>& one, const std::vector<StepInfo>& other) {
-  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
-                    [](const StepInfo& a, const StepInfo& b) {
-                      return a.token == b.token && a.position == b.position && a.task == b.task &&
-                             a.phase == b.phase;
-                    });
-}
-
-bool equal_tasks(const std::vector<TaskRecord>& one, const std::vector<TaskRecord>& other) {
-  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
-                    [](const TaskRecord& a, const TaskRecord& b) {
-                      return a.task_id == b.task_id && a.step_begin == b.step_begin &&
-                             a.step_count == b.step_count && a.prompt_tokens == b.prompt_tokens;
-                    });
-}
-
 // Nothing where there is no master that can be read.
 std::vector<std::string> shards_of_master(const std::string& path) {
   try {
@@ -171,7 +155,7 @@ void check_same_recording(const std::vector<Shard>& shards, uint64_t step_count)
     if (!field.empty()) {
       throw bad_input(shard.path(), "the recording of " + first.path(), "another " + field);
     }
-    if (!equal_steps(steps, shard.steps(0, step_count))) {
+    if (steps != shard.steps(0, step_count)) {
       throw bad_input(shard.path(), "the steps of " + first.path(),
                       "other tokens, positions, tasks or phases");
     }
@@ -191,7 +175,7 @@ void check_complete(const std::vector<Shard>& shards) {
            fmt::format("one of {} steps without end or seal", shard.step_count()));
     expect(shard.step_count() == first.step_count(), fmt::format("{} steps", first.step_count()),
            fmt::format("{}", shard.step_count()));
-    expect(equal_tasks(tasks, shard.tasks()), "the tasks of " + first.path(), "others");
+    expect(tasks == shard.tasks(), "the tasks of " + first.path(), "others");
   }
   check_same_recording(shards, first.step_count());
 }

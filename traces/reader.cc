@@ -17,6 +17,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "words are read as bytes");
 
+constexpr uint64_t kHashSteps = 4096;  // read at a time
+
 // The columns [begin, end) that two ranges share; empty where begin >= end.
 struct Range {
   uint32_t begin, end;
@@ -104,8 +106,8 @@ class Reader final : public TraceReader {
     throw lost(rank);
   }
 
-  std::vector<uint32_t> popcounts() const override {
-    return sum_popcounts(shards_, 0, step_count_);
+  std::vector<uint32_t> popcounts(uint64_t begin, uint64_t count) const override {
+    return sum_popcounts(shards_, begin, count);
   }
 
   void read(const NeuronPool& pool, uint64_t step_begin, uint64_t step_count,
@@ -127,6 +129,14 @@ class Reader final : public TraceReader {
     clear_spare_bits(block);
   }
 
+  void read_predicted(const NeuronPool&, uint64_t, uint64_t, StepBlock&) const override {
+    throw Error(ErrorKind::input, "no predicted bits");
+  }
+  const std::vector<uint64_t>& magnitude_steps() const override { return magnitude_steps_; }
+  void read_magnitudes(const NeuronPool&, uint64_t, uint64_t, std::vector<float>&) const override {
+    throw Error(ErrorKind::input, "no magnitudes");
+  }
+
   std::string hash() const override {
     Fnv1a hash;
     add_header(hash);
@@ -135,6 +145,7 @@ class Reader final : public TraceReader {
       hash.add_value(task.step_begin);
       hash.add_value(task.step_count);
       hash.add_value(task.prompt_tokens);
+      for (const int32_t token : task.generated) hash.add_value(token);
     }
     for (const StepInfo& step : steps()) {
       hash.add_value(step.token);
@@ -142,7 +153,10 @@ class Reader final : public TraceReader {
       hash.add_value(step.task);
       hash.add_value(step.phase);
     }
-    for (const uint32_t count : popcounts()) hash.add_value(count);
+    for (uint64_t begin = 0; begin < step_count_; begin += kHashSteps) {
+      const uint64_t count = std::min(kHashSteps, step_count_ - begin);
+      for (const uint32_t active : popcounts(begin, count)) hash.add_value(active);
+    }
     for (const Shard& shard : shards_) {
       if (!missing_.empty()) hash.add_value(shard.rank());  // sums over some ranks
     }
@@ -186,6 +200,7 @@ class Reader final : public TraceReader {
   uint64_t file_bytes_;
   uint64_t step_count_;
   std::vector<TaskRecord> tasks_;
+  std::vector<uint64_t> magnitude_steps_;
 };
 
 std::unique_ptr<TraceReader> open_whole(const std::string& path) {

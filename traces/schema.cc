@@ -240,16 +240,23 @@ void ShardChecksum::add(const StepInfo& info, const StepTimes& times,
   hash_.add_value(info.position);
   hash_.add_value(info.task);
   hash_.add_value(info.phase);
+  hash_.add_value(info.pass);
   hash_.add_value(times);
   for (const uint32_t count : popcounts) hash_.add_value(count);
 }
 
-void ShardChecksum::add(const TaskRecord& task) { hash_.add_value(task); }
+void ShardChecksum::add(const TaskRecord& task) {
+  for (const uint32_t number :
+       {static_cast<uint32_t>(task.task_id), task.step_begin, task.step_count, task.prompt_tokens,
+        static_cast<uint32_t>(task.generated.size())}) {
+    hash_.add_value(number);
+  }
+  for (const int32_t token : task.generated) hash_.add_value(token);
+}
 
 // Hashed as they lie in memory: no padding may hide between their fields.
 static_assert(sizeof(NeuronPool) == 4 * sizeof(uint32_t));
-static_assert(sizeof(StepTimes) == 3 * sizeof(uint64_t));
-static_assert(sizeof(TaskRecord) == 4 * sizeof(uint32_t));
+static_assert(sizeof(StepTimes) == 4 * sizeof(uint64_t));
 
 std::string difference(const TraceHeader& one, const TraceHeader& other) {
   for (const TextField& text : kTextFields) {

@@ -27,7 +27,9 @@ inline constexpr const char* kToken = "steps/token";
 inline constexpr const char* kPosition = "steps/position";
 inline constexpr const char* kTask = "steps/task";
 inline constexpr const char* kPhase = "steps/phase";
+inline constexpr const char* kPass = "steps/pass";
 inline constexpr const char* kCompute = "times/compute_ns";
+inline constexpr const char* kTransfer = "times/transfer_ns";
 inline constexpr const char* kComm = "times/comm_ns";
 inline constexpr const char* kWait = "times/wait_ns";
 inline constexpr const char* kTaskId = "tasks/task_id";
@@ -47,9 +49,11 @@ inline constexpr Column kStepColumns[] = {
     {dataset::kPosition, Element::u32},
     {dataset::kTask, Element::u32},
     {dataset::kPhase, Element::u8},
+    {dataset::kPass, Element::u32},
 };
 inline constexpr Column kTimeColumns[] = {
     {dataset::kCompute, Element::u64},
+    {dataset::kTransfer, Element::u64},
     {dataset::kComm, Element::u64},
     {dataset::kWait, Element::u64},
 };

@@ -103,22 +103,24 @@ std::vector<StepInfo> Shard::steps(uint64_t begin, uint64_t count) const {
   const auto position = column<uint32_t>(dataset::kPosition, begin, count);
   const auto task = column<uint32_t>(dataset::kTask, begin, count);
   const auto phase = column<uint8_t>(dataset::kPhase, begin, count);
+  const auto pass = column<uint32_t>(dataset::kPass, begin, count);
   std::vector<StepInfo> steps;
   for (uint64_t i = 0; i < count; ++i) {
     if (phase[i] > static_cast<uint8_t>(Phase::decode)) {
       throw bad_input(path(), "phase 0 or 1", fmt::format("{} at step {}", phase[i], begin + i));
     }
-    steps.push_back({token[i], position[i], task[i], static_cast<Phase>(phase[i])});
+    steps.push_back({token[i], position[i], task[i], static_cast<Phase>(phase[i]), pass[i]});
   }
   return steps;
 }
 
 std::vector<StepTimes> Shard::times(uint64_t begin, uint64_t count) const {
   const auto compute = column<uint64_t>(dataset::kCompute, begin, count);
+  const auto transfer = column<uint64_t>(dataset::kTransfer, begin, count);
   const auto comm = column<uint64_t>(dataset::kComm, begin, count);
   const auto wait = column<uint64_t>(dataset::kWait, begin, count);
   std::vector<StepTimes> times;
-  for (uint64_t i = 0; i < count; ++i) times.push_back({compute[i], comm[i], wait[i]});
+  for (uint64_t i = 0; i < count; ++i) times.push_back({compute[i], transfer[i], comm[i], wait[i]});
   return times;
 }
 
@@ -140,7 +142,7 @@ std::vector<TaskRecord> Shard::tasks() const {
       throw bad_input(path(), fmt::format("task {} within {} steps", id[i], step_count_),
                       fmt::format("{} steps from {}", steps[i], begin[i]));
     }
-    if (complete) tasks.push_back({id[i], begin[i], steps[i], prompt[i]});
+    if (complete) tasks.push_back({id[i], begin[i], steps[i], prompt[i], {}});
   }
   return tasks;
 }

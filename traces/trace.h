@@ -1,7 +1,8 @@
 // The activation trace: what neurons did, step by step. No HDF5 here (traces/hdf5.h has it).
 //
 // A trace is one shard file per rank and a master that joins them. A step is one token position
-// through all layers. Bits are needed for questions about the hot threshold.
+// through all layers. Bits answer questions about the hot threshold; magnitudes, where they were
+// recorded, let the activation threshold be moved afterwards (traces/rethreshold.h).
 // Goals: self-describing (TraceHeader), streamed (StepBlock), nothing missing in silence.
 // Non-goals: holding a whole trace in memory.
 // Thread-safety: a writer belongs to one thread and hands its blocks to a writer thread of its own;
@@ -21,10 +22,17 @@
 
 namespace thermocline {
 
-inline constexpr int kTraceSchemaMajor = 1;
+inline constexpr int kTraceSchemaMajor = 2;
 inline constexpr int kTraceSchemaMinor = 0;
 
+// Bits are stored in blocks of so many steps: step s is in block s / 64. Reading whole blocks is
+// fastest; what is flushed is whole blocks, but for the last of a file.
+inline constexpr uint32_t kBlockSteps = 64;
+
 enum class Phase : uint8_t { prefill = 0, decode = 1 };
+
+// How |act(gate)| is stored. log8: traces/magnitude_codes.h.
+enum class MagnitudeFormat : uint8_t { none, log8, f16 };
 
 struct TraceHeader {
   std::string version;                 // thermocline's
@@ -41,15 +49,21 @@ struct TraceHeader {
   uint64_t seed = 0;
   std::string config_json;        // resolved configuration of the run
   std::vector<NeuronPool> pools;  // by rank
+  bool has_predicted = false;     // a predictor's bits beside the active ones
+  MagnitudeFormat magnitudes = MagnitudeFormat::none;
 
   uint64_t bundle_bytes() const { return thermocline::bundle_bytes(shape, ffn_types); }
 };
 
+// One request. Its prompt is the tokens of its prefill steps. In a batched run the steps of several
+// tasks alternate; a task's steps are those that name it.
 struct TaskRecord {
   int32_t task_id;
-  uint32_t step_begin;
+  uint32_t step_begin;  // the first
   uint32_t step_count;
-  uint32_t prompt_tokens;
+  uint32_t prompt_tokens;          // of these steps, prefill
+  std::vector<int32_t> generated;  // tokens after the prompt; the last was no step's input
+  bool operator==(const TaskRecord&) const = default;
 };
 
 struct StepInfo {
@@ -57,13 +71,24 @@ struct StepInfo {
   uint32_t position;  // within its sequence
   uint32_t task;      // index into the tasks
   Phase phase;
+  uint32_t pass = 0;  // steps with the same number shared one pass over the weights
+  bool operator==(const StepInfo&) const = default;
 };
 
-// Measured on the recording rank, for one step. A prefill chunk's time is shared evenly.
+// Measured on the recording rank, for one step. A pass's time is shared evenly among its steps.
 struct StepTimes {
   uint64_t compute_ns = 0;
-  uint64_t comm_ns = 0;  // in transfers and reductions
-  uint64_t wait_ns = 0;  // for another rank to arrive
+  uint64_t transfer_ns = 0;  // between tiers of one node
+  uint64_t comm_ns = 0;      // between ranks: transfers and reductions
+  uint64_t wait_ns = 0;      // for another rank to arrive
+  bool operator==(const StepTimes&) const = default;
+};
+
+// What one rank's neurons did in one step.
+struct StepData {
+  std::span<const uint64_t> active;     // (layer_count, words_per_layer) of the rank's pool
+  std::span<const uint64_t> predicted;  // the same; empty unless the header has_predicted
+  std::span<const float> magnitudes;    // (layer_count, neuron_count) |act(gate)|; may be empty
 };
 
 // Consecutive steps of one pool, as words.
@@ -85,10 +110,9 @@ struct StepBlock {
 class TraceWriter {
  public:
   virtual ~TraceWriter() = default;
-  // `words`: (layer_count, words_per_layer) of the rank's pool. Copies; blocks only when the
-  // writer thread is more than a few blocks behind. Errors of the writer thread surface here.
-  virtual void append(const StepInfo& info, const StepTimes& times,
-                      std::span<const uint64_t> words) = 0;
+  // Copies; blocks only when the writer thread is more than a few blocks behind. Errors of the
+  // writer thread surface here.
+  virtual void append(const StepInfo& info, const StepTimes& times, const StepData& data) = 0;
   // After the last step of the task.
   virtual void end_task(const TaskRecord& task) = 0;
   virtual void finish() = 0;
@@ -125,16 +149,26 @@ class TraceReader {
   virtual std::vector<StepInfo> steps() const = 0;
   // Times of one rank, all steps.
   virtual std::vector<StepTimes> times(uint32_t rank) const = 0;
-  // Active neurons by step and layer, whole width: (step_count, layer_count). With allow_partial,
-  // the sum over the shards that are there.
-  virtual std::vector<uint32_t> popcounts() const = 0;
+  // Active neurons by step and layer, whole width: (count, layer_count). With allow_partial, the
+  // sum over the shards that are there.
+  virtual std::vector<uint32_t> popcounts(uint64_t step_begin, uint64_t step_count) const = 0;
   // Steps [begin, begin+count) of any rectangle of neurons, whichever shards hold it.
   // neuron_begin is a multiple of 8. Bits are held against their popcounts on the way. Errors:
   // neurons of a shard that is missing.
   virtual void read(const NeuronPool& pool, uint64_t step_begin, uint64_t step_count,
                     StepBlock& block) const = 0;
-  // FNV-1a over model, weights, rule, prompts, seed, tasks, steps and popcounts: names the content
-  // in results, the same for any layout and any machine (no pools, times, configuration, version).
+  // The same of the predicted bits, where the header has_predicted.
+  virtual void read_predicted(const NeuronPool& pool, uint64_t step_begin, uint64_t step_count,
+                              StepBlock& block) const = 0;
+  // The steps whose magnitudes are there, ascending.
+  virtual const std::vector<uint64_t>& magnitude_steps() const = 0;
+  // Of the steps magnitude_steps()[row_begin, +row_count): (row_count, layer_count, neuron_count)
+  // of any rectangle of neurons, as the stored format has them.
+  virtual void read_magnitudes(const NeuronPool& pool, uint64_t row_begin, uint64_t row_count,
+                               std::vector<float>& magnitudes) const = 0;
+  // FNV-1a over model, weights, rule, prompts, seed, tasks, steps (without passes) and popcounts:
+  // names the content in results, the same for any layout, batch and machine (no pools, times,
+  // configuration, version).
   // 16 hex digits.
   virtual std::string hash() const = 0;
 };

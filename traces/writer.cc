@@ -130,10 +130,12 @@ class ShardFile {
     write_column<uint32_t>(dataset::kPosition, step_count_, infos, &StepInfo::position);
     write_column<uint32_t>(dataset::kTask, step_count_, infos, &StepInfo::task);
     write_column<uint8_t>(dataset::kPhase, step_count_, infos, &StepInfo::phase);
+    write_column<uint32_t>(dataset::kPass, step_count_, infos, &StepInfo::pass);
   }
 
   void write_times(const std::vector<StepTimes>& times) {
     write_column<uint64_t>(dataset::kCompute, step_count_, times, &StepTimes::compute_ns);
+    write_column<uint64_t>(dataset::kTransfer, step_count_, times, &StepTimes::transfer_ns);
     write_column<uint64_t>(dataset::kComm, step_count_, times, &StepTimes::comm_ns);
     write_column<uint64_t>(dataset::kWait, step_count_, times, &StepTimes::wait_ns);
   }
@@ -176,8 +178,8 @@ class Writer final : public TraceWriter {
     }
   }
 
-  void append(const StepInfo& info, const StepTimes& times,
-              std::span<const uint64_t> words) override {
+  void append(const StepInfo& info, const StepTimes& times, const StepData& data) override {
+    const std::span<const uint64_t> words = data.active;
     TC_CHECK(words.size() == pool_.words_per_step(), "words of the rank's whole pool");
     TC_CHECK(thread_.joinable(), "append after finish");
     block_.infos.push_back(info);

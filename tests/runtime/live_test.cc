@@ -62,10 +62,9 @@ LocalRunResult record(const WeightSource& source, const std::string& layout, uin
     std::unique_ptr<TraceWriter> writer;
     std::unique_ptr<LivePolicies> live;
     std::function<void(const LivePolicies&)> done;
-    void on_step(const StepInfo& info, const StepTimes& times,
-                 std::span<const uint64_t> words) override {
-      writer->append(info, times, words);
-      if (live) live->on_step(info, times, words);
+    void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override {
+      writer->append(info, times, data);
+      if (live) live->on_step(info, times, data);
     }
     void on_task_end(const TaskRecord& task) override {
       writer->end_task(task);
@@ -187,7 +186,7 @@ TEST_CASE("a profile of another model or of other weights is refused") {
 TEST_CASE("a failing observer on one rank ends all ranks with its message") {
   const RandomWeights source(shape_of(FfnActivation::relu));
   struct Failing final : StepObserver {
-    void on_step(const StepInfo& info, const StepTimes&, std::span<const uint64_t>) override {
+    void on_step(const StepInfo& info, const StepTimes&, const StepData&) override {
       if (info.position == 50) throw work_failed("disk full");
     }
   };
@@ -198,7 +197,7 @@ TEST_CASE("a failing observer on one rank ends all ranks with its message") {
   options.observer = [](const Partition&, uint32_t rank) -> std::unique_ptr<StepObserver> {
     if (rank == 2) return std::make_unique<Failing>();
     struct Idle final : StepObserver {
-      void on_step(const StepInfo&, const StepTimes&, std::span<const uint64_t>) override {}
+      void on_step(const StepInfo&, const StepTimes&, const StepData&) override {}
     };
     return std::make_unique<Idle>();
   };

@@ -13,9 +13,9 @@ class Gatherer final : public StepObserver {
   Gatherer(LocalRunResult& result, const ModelShape& shape, const NeuronPool& pool, bool root)
       : result_(result), shape_(shape), pool_(pool), root_(root) {}
 
-  void on_step(const StepInfo& info, const StepTimes&, std::span<const uint64_t> words) override {
+  void on_step(const StepInfo& info, const StepTimes&, const StepData& data) override {
     uint8_t* step = result_.active.data() + step_++ * shape_.neuron_count();
-    for_each_bit(pool_, words, [&](uint32_t flat) {
+    for_each_bit(pool_, data.active, [&](uint32_t flat) {
       const uint64_t layer = pool_.layer_begin + flat / pool_.neuron_count;
       step[layer * shape_.ffn_dim + pool_.neuron_begin + flat % pool_.neuron_count] = 1;
     });

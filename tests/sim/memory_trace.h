@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/error.h"
 #include "tests/sim/tiny_traces.h"
 #include "traces/trace.h"
 
@@ -32,9 +33,9 @@ class MemoryTrace final : public TraceReader {
   const std::vector<TaskRecord>& tasks() const override { return tasks_; }
   std::vector<StepInfo> steps() const override { return steps_; }
   std::vector<StepTimes> times(uint32_t rank) const override { return times_.at(rank); }
-  std::vector<uint32_t> popcounts() const override {
+  std::vector<uint32_t> popcounts(uint64_t begin, uint64_t count) const override {
     std::vector<uint32_t> counts;
-    for (uint64_t i = 0; i < whole_.step_count; ++i) {
+    for (uint64_t i = begin; i < begin + count; ++i) {
       for (uint32_t layer = 0; layer < whole_.pool.layer_count; ++layer) {
         counts.push_back(whole_.step(i).layer(layer).count());
       }
@@ -45,6 +46,13 @@ class MemoryTrace final : public TraceReader {
             StepBlock& block) const override {
     PoolSteps cut = cut_of(pool, step_begin, step_count);
     block = {pool, step_begin, step_count, std::move(cut.words)};
+  }
+  void read_predicted(const NeuronPool&, uint64_t, uint64_t, StepBlock&) const override {
+    TC_CHECK(false, "no predicted bits here");
+  }
+  const std::vector<uint64_t>& magnitude_steps() const override { return magnitude_steps_; }
+  void read_magnitudes(const NeuronPool&, uint64_t, uint64_t, std::vector<float>&) const override {
+    TC_CHECK(false, "no magnitudes here");
   }
   std::string hash() const override { return hash_; }
 
@@ -65,6 +73,7 @@ class MemoryTrace final : public TraceReader {
   PoolSteps whole_;
   std::vector<TaskRecord> tasks_;
   std::vector<std::string> missing_;
+  std::vector<uint64_t> magnitude_steps_;
   std::vector<StepInfo> steps_;
   std::vector<std::vector<StepTimes>> times_;  // by rank
   std::string hash_ = "00000000000000aa";

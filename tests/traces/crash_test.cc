@@ -82,9 +82,9 @@ void append_forever(const std::string& path, const SharedMemory& shared) {
   shared->created = true;
   for (uint64_t step = 0;; ++step) {
     writer->append(fixture_step(step), fixture_times(step, 0),
-                   fixture_words(header.pools[0], step));
+                   {fixture_words(header.pools[0], step), {}, {}});
     if (step % 10 == 9) {
-      writer->end_task({1, static_cast<uint32_t>(step - 9), 10, 4});
+      writer->end_task(fixture_task(step / 10));
     }
     shared->appended = step + 1;
   }

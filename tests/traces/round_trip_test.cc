@@ -35,7 +35,7 @@ void check_fixture(const TraceReader& reader, const TraceHeader& header, uint64_
   for (const NeuronPool& pool : header.pools) check_block(reader, pool, 0, step_count);
   check_block(reader, whole_model(header), 0, step_count);
   const auto steps = reader.steps();
-  const auto counts = reader.popcounts();
+  const auto counts = reader.popcounts(0, step_count);
   const NeuronPool whole = whole_model(header);
   for (uint64_t step = 0; step < step_count; ++step) {
     CHECK(steps[step].token == fixture_step(step).token);

@@ -58,11 +58,21 @@ inline std::vector<uint64_t> fixture_words(const NeuronPool& pool, uint64_t step
 
 inline StepInfo fixture_step(uint64_t step) {
   return {static_cast<int32_t>(step * 7 % 512), static_cast<uint32_t>(step % 10),
-          static_cast<uint32_t>(step / 10), step % 10 < 4 ? Phase::prefill : Phase::decode};
+          static_cast<uint32_t>(step / 10), step % 10 < 4 ? Phase::prefill : Phase::decode,
+          static_cast<uint32_t>(step / 2)};
 }
 
 inline StepTimes fixture_times(uint64_t step, uint32_t rank) {
-  return {1000 + step, 100 * rank + step, rank};
+  return {1000 + step, step % 7, 100 * rank + step, rank};
+}
+
+// Tasks of ten steps, four of them prefill. Their tokens are those of the steps, and one more.
+inline TaskRecord fixture_task(uint64_t index) {
+  TaskRecord task{static_cast<int32_t>(11 + index), static_cast<uint32_t>(10 * index), 10, 4, {}};
+  for (uint64_t step = 10 * index + 4; step <= 10 * index + 10; ++step) {
+    task.generated.push_back(fixture_step(step).token);
+  }
+  return task;
 }
 
 // Steps [0, step_count) of one rank, tasks of ten steps; not finished.
@@ -70,11 +80,8 @@ inline void append_fixture(TraceWriter& writer, const TraceHeader& header, uint3
                            uint64_t step_count) {
   for (uint64_t step = 0; step < step_count; ++step) {
     writer.append(fixture_step(step), fixture_times(step, rank),
-                  fixture_words(header.pools[rank], step));
-    if (step % 10 == 9) {
-      writer.end_task(
-          {static_cast<int32_t>(11 + step / 10), static_cast<uint32_t>(step - 9), 10, 4});
-    }
+                  {fixture_words(header.pools[rank], step), {}, {}});
+    if (step % 10 == 9) writer.end_task(fixture_task(step / 10));
   }
 }
 
