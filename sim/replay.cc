@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <mutex>
-#include <thread>
 
 #include "models/cli.h"
 #include "models/error.h"
+#include "models/parallel.h"
 #include "traces/profile.h"
 
 namespace thermocline {
@@ -30,27 +27,6 @@ struct Lane {
 struct Knowledge {
   ActivationProfile profile, future;
 };
-
-// Calls work(i) for i in [0, count) on up to `thread_count` threads; rethrows the first exception.
-template <class Work>
-void for_each_parallel(size_t count, uint32_t thread_count, Work work) {
-  std::atomic<size_t> next{0};
-  std::exception_ptr failure;
-  std::mutex failure_mutex;
-  const auto run = [&] {
-    try {
-      for (size_t i; (i = next.fetch_add(1)) < count;) work(i);
-    } catch (...) {
-      const std::lock_guard lock(failure_mutex);
-      if (failure == nullptr) failure = std::current_exception();
-    }
-  };
-  std::vector<std::jthread> threads;
-  for (uint32_t i = 1; i < std::min<size_t>(thread_count, count); ++i) threads.emplace_back(run);
-  run();
-  threads.clear();
-  if (failure != nullptr) std::rethrow_exception(failure);
-}
 
 void note_threshold(Lane& lane) {
   const std::optional<double> now = lane.driver->hot_threshold();
@@ -141,7 +117,8 @@ class Replayer {
   uint64_t block_steps() const {
     uint64_t step_bytes = 1;
     for (const NeuronPool& pool : pools_) step_bytes += pool.words_per_step() * sizeof(uint64_t);
-    return std::clamp<uint64_t>(kBlockBytesMax / step_bytes, 1, kBlockStepsMax);
+    const uint64_t steps = std::clamp<uint64_t>(kBlockBytesMax / step_bytes, 1, kBlockStepsMax);
+    return whole_blocks(steps);
   }
 
   void run_lane(Lane& lane, const StepBlock& block, uint64_t begin) const {

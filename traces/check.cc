@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <thread>
 
 #include "models/error.h"
 #include "traces/master.h"
@@ -16,9 +17,10 @@ namespace {
 constexpr uint64_t kBlockBytes = uint64_t{8} << 20;
 
 uint64_t block_steps(const NeuronPool& pool) {
-  const uint64_t step_bytes = uint64_t{pool.layer_count} * pool.bytes_per_layer();
-  return std::max<uint64_t>(kBlockBytes / step_bytes, 1);
+  return whole_blocks(kBlockBytes / (pool.words_per_step() * sizeof(uint64_t)));
 }
+
+uint32_t thread_count() { return std::max(1u, std::thread::hardware_concurrency()); }
 
 // Counts what has been checked, over all files.
 class Tally {
@@ -38,7 +40,12 @@ class Tally {
 // Throws where a step is not as it was written.
 void read_steps(const Shard& shard, uint64_t begin, uint64_t count, ShardChecksum& checksum) {
   const uint32_t layers = shard.pool().layer_count;
-  shard.bits(begin, count, 0, layers);
+  const uint64_t stride = shard.pool().words_per_step();
+  std::vector<uint64_t> rows(count * stride);
+  shard.read(Bits::active, begin, count, 0, layers, {rows.data(), stride}, thread_count());
+  if (shard.header().has_predicted) {
+    shard.read(Bits::predicted, begin, count, 0, layers, {rows.data(), stride}, thread_count());
+  }
   const auto infos = shard.steps(begin, count);
   const auto times = shard.times(begin, count);
   const auto popcounts = shard.popcounts(begin, count);
@@ -68,6 +75,13 @@ std::string place_of(const Shard& shard) {
                      pool.neuron_begin + pool.neuron_count - 1);
 }
 
+void read_all_magnitudes(const Shard& shard) {
+  std::vector<float> magnitudes;
+  for (uint64_t row = 0; row < shard.magnitude_steps().size(); ++row) {
+    shard.read_magnitudes(row, 1, 0, shard.pool().layer_count, magnitudes);
+  }
+}
+
 ShardReport check_steps(const Shard& shard, Tally& tally) {
   const uint64_t total = shard.step_count();
   const uint64_t stride = block_steps(shard.pool());
@@ -83,6 +97,7 @@ ShardReport check_steps(const Shard& shard, Tally& tally) {
     }
     tally.add(count);
   }
+  read_all_magnitudes(shard);
   const std::vector<TaskRecord> tasks = shard.tasks();
   for (const TaskRecord& task : tasks) checksum.add(task);
   if (shard.finished() && shard.checksum() != checksum.hex()) {
@@ -108,7 +123,7 @@ ShardReport check_shard(const Shard& shard, Tally& tally) {
   }
 }
 
-// The virtual datasets, read as other tools read them, against the shards.
+// The master's datasets, read as other tools read them, against the shards.
 class MasterCheck {
  public:
   MasterCheck(const Master& master, const std::vector<Shard>& shards)
@@ -120,12 +135,12 @@ class MasterCheck {
     for (uint64_t begin = 0; begin < total; begin += stride) {
       const uint64_t count = std::min(stride, total - begin);
       check_popcounts(begin, count);
-      check_active(begin, count);
       check_steps(begin, count);
       check_times(begin, count);
       tally.add(count);
     }
     check_tasks();
+    check_mappings();
   }
 
  private:
@@ -162,19 +177,45 @@ class MasterCheck {
     expect(stored == sum_popcounts(shards_, begin, count), dataset::kPopcounts, begin, count);
   }
 
-  void check_active(uint64_t begin, uint64_t count) const {
-    const uint64_t layers = whole_.layer_count, width = whole_.bytes_per_layer();
-    const auto joined = read<uint8_t>(dataset::kActive, {begin, 0, 0}, {count, layers, width});
+  // The virtual datasets of neurons are one mapping each: where it is right at both ends of the
+  // trace, it is right. Read as plain HDF5 reads them, against each shard alone.
+  void check_mappings() const {
+    const uint64_t blocks = (master_.step_count + kBlockSteps - 1) / kBlockSteps;
+    check_mapping<uint32_t>({dataset::kOrder, Element::u32}, std::nullopt);
+    std::vector<const char*> names = {dataset::kActive};
+    if (master_.header.has_predicted) names.push_back(dataset::kPredicted);
+    for (const char* name : names) {
+      if (blocks > 0) check_mapping<uint64_t>({name, Element::u64}, 0);
+      if (blocks > 1) check_mapping<uint64_t>({name, Element::u64}, blocks - 1);
+    }
+    const uint64_t rows = shards_[0].magnitude_steps().size();
+    if (rows > 0 && master_.header.magnitudes == MagnitudeFormat::f16) {
+      check_mapping<uint16_t>({dataset::kMagnitudes, Element::f16}, rows - 1);
+    } else if (rows > 0) {
+      check_mapping<uint8_t>({dataset::kMagnitudes, Element::u8}, rows - 1);
+    }
+  }
+
+  // One row of (row, layer, neuron), or a dataset without rows.
+  template <class T>
+  void check_mapping(const Column& column, std::optional<uint64_t> row) const {
+    const auto with_row = [&row](uint64_t first, Extent extent) {
+      if (row) extent.insert(extent.begin(), first);
+      return extent;
+    };
+    const uint64_t neurons = whole_.neuron_count;
+    const auto joined = read<T>(column.name, with_row(row.value_or(0), {0, 0}),
+                                with_row(1, {whole_.layer_count, neurons}));
     for (const Shard& shard : shards_) {
       const NeuronPool& pool = shard.pool();
-      const uint64_t shard_width = pool.bytes_per_layer();
-      const auto bits = shard.bits(begin, count, 0, pool.layer_count);
-      for (uint64_t row = 0; row < count * pool.layer_count; ++row) {
-        const uint64_t step = row / pool.layer_count, layer = row % pool.layer_count;
-        const auto* there = joined.data() + (step * layers + pool.layer_begin + layer) * width +
-                            pool.neuron_begin / 8;
-        const auto* here = bits.data() + row * shard_width;
-        expect(std::equal(here, here + shard_width, there), dataset::kActive, begin, count);
+      const auto alone = shard.plain<T>(column.name, with_row(row.value_or(0), {0, 0}),
+                                        with_row(1, {pool.layer_count, pool.neuron_count}));
+      for (uint64_t layer = 0; layer < pool.layer_count; ++layer) {
+        const auto here = alone.begin() + static_cast<std::ptrdiff_t>(layer * pool.neuron_count);
+        const auto there =
+            joined.begin() + static_cast<std::ptrdiff_t>((pool.layer_begin + layer) * neurons +
+                                                         pool.neuron_begin);
+        expect(std::equal(here, here + pool.neuron_count, there), column.name, row.value_or(0), 1);
       }
     }
   }
@@ -218,7 +259,16 @@ class MasterCheck {
     const auto begin = read<uint32_t>(dataset::kTaskBegin, {0}, {tasks.size()});
     const auto steps = read<uint32_t>(dataset::kTaskSteps, {0}, {tasks.size()});
     const auto prompt = read<uint32_t>(dataset::kTaskPrompt, {0}, {tasks.size()});
+    const auto token_counts = read<uint32_t>(dataset::kTaskGenerated, {0}, {tasks.size()});
+    std::vector<int32_t> tokens;
+    for (const TaskRecord& task : tasks) {
+      tokens.insert(tokens.end(), task.generated.begin(), task.generated.end());
+    }
+    expect(read<int32_t>(dataset::kGenerated, {0}, {tokens.size()}) == tokens, dataset::kGenerated, 0,
+           tasks.size());
     for (size_t i = 0; i < tasks.size(); ++i) {
+      expect(token_counts[i] == tasks[i].generated.size(), dataset::kTaskGenerated, 0,
+             tasks.size());
       expect(id[i] == tasks[i].task_id, dataset::kTaskId, 0, tasks.size());
       expect(begin[i] == tasks[i].step_begin, dataset::kTaskBegin, 0, tasks.size());
       expect(steps[i] == tasks[i].step_count, dataset::kTaskSteps, 0, tasks.size());

@@ -69,6 +69,7 @@ struct FileState {
   std::string path;
   std::unique_ptr<OrderedFile> disk;  // of a file that is being written
   bool sealed = false;                // of one that is read
+  uint64_t size = 0;                  // the same: bytes when it was opened
 };
 
 // The innermost reason on this thread's error stack.
@@ -135,9 +136,20 @@ struct ElementType {
   hid_t memory;
 };
 
+// IEEE 754 binary16, which this version of the library has no name for.
+hid_t half_type() {
+  const hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+  const bool made = H5Tset_fields(type, 15, 10, 5, 0, 10) >= 0 && H5Tset_size(type, 2) >= 0 &&
+                    H5Tset_ebias(type, 15) >= 0;
+  TC_CHECK(made, "HDF5 makes a type of 16 bits");
+  return type;
+}
+
 const std::vector<ElementType>& element_types() {
+  static const hid_t half = half_type();
   static const std::vector<ElementType> table = {
       {Element::u8, H5T_STD_U8LE, H5T_NATIVE_UINT8},
+      {Element::f16, half, half},
       {Element::u32, H5T_STD_U32LE, H5T_NATIVE_UINT32},
       {Element::u64, H5T_STD_U64LE, H5T_NATIVE_UINT64},
       {Element::i32, H5T_STD_I32LE, H5T_NATIVE_INT32},
@@ -180,7 +192,8 @@ class Dataset final : public Hdf5Dataset {
 
   Element element() const override { return type_->element; }
   const Extent& extent() const override { return extent_; }
-  bool chunked() const override { return chunk_bytes_ > 0; }
+  const Extent& chunk() const override { return chunk_; }
+  bool deflated() const override { return deflated_; }
   uint64_t stored_bytes() const override {
     const Locked locked;
     return H5Dget_storage_size(handle_.id());
@@ -210,6 +223,28 @@ class Dataset final : public Hdf5Dataset {
     const Handle memory = space_of(file_, count);
     check(*file_, H5Dread(handle_.id(), type_->memory, memory.id(), here.id(), H5P_DEFAULT, data),
           name_);
+  }
+
+  void write_chunk(const Extent& begin, std::span<const std::byte> stored) override {
+    const Locked locked;
+    const std::vector<hsize_t> at(begin.begin(), begin.end());
+    check(*file_,
+          H5Dwrite_chunk(handle_.id(), H5P_DEFAULT, 0, at.data(), stored.size(), stored.data()),
+          name_);
+  }
+
+  void read_chunk(const Extent& begin, std::vector<std::byte>& stored) const override {
+    const Locked locked;
+    const std::vector<hsize_t> at(begin.begin(), begin.end());
+    hsize_t size = 0;
+    check(*file_, H5Dget_chunk_storage_size(handle_.id(), at.data(), &size), name_);
+    if (size == 0 || size > file_->size) fail(*file_, "a chunk of " + name_, "none, or too large");
+    stored.resize(size);
+    uint32_t skipped_filters = 0;
+    check(*file_,
+          H5Dread_chunk(handle_.id(), H5P_DEFAULT, at.data(), &skipped_filters, stored.data()),
+          name_);
+    if (skipped_filters != 0) fail(*file_, "a compressed chunk of " + name_, "another");
   }
 
  private:
@@ -251,6 +286,16 @@ class Dataset final : public Hdf5Dataset {
       }
       chunk_bytes_ *= dims[i];
     }
+    chunk_.assign(dims, dims + rank);
+    read_filters(plist);
+  }
+
+  void read_filters(const Handle& plist) {
+    const int count = check(*file_, H5Pget_nfilters(plist.id()), name_);
+    unsigned flags = 0, config = 0;
+    size_t value_count = 0;
+    deflated_ = count == 1 && H5Pget_filter2(plist.id(), 0, &flags, &value_count, nullptr, 0,
+                                             nullptr, &config) == H5Z_FILTER_DEFLATE;
   }
 
   std::shared_ptr<FileState> file_;
@@ -258,19 +303,18 @@ class Dataset final : public Hdf5Dataset {
   Handle handle_;
   const ElementType* type_ = nullptr;
   Extent extent_;
+  Extent chunk_;
   uint64_t chunk_bytes_ = 0;  // 0: not chunked
+  bool deflated_ = false;
 };
 
 class File final : public Hdf5File {
  public:
   File(std::shared_ptr<FileState> state, Handle handle)
-      : state_(std::move(state)), handle_(std::move(handle)) {
-    std::error_code unreadable;
-    file_bytes_ = std::filesystem::file_size(state_->path, unreadable);
-  }
+      : state_(std::move(state)), handle_(std::move(handle)) {}
 
   const std::string& path() const override { return state_->path; }
-  uint64_t file_bytes() const override { return file_bytes_; }
+  uint64_t file_bytes() const override { return state_->size; }
   bool sealed() const override { return state_->sealed; }
 
   std::unique_ptr<Hdf5Dataset> create(const DatasetSpec& spec) override {
@@ -283,9 +327,7 @@ class File final : public Hdf5File {
       check(*state_, H5Pset_chunk(plist.id(), static_cast<int>(chunk.size()), chunk.data()),
             spec.name);
     }
-    if (spec.gzip_level > 0) {
-      check(*state_, H5Pset_deflate(plist.id(), static_cast<unsigned>(spec.gzip_level)), spec.name);
-    }
+    if (spec.deflated) check(*state_, H5Pset_deflate(plist.id(), 1), spec.name);
     const Handle space = space_of(state_, spec.extent, extent_max.data());
     return make_dataset(spec, space, plist);
   }
@@ -457,7 +499,6 @@ class File final : public Hdf5File {
 
   std::shared_ptr<FileState> state_;
   Handle handle_;
-  uint64_t file_bytes_ = 0;
 };
 
 // HDF5's view of an OrderedFile: bits and columns are written at once, everything else waits for
@@ -591,6 +632,8 @@ std::unique_ptr<Hdf5File> open_hdf5(const std::string& path) {
   const SealState seal = check_seal(path);
   if (seal == SealState::broken) throw bad_input(path, "an index as it was sealed", "another");
   state->sealed = seal == SealState::intact;
+  std::error_code unreadable;
+  state->size = std::filesystem::file_size(path, unreadable);
   const Handle access = file_access(state);
   // Locks where the file system has them: not a file that is being written.
   check(*state, H5Pset_file_locking(access.id(), 1, 1), "file locking");

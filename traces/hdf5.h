@@ -8,6 +8,7 @@
 // Thread-safety: every call takes one process-wide lock, so objects may be used from any thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -17,11 +18,13 @@
 
 namespace thermocline {
 
-enum class Element : uint8_t { u8, u32, u64, i32, f32 };
+// f16: in memory its bits, as uint16_t.
+enum class Element : uint8_t { u8, f16, u32, u64, i32, f32 };
 
 template <class T>
 constexpr Element element_of() {
   if constexpr (std::is_same_v<T, uint8_t>) return Element::u8;
+  if constexpr (std::is_same_v<T, uint16_t>) return Element::f16;
   if constexpr (std::is_same_v<T, uint32_t>) return Element::u32;
   if constexpr (std::is_same_v<T, uint64_t>) return Element::u64;
   if constexpr (std::is_same_v<T, int32_t>) return Element::i32;
@@ -29,7 +32,16 @@ constexpr Element element_of() {
 }
 
 constexpr uint64_t bytes_of(Element element) {
-  return element == Element::u8 ? 1 : element == Element::u64 ? 8 : 4;
+  switch (element) {
+    case Element::u8:
+      return 1;
+    case Element::f16:
+      return 2;
+    case Element::u64:
+      return 8;
+    default:
+      return 4;
+  }
 }
 
 using Extent = std::vector<uint64_t>;
@@ -38,8 +50,8 @@ struct DatasetSpec {
   std::string name;  // "steps/token": groups are made as needed
   Element element;
   Extent extent;       // at creation
-  Extent chunk;        // empty: contiguous and of fixed extent; else the first dimension may grow
-  int gzip_level = 0;  // 0: not compressed
+  Extent chunk;  // empty: contiguous and of fixed extent; else the first dimension may grow
+  bool deflated = false;  // chunks are zlib streams
 };
 
 // A block of a virtual dataset, and the whole dataset of another file that fills it.
@@ -56,13 +68,19 @@ class Hdf5Dataset {
   virtual ~Hdf5Dataset() = default;
   virtual Element element() const = 0;
   virtual const Extent& extent() const = 0;
-  virtual bool chunked() const = 0;
+  virtual const Extent& chunk() const = 0;  // empty: not chunked
+  // Chunks are zlib streams and nothing else.
+  virtual bool deflated() const = 0;
   // Bytes in the file. HDF5 reads what was never stored as zeros: hold this against the extent.
   virtual uint64_t stored_bytes() const = 0;
   // Grows the first dimension.
   virtual void extend(uint64_t rows) = 0;
   virtual void write_bytes(const Extent& begin, const Extent& count, const void* data) = 0;
   virtual void read_bytes(const Extent& begin, const Extent& count, void* data) const = 0;
+  // One chunk as it lies in the file: what the filter made of it. `begin`: of its first element.
+  // Compressing here would hold the lock.
+  virtual void write_chunk(const Extent& begin, std::span<const std::byte> stored) = 0;
+  virtual void read_chunk(const Extent& begin, std::vector<std::byte>& stored) const = 0;
 
   // The block [begin, begin + count), row-major; data.size() is its number of elements.
   template <class T>

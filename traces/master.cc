@@ -14,35 +14,48 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kPopcountChunk = 64;  // steps
 constexpr uint64_t kPopcountBlock = 4096;
 constexpr uint32_t kRanksLookedFor = 1024;  // where no master says how many there are
 
-std::vector<VirtualBlock> active_blocks(const std::vector<Shard>& shards, uint64_t steps) {
+std::string name_of(const Shard& shard) { return fs::path(shard.path()).filename().string(); }
+
+// A dataset (row, layer, neuron or place), joined from what each rank has of it. `rows`: extent of
+// the first dimension, or nothing where there is none.
+void join(Hdf5File& file, const Column& column, const std::vector<Shard>& shards,
+          std::optional<uint64_t> rows) {
+  const auto with_rows = [&rows](uint64_t first, Extent extent) {
+    if (rows) extent.insert(extent.begin(), first);
+    return extent;
+  };
   std::vector<VirtualBlock> blocks;
   for (const Shard& shard : shards) {
     const NeuronPool& pool = shard.pool();
-    const Extent extent = {steps, pool.layer_count, pool.bytes_per_layer()};
-    blocks.push_back({fs::path(shard.path()).filename().string(),
-                      dataset::kActive,
-                      extent,
-                      {0, pool.layer_begin, pool.neuron_begin / 8},
-                      extent});
+    const Extent extent = with_rows(rows.value_or(0), {pool.layer_count, pool.neuron_count});
+    blocks.push_back({name_of(shard), column.name, extent,
+                      with_rows(0, {pool.layer_begin, pool.neuron_begin}), extent});
   }
-  return blocks;
+  const ModelShape& shape = shards[0].header().shape;
+  const Extent extent = with_rows(rows.value_or(0), {shape.layer_count, shape.ffn_dim});
+  file.create_virtual({column.name, column.element, extent, {}}, blocks);
 }
 
-void write_active(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
-  const ModelShape& shape = shards[0].header().shape;
-  const Extent extent = {steps, shape.layer_count, (uint64_t{shape.ffn_dim} + 7) / 8};
-  file.create_virtual({dataset::kActive, Element::u8, extent, {}}, active_blocks(shards, steps));
+void write_bits(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
+  const TraceHeader& header = shards[0].header();
+  const uint64_t blocks = (steps + kBlockSteps - 1) / kBlockSteps;
+  join(file, {dataset::kOrder, Element::u32}, shards, std::nullopt);
+  join(file, {dataset::kActive, Element::u64}, shards, blocks);
+  if (header.has_predicted) join(file, {dataset::kPredicted, Element::u64}, shards, blocks);
+  if (header.magnitudes == MagnitudeFormat::none) return;
+  const Element element = header.magnitudes == MagnitudeFormat::f16 ? Element::f16 : Element::u8;
+  const uint64_t rows = shards[0].magnitude_steps().size();
+  join(file, {dataset::kMagnitudes, element}, shards, rows);
 }
 
 void write_times(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
   for (const Column& column : kTimeColumns) {
     std::vector<VirtualBlock> blocks;
     for (const Shard& shard : shards) {
-      blocks.push_back({fs::path(shard.path()).filename().string(),
+      blocks.push_back({name_of(shard),
                         column.name,
                         {steps},
                         {0, shard.rank()},
@@ -53,23 +66,31 @@ void write_times(Hdf5File& file, const std::vector<Shard>& shards, uint64_t step
 }
 
 // What all ranks have alike is rank 0's.
+void write_column(Hdf5File& file, const Shard& first, const Column& column, uint64_t rows) {
+  file.create_virtual({column.name, column.element, {rows}, {}},
+                      {{name_of(first), column.name, {rows}, {0}, {rows}}});
+}
+
 template <size_t N>
-void write_shared(Hdf5File& file, const Shard& first, const Column (&columns)[N], uint64_t rows) {
-  for (const Column& column : columns) {
-    file.create_virtual(
-        {column.name, column.element, {rows}, {}},
-        {{fs::path(first.path()).filename().string(), column.name, {rows}, {0}, {rows}}});
+void write_columns(Hdf5File& file, const Shard& first, const Column (&columns)[N], uint64_t rows) {
+  for (const Column& column : columns) write_column(file, first, column, rows);
+}
+
+void write_popcounts(Hdf5File& file, const char* name, Bits which,
+                     const std::vector<Shard>& shards, uint64_t steps) {
+  const uint64_t layers = shards[0].header().shape.layer_count;
+  const auto counts = file.create({name, Element::u32, {steps, layers}, {kBlockSteps, layers}});
+  for (uint64_t begin = 0; begin < steps; begin += kPopcountBlock) {
+    const uint64_t count = std::min(kPopcountBlock, steps - begin);
+    counts->write<uint32_t>({begin, 0}, {count, layers},
+                            sum_popcounts(shards, begin, count, which));
   }
 }
 
-void write_popcounts(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
-  const uint64_t layers = shards[0].header().shape.layer_count;
-  const auto counts =
-      file.create({dataset::kPopcounts, Element::u32, {steps, layers}, {kPopcountChunk, layers}});
-  for (uint64_t begin = 0; begin < steps; begin += kPopcountBlock) {
-    const uint64_t count = std::min(kPopcountBlock, steps - begin);
-    counts->write<uint32_t>({begin, 0}, {count, layers}, sum_popcounts(shards, begin, count));
-  }
+uint64_t generated_tokens(const Shard& shard) {
+  uint64_t total = 0;
+  for (const TaskRecord& task : shard.tasks()) total += task.generated.size();
+  return total;
 }
 
 void write_joined(const std::string& path, const std::vector<Shard>& shards) {
@@ -77,15 +98,23 @@ void write_joined(const std::string& path, const std::vector<Shard>& shards) {
   const uint64_t steps = shards[0].step_count();
   write_header(*file, shards[0].header(), kMasterKind);
   std::vector<std::string> names;
-  for (const Shard& shard : shards) names.push_back(fs::path(shard.path()).filename().string());
+  for (const Shard& shard : shards) names.push_back(name_of(shard));
   file->write_texts("shards", names);
   file->write_number<uint64_t>("step_count", steps);
   file->write_number<uint8_t>("finished", 1);
-  write_active(*file, shards, steps);
+  write_bits(*file, shards, steps);
   write_times(*file, shards, steps);
-  write_shared(*file, shards[0], kStepColumns, steps);
-  write_shared(*file, shards[0], kTaskColumns, shards[0].tasks().size());
-  write_popcounts(*file, shards, steps);
+  write_columns(*file, shards[0], kStepColumns, steps);
+  write_columns(*file, shards[0], kTaskColumns, shards[0].tasks().size());
+  write_column(*file, shards[0], {dataset::kGenerated, Element::i32}, generated_tokens(shards[0]));
+  write_popcounts(*file, dataset::kPopcounts, Bits::active, shards, steps);
+  if (shards[0].header().has_predicted) {
+    write_popcounts(*file, dataset::kPredictedPopcounts, Bits::predicted, shards, steps);
+  }
+  if (shards[0].header().magnitudes != MagnitudeFormat::none) {
+    write_column(*file, shards[0], {dataset::kMagnitudeSteps, Element::u64},
+                 shards[0].magnitude_steps().size());
+  }
   file->flush();
   file->close();
 }
@@ -175,6 +204,8 @@ void check_complete(const std::vector<Shard>& shards) {
            fmt::format("one of {} steps without end or seal", shard.step_count()));
     expect(shard.step_count() == first.step_count(), fmt::format("{} steps", first.step_count()),
            fmt::format("{}", shard.step_count()));
+    expect(shard.magnitude_steps() == first.magnitude_steps(),
+           "magnitudes of the steps of " + first.path(), "those of others");
     expect(tasks == shard.tasks(), "the tasks of " + first.path(), "others");
   }
   check_same_recording(shards, first.step_count());
@@ -191,12 +222,12 @@ void check_joined(const std::string& path, const Master& master, const std::vect
 }
 
 std::vector<uint32_t> sum_popcounts(const std::vector<Shard>& shards, uint64_t begin,
-                                    uint64_t count) {
+                                    uint64_t count, Bits which) {
   const uint32_t layers = shards[0].header().shape.layer_count;
   std::vector<uint32_t> sums(count * layers);
   for (const Shard& shard : shards) {
     const NeuronPool& pool = shard.pool();
-    const std::vector<uint32_t> counts = shard.popcounts(begin, count);
+    const std::vector<uint32_t> counts = shard.popcounts(begin, count, which);
     for (uint64_t i = 0; i < counts.size(); ++i) {
       const uint64_t step = i / pool.layer_count, layer = i % pool.layer_count;
       sums[step * layers + pool.layer_begin + layer] += counts[i];

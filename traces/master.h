@@ -38,6 +38,6 @@ void check_joined(const std::string& path, const Master& master, const std::vect
 
 // Active neurons by step and layer over all shards: (count, layer_count).
 std::vector<uint32_t> sum_popcounts(const std::vector<Shard>& shards, uint64_t begin,
-                                    uint64_t count);
+                                    uint64_t count, Bits which = Bits::active);
 
 }  // namespace thermocline

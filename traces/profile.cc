@@ -16,7 +16,7 @@ constexpr uint64_t kBlockBytes = uint64_t{8} << 20;
 void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                     uint64_t step_count, const std::function<void(const StepBlock&)>& visit) {
   const uint64_t step_bytes = std::max<uint64_t>(pool.words_per_step() * sizeof(uint64_t), 1);
-  const uint64_t block_steps = std::max<uint64_t>(kBlockBytes / step_bytes, 1);
+  const uint64_t block_steps = whole_blocks(kBlockBytes / step_bytes);
   StepBlock block;
   for (uint64_t done = 0; done < step_count; done += block.step_count) {
     reader.read(pool, step_begin + done, std::min(block_steps, step_count - done), block);

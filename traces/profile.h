@@ -12,8 +12,14 @@
 
 namespace thermocline {
 
+// So many steps that blocks of the trace are read whole, at least one of them.
+constexpr uint64_t whole_blocks(uint64_t steps) {
+  return steps < kBlockSteps ? kBlockSteps : steps / kBlockSteps * kBlockSteps;
+}
+
 // Calls visit with consecutive blocks of steps [step_begin, step_begin + step_count) of `pool`,
-// each of a few MiB.
+// whole blocks of the trace
+// where step_begin is the first of one; a few MiB, or one block.
 void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                     uint64_t step_count, const std::function<void(const StepBlock&)>& visit);
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <thread>
 
 #include "models/error.h"
 #include "models/hash.h"
@@ -40,15 +41,39 @@ Overlap overlap_of(const NeuronPool& one, const NeuronPool& other) {
           intersection(one.neuron_begin, one.neuron_count, other.neuron_begin, other.neuron_count)};
 }
 
-// Copies what the shard holds of block.pool into its words.
-void copy_bits(const Shard& shard, const Overlap& shared, StepBlock& block) {
+// What of a block is read, and from how many threads.
+struct Wanted {
+  Bits which;
+  StepBlock& block;
+  uint32_t thread_count;
+};
+
+// Straight into the block, where the pool's layers are whole in the shard.
+void read_straight(const Shard& shard, const Overlap& shared, const Wanted& wanted) {
+  StepBlock& block = wanted.block;
+  const uint64_t first_layer = shared.layers.begin - block.pool.layer_begin;
+  shard.read(wanted.which, block.step_begin, block.step_count,
+             shared.layers.begin - shard.pool().layer_begin, shared.layers.count(),
+             {block.words.data() + first_layer * block.pool.words_per_layer(),
+              block.pool.words_per_step()},
+             wanted.thread_count);
+}
+
+// Copies what the shard holds of the block's pool into its words, byte by byte: pools meet at
+// multiples of eight neurons.
+void read_part(const Shard& shard, const Overlap& shared, const Wanted& wanted) {
+  StepBlock& block = wanted.block;
   const NeuronPool& from = shard.pool();
   const NeuronPool& to = block.pool;
-  const std::vector<uint8_t> bits =
-      shard.bits(block.step_begin, block.step_count, shared.layers.begin - from.layer_begin,
-                 shared.layers.count());
+  const uint64_t from_words = uint64_t{shared.layers.count()} * from.words_per_layer();
+  std::vector<uint64_t> rows(block.step_count * from_words);
+  shard.read(wanted.which, block.step_begin, block.step_count,
+             shared.layers.begin - from.layer_begin, shared.layers.count(),
+             {rows.data(), from_words}, wanted.thread_count);
+  const auto* source = reinterpret_cast<const uint8_t*>(rows.data());
   auto* words = reinterpret_cast<uint8_t*>(block.words.data());
-  const uint64_t from_row = from.bytes_per_layer(), to_row = uint64_t{to.words_per_layer()} * 8;
+  const uint64_t from_row = uint64_t{from.words_per_layer()} * 8;
+  const uint64_t to_row = uint64_t{to.words_per_layer()} * 8;
   const uint64_t from_at = (shared.neurons.begin - from.neuron_begin) / 8;
   const uint64_t to_at = (shared.neurons.begin - to.neuron_begin) / 8;
   const uint64_t bytes = (uint64_t{shared.neurons.count()} + 7) / 8;
@@ -56,9 +81,13 @@ void copy_bits(const Shard& shard, const Overlap& shared, StepBlock& block) {
     for (uint64_t i = 0; i < shared.layers.count(); ++i) {
       const uint64_t layer = shared.layers.begin - to.layer_begin + i;
       std::memcpy(words + (step * to.layer_count + layer) * to_row + to_at,
-                  bits.data() + (step * shared.layers.count() + i) * from_row + from_at, bytes);
+                  source + (step * shared.layers.count() + i) * from_row + from_at, bytes);
     }
   }
+}
+
+bool same_neurons(const NeuronPool& one, const NeuronPool& other) {
+  return one.neuron_begin == other.neuron_begin && one.neuron_count == other.neuron_count;
 }
 
 // A pool that ends within a byte must not see its neighbour's bits.
@@ -74,8 +103,12 @@ void clear_spare_bits(StepBlock& block) {
 
 class Reader final : public TraceReader {
  public:
-  Reader(std::vector<Shard> shards, std::vector<std::string> missing, uint64_t master_bytes)
-      : shards_(std::move(shards)), missing_(std::move(missing)), file_bytes_(master_bytes) {
+  Reader(std::vector<Shard> shards, std::vector<std::string> missing, uint64_t master_bytes,
+         uint32_t thread_count)
+      : shards_(std::move(shards)),
+        missing_(std::move(missing)),
+        file_bytes_(master_bytes),
+        thread_count_(thread_count) {
     step_count_ = shards_[0].step_count();
     for (const Shard& shard : shards_) {
       step_count_ = std::min(step_count_, shard.step_count());
@@ -83,6 +116,12 @@ class Reader final : public TraceReader {
     }
     for (const TaskRecord& task : shards_[0].tasks()) {
       if (uint64_t{task.step_begin} + task.step_count <= step_count_) tasks_.push_back(task);
+    }
+    magnitude_steps_ = shards_[0].magnitude_steps();
+    for (const Shard& shard : shards_) {
+      if (shard.magnitude_steps().size() < magnitude_steps_.size()) {
+        magnitude_steps_ = shard.magnitude_steps();
+      }
     }
   }
 
@@ -112,29 +151,42 @@ class Reader final : public TraceReader {
 
   void read(const NeuronPool& pool, uint64_t step_begin, uint64_t step_count,
             StepBlock& block) const override {
-    const ModelShape& shape = header().shape;
-    TC_CHECK(uint64_t{pool.layer_begin} + pool.layer_count <= shape.layer_count, "layers");
-    TC_CHECK(uint64_t{pool.neuron_begin} + pool.neuron_count <= shape.ffn_dim, "neurons");
-    TC_CHECK(pool.neuron_begin % 8 == 0, "neurons from a multiple of 8");
-    TC_CHECK(step_begin <= step_count_ && step_count <= step_count_ - step_begin, "steps");
-    check_present(pool);
-    block.pool = pool;
-    block.step_begin = step_begin;
-    block.step_count = step_count;
-    block.words.assign(step_count * pool.words_per_step(), 0);
-    for (const Shard& shard : shards_) {
-      const Overlap shared = overlap_of(shard.pool(), pool);
-      if (!shared.empty()) copy_bits(shard, shared, block);
-    }
-    clear_spare_bits(block);
+    read_bits(Bits::active, pool, step_begin, step_count, block);
   }
 
-  void read_predicted(const NeuronPool&, uint64_t, uint64_t, StepBlock&) const override {
-    throw Error(ErrorKind::input, "no predicted bits");
+  void read_predicted(const NeuronPool& pool, uint64_t step_begin, uint64_t step_count,
+                      StepBlock& block) const override {
+    if (!header().has_predicted) {
+      throw Error(ErrorKind::input, "this trace has no predicted neurons");
+    }
+    read_bits(Bits::predicted, pool, step_begin, step_count, block);
   }
+
   const std::vector<uint64_t>& magnitude_steps() const override { return magnitude_steps_; }
-  void read_magnitudes(const NeuronPool&, uint64_t, uint64_t, std::vector<float>&) const override {
-    throw Error(ErrorKind::input, "no magnitudes");
+
+  void read_magnitudes(const NeuronPool& pool, uint64_t row_begin, uint64_t row_count,
+                       std::vector<float>& magnitudes) const override {
+    check_pool(pool);
+    TC_CHECK(row_begin <= magnitude_steps_.size() &&
+                 row_count <= magnitude_steps_.size() - row_begin,
+             "magnitudes that are there");
+    magnitudes.assign(row_count * pool.total(), 0.0f);
+    std::vector<float> part;
+    for (const Shard& shard : shards_) {
+      const Overlap shared = overlap_of(shard.pool(), pool);
+      if (shared.empty()) continue;
+      shard.read_magnitudes(row_begin, row_count, shared.layers.begin - shard.pool().layer_begin,
+                            shared.layers.count(), part);
+      for (uint64_t row = 0; row < row_count * shared.layers.count(); ++row) {
+        const uint64_t step = row / shared.layers.count(), i = row % shared.layers.count();
+        const uint64_t layer = shared.layers.begin - pool.layer_begin + i;
+        std::copy_n(part.data() + row * shard.pool().neuron_count + shared.neurons.begin -
+                        shard.pool().neuron_begin,
+                    shared.neurons.count(),
+                    magnitudes.data() + (step * pool.layer_count + layer) * pool.neuron_count +
+                        shared.neurons.begin - pool.neuron_begin);
+      }
+    }
   }
 
   std::string hash() const override {
@@ -184,6 +236,32 @@ class Reader final : public TraceReader {
     hash.add_value(header.seed);
   }
 
+  void check_pool(const NeuronPool& pool) const {
+    const ModelShape& shape = header().shape;
+    TC_CHECK(uint64_t{pool.layer_begin} + pool.layer_count <= shape.layer_count, "layers");
+    TC_CHECK(uint64_t{pool.neuron_begin} + pool.neuron_count <= shape.ffn_dim, "neurons");
+    TC_CHECK(pool.neuron_begin % 8 == 0, "neurons from a multiple of 8");
+    check_present(pool);
+  }
+
+  void read_bits(Bits which, const NeuronPool& pool, uint64_t step_begin, uint64_t step_count,
+                 StepBlock& block) const {
+    check_pool(pool);
+    TC_CHECK(step_begin <= step_count_ && step_count <= step_count_ - step_begin, "steps");
+    block.pool = pool;
+    block.step_begin = step_begin;
+    block.step_count = step_count;
+    block.words.assign(step_count * pool.words_per_step(), 0);
+    const Wanted wanted{which, block, thread_count_};
+    for (const Shard& shard : shards_) {
+      const Overlap shared = overlap_of(shard.pool(), pool);
+      if (shared.empty()) continue;
+      const bool straight = same_neurons(shard.pool(), pool);
+      straight ? read_straight(shard, shared, wanted) : read_part(shard, shared, wanted);
+    }
+    clear_spare_bits(block);
+  }
+
   Error lost(uint32_t rank) const {
     return {ErrorKind::input, fmt::format("rank {} of this partial trace is missing", rank)};
   }
@@ -198,18 +276,19 @@ class Reader final : public TraceReader {
   std::vector<Shard> shards_;  // by rank, without the missing ones
   std::vector<std::string> missing_;
   uint64_t file_bytes_;
+  uint32_t thread_count_;
   uint64_t step_count_;
   std::vector<TaskRecord> tasks_;
   std::vector<uint64_t> magnitude_steps_;
 };
 
-std::unique_ptr<TraceReader> open_whole(const std::string& path) {
+std::unique_ptr<TraceReader> open_whole(const std::string& path, uint32_t thread_count) {
   const Master master(path);
   std::vector<Shard> shards;
   for (const std::string& shard : master.shard_paths) shards.emplace_back(shard);
   check_joined(path, master, shards);
   return std::make_unique<Reader>(std::move(shards), std::vector<std::string>{},
-                                  master.file->file_bytes());
+                                  master.file->file_bytes(), thread_count);
 }
 
 // What can be read of a trace, whatever became of the rest.
@@ -227,8 +306,9 @@ class PartialTrace {
     note_unfinished();
   }
 
-  std::unique_ptr<TraceReader> reader() {
-    return std::make_unique<Reader>(std::move(shards_), std::move(missing_), master_bytes_);
+  std::unique_ptr<TraceReader> reader(uint32_t thread_count) {
+    return std::make_unique<Reader>(std::move(shards_), std::move(missing_), master_bytes_,
+                                    thread_count);
   }
 
  private:
@@ -271,8 +351,9 @@ class PartialTrace {
 }  // namespace
 
 std::unique_ptr<TraceReader> open_trace(const std::string& path, const OpenOptions& options) {
-  if (!options.allow_partial) return open_whole(path);
-  return PartialTrace(path).reader();
+  const uint32_t threads =
+      options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  return options.allow_partial ? PartialTrace(path).reader(threads) : open_whole(path, threads);
 }
 
 }  // namespace thermocline

@@ -1,6 +1,7 @@
 #include "traces/schema.h"
 
 #include "models/error.h"
+#include "traces/magnitude_codes.h"
 
 namespace thermocline {
 namespace {
@@ -182,7 +183,9 @@ void write_header(Hdf5File& file, const TraceHeader& header, const std::string& 
   file.write_text("activation", std::string(name_of(header.shape.activation)));
   file.write_number<uint8_t>("tied_embeddings", header.shape.tied_embeddings ? 1 : 0);
   file.write_text("ffn_dtype", name_of(header.ffn_types));
-  file.write_text("bit_order", "little");
+  file.write_number<uint32_t>("block_steps", kBlockSteps);
+  file.write_number<uint8_t>("has_predicted", header.has_predicted ? 1 : 0);
+  file.write_text("magnitude_format", std::string(name_of(header.magnitudes)));
   file.write_number<uint64_t>("seed", header.seed);
   write_pools(file, header.pools);
   const Extent extent = {header.activation_thresholds.size()};
@@ -199,6 +202,11 @@ TraceHeader read_header(const Hdf5File& file, const std::string& kind) {
     header.ffn_types = bundle_types_by_name(file.read_text("ffn_dtype"));
     header.seed = file.read_number<uint64_t>("seed");
     header.pools = read_pools(file);
+    header.has_predicted = file.read_number<uint8_t>("has_predicted") != 0;
+    header.magnitudes = magnitude_format_by_name(file.read_text("magnitude_format"));
+    if (file.read_number<uint32_t>("block_steps") != kBlockSteps) {
+      throw bad_input(file.path(), "blocks of " + std::to_string(kBlockSteps) + " steps", "others");
+    }
     header.activation_thresholds = read_thresholds(file, header.shape.layer_count);
     validate_pools(header, file.path());
     return header;
@@ -230,6 +238,8 @@ ShardChecksum::ShardChecksum(const TraceHeader& header, uint32_t rank) {
   hash_.add_value(header.shape.tied_embeddings);
   add_types(hash_, header.ffn_types);
   hash_.add_value(header.seed);
+  hash_.add_value(header.has_predicted);
+  hash_.add_value(header.magnitudes);
   for (const NeuronPool& pool : header.pools) hash_.add_value(pool);
   for (const float threshold : header.activation_thresholds) hash_.add_value(threshold);
 }
@@ -269,6 +279,8 @@ std::string difference(const TraceHeader& one, const TraceHeader& other) {
   if (one.ffn_types != other.ffn_types) return "ffn_dtype";
   if (one.activation_thresholds != other.activation_thresholds) return dataset::kThresholds;
   if (one.seed != other.seed) return "seed";
+  if (one.has_predicted != other.has_predicted) return "has_predicted";
+  if (one.magnitudes != other.magnitudes) return "magnitude_format";
   return one.pools == other.pools ? "" : dataset::kPools;
 }
 

@@ -19,8 +19,13 @@ inline constexpr const char* kShardKind = "thermocline-trace-shard";
 inline constexpr const char* kMasterKind = "thermocline-trace";
 
 namespace dataset {
-inline constexpr const char* kActive = "active";                     // u8 (step, layer, byte)
+inline constexpr const char* kActive = "active";                     // u64 (block, layer, place)
+inline constexpr const char* kPredicted = "predicted";               // the same
+inline constexpr const char* kOrder = "neuron_order";                // u32 (layer, place)
 inline constexpr const char* kPopcounts = "popcounts";               // u32 (step, layer)
+inline constexpr const char* kPredictedPopcounts = "predicted_popcounts";
+inline constexpr const char* kMagnitudes = "magnitudes";          // u8 or f16 (row, layer, neuron)
+inline constexpr const char* kMagnitudeSteps = "magnitude_steps";  // u64 (row)
 inline constexpr const char* kPools = "pools";                       // u32 (rank, 4)
 inline constexpr const char* kThresholds = "activation_thresholds";  // f32 (layer)
 inline constexpr const char* kToken = "steps/token";
@@ -36,6 +41,8 @@ inline constexpr const char* kTaskId = "tasks/task_id";
 inline constexpr const char* kTaskBegin = "tasks/step_begin";
 inline constexpr const char* kTaskSteps = "tasks/step_count";
 inline constexpr const char* kTaskPrompt = "tasks/prompt_tokens";
+inline constexpr const char* kTaskGenerated = "tasks/generated_count";
+inline constexpr const char* kGenerated = "generated";  // i32, all tasks one after the other
 }  // namespace dataset
 
 // A one-dimensional dataset.
@@ -62,6 +69,7 @@ inline constexpr Column kTaskColumns[] = {
     {dataset::kTaskBegin, Element::u32},
     {dataset::kTaskSteps, Element::u32},
     {dataset::kTaskPrompt, Element::u32},
+    {dataset::kTaskGenerated, Element::u32},
 };
 
 // Throws Error{input} naming `origin` unless the pools tile layers x ffn_dim exactly, without

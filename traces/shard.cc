@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 
 #include "models/error.h"
+#include "traces/bit_transpose.h"
+#include "traces/deflate.h"
+#include "traces/magnitude_codes.h"
 #include "traces/schema.h"
 
 namespace thermocline {
@@ -14,17 +15,6 @@ namespace {
 
 // Deflate cannot make bytes smaller than this (zlib: 1032 to 1).
 constexpr uint64_t kCompressionMax = 1032;
-
-uint32_t popcount_of(const uint8_t* bytes, uint32_t size) {
-  uint32_t total = 0, at = 0;
-  for (; at + 8 <= size; at += 8) {
-    uint64_t word;
-    std::memcpy(&word, bytes + at, sizeof word);
-    total += static_cast<uint32_t>(std::popcount(word));
-  }
-  for (; at < size; ++at) total += static_cast<uint32_t>(std::popcount(bytes[at]));
-  return total;
-}
 
 }  // namespace
 
@@ -48,11 +38,48 @@ Shard::Shard(const std::string& path) : file_(open_hdf5(path)) {
     throw bad_input(path, fmt::format("a file that holds {} bytes of bits", bits_bytes),
                     fmt::format("{} bytes", file_bytes()));
   }
-  popcounts_ = open_steps(dataset::kPopcounts, Element::u32, {pool().layer_count});
-  active_ =
-      open_steps(dataset::kActive, Element::u8, {pool().layer_count, pool().bytes_per_layer()});
   for (const Column& column : kStepColumns) open_steps(column.name, column.element, {});
   for (const Column& column : kTimeColumns) open_steps(column.name, column.element, {});
+  open_bits();
+  open_magnitudes();
+}
+
+void Shard::open_bits() {
+  if (step_count_ > 0) order_ = read_order(*file_, pool());
+  const auto open = [this](const char* bits, const char* popcounts) {
+    bits_.emplace_back(*file_, bits, pool(), step_count_, finished_);
+    popcounts_.push_back(open_steps(popcounts, Element::u32, {pool().layer_count}));
+  };
+  open(dataset::kActive, dataset::kPopcounts);
+  if (header_.has_predicted) open(dataset::kPredicted, dataset::kPredictedPopcounts);
+}
+
+// Rows whose step is not yet safe do not count.
+void Shard::open_magnitudes() {
+  if (header_.magnitudes == MagnitudeFormat::none) return;
+  const auto steps = file_->open(dataset::kMagnitudeSteps);
+  magnitudes_ = file_->open(dataset::kMagnitudes);
+  const Extent& extent = magnitudes_->extent();
+  const Extent& chunk = magnitudes_->chunk();
+  const Element element = header_.magnitudes == MagnitudeFormat::f16 ? Element::f16 : Element::u8;
+  const bool fits = magnitudes_->element() == element && magnitudes_->deflated() &&
+                    extent.size() == 3 && extent[1] == pool().layer_count &&
+                    extent[2] == pool().neuron_count && chunk[0] == 1 && chunk[1] <= extent[1] &&
+                    chunk[2] == extent[2] && steps->extent().size() == 1;
+  if (!fits) {
+    throw bad_input(path(), "dataset magnitudes as the schema has it", "another type or extent");
+  }
+  const uint64_t rows = std::min(extent[0], steps->extent()[0]);
+  magnitude_steps_ = column<uint64_t>(dataset::kMagnitudeSteps, 0, rows);
+  while (!finished_ && !magnitude_steps_.empty() && magnitude_steps_.back() >= step_count_) {
+    magnitude_steps_.pop_back();
+  }
+  for (size_t i = 0; i < magnitude_steps_.size(); ++i) {
+    const bool ascends = i == 0 || magnitude_steps_[i - 1] < magnitude_steps_[i];
+    if (ascends && magnitude_steps_[i] < step_count_) continue;
+    throw bad_input(path(), fmt::format("ascending magnitude steps below {}", step_count_),
+                    fmt::format("step {}", magnitude_steps_[i]));
+  }
 }
 
 // A dataset of rows by step. Its length may pass step_count_ only where the file is unfinished.
@@ -61,15 +88,14 @@ std::unique_ptr<Hdf5Dataset> Shard::open_steps(const char* name, Element element
   auto dataset = file_->open(name);
   Extent expected = row;
   expected.insert(expected.begin(), dataset->extent().empty() ? 0 : dataset->extent()[0]);
-  if (dataset->element() != element || !dataset->chunked() || dataset->extent() != expected) {
+  if (dataset->element() != element || dataset->chunk().empty() || dataset->extent() != expected) {
     throw bad_input(path(), fmt::format("dataset {} as the schema has it", name),
                     "another type, layout or extent");
   }
   check_length(*dataset, name);
   uint64_t row_bytes = bytes_of(element);
   for (const uint64_t n : row) row_bytes *= n;
-  const bool compressed = std::string_view(name) == dataset::kActive;
-  if (!compressed && dataset->stored_bytes() < step_count_ * row_bytes) {
+  if (dataset->stored_bytes() < step_count_ * row_bytes) {
     throw bad_input(path(), fmt::format("{} bytes in dataset {}", step_count_ * row_bytes, name),
                     fmt::format("{}", dataset->stored_bytes()));
   }
@@ -135,53 +161,95 @@ std::vector<TaskRecord> Shard::tasks() const {
   const auto begin = column<uint32_t>(dataset::kTaskBegin, 0, count);
   const auto steps = column<uint32_t>(dataset::kTaskSteps, 0, count);
   const auto prompt = column<uint32_t>(dataset::kTaskPrompt, 0, count);
+  const auto tokens = generated(column<uint32_t>(dataset::kTaskGenerated, 0, count));
   std::vector<TaskRecord> tasks;
   for (uint64_t i = 0; i < count; ++i) {
-    const bool complete = uint64_t{begin[i]} + steps[i] <= step_count_;
+    const bool complete = uint64_t{begin[i]} + steps[i] <= step_count_ && i < tokens.size();
     if (!complete && finished_) {
       throw bad_input(path(), fmt::format("task {} within {} steps", id[i], step_count_),
                       fmt::format("{} steps from {}", steps[i], begin[i]));
     }
-    if (complete) tasks.push_back({id[i], begin[i], steps[i], prompt[i], {}});
+    if (complete) tasks.push_back({id[i], begin[i], steps[i], prompt[i], tokens[i]});
   }
   return tasks;
 }
 
-std::vector<uint32_t> Shard::popcounts(uint64_t begin, uint64_t count) const {
+// By task, as far as they are there: where the writer was killed, the last may be missing.
+std::vector<std::vector<int32_t>> Shard::generated(const std::vector<uint32_t>& counts) const {
+  const auto dataset = file_->open(dataset::kGenerated);
+  const uint64_t length = dataset->extent().size() == 1 ? dataset->extent()[0] : 0;
+  uint64_t total = 0;
+  size_t complete = 0;
+  for (; complete < counts.size() && counts[complete] <= length - total; ++complete) {
+    total += counts[complete];
+  }
+  const std::vector<int32_t> all = column<int32_t>(dataset::kGenerated, 0, total);
+  std::vector<std::vector<int32_t>> tokens;
+  auto next = all.begin();
+  for (size_t i = 0; i < complete; ++i, next += counts[i - 1]) {
+    tokens.emplace_back(next, next + counts[i]);
+  }
+  return tokens;
+}
+
+std::vector<uint32_t> Shard::popcounts(uint64_t begin, uint64_t count, Bits which) const {
   TC_CHECK(begin <= step_count_ && count <= step_count_ - begin, "steps within the shard");
+  const Hdf5Dataset& stored = *popcounts_.at(static_cast<size_t>(which));
   std::vector<uint32_t> counts(count * pool().layer_count);
-  if (count > 0) popcounts_->read<uint32_t>({begin, 0}, {count, pool().layer_count}, counts);
+  if (count > 0) stored.read<uint32_t>({begin, 0}, {count, pool().layer_count}, counts);
   return counts;
 }
 
-std::vector<uint8_t> Shard::bits(uint64_t begin, uint64_t count, uint32_t layer_begin,
-                                 uint32_t layer_count) const {
+void Shard::read(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begin,
+                 uint32_t layer_count, const BitColumns::Target& target,
+                 uint32_t thread_count) const {
   TC_CHECK(begin <= step_count_ && count <= step_count_ - begin, "steps within the shard");
-  const uint64_t width = pool().bytes_per_layer();
-  std::vector<uint8_t> bits(count * layer_count * width);
-  if (bits.empty()) return bits;
-  active_->read<uint8_t>({begin, layer_begin, 0}, {count, layer_count, width}, bits);
-  check_bits(bits, begin, count, layer_begin, layer_count);
-  return bits;
+  bits_.at(static_cast<size_t>(which))
+      .read(begin, count, layer_begin, layer_count, order_, target, thread_count);
+  check_rows(which, begin, count, layer_begin, layer_count, target);
 }
 
-void Shard::check_bits(const std::vector<uint8_t>& bits, uint64_t begin, uint64_t count,
-                       uint32_t layer_begin, uint32_t layer_count) const {
-  const std::vector<uint32_t> stored = popcounts(begin, count);
-  const uint32_t width = pool().bytes_per_layer();
-  const uint32_t used_bits = (pool().neuron_count - 1) % 8 + 1;  // of the last byte
-  for (uint64_t row = 0; row < count * layer_count; ++row) {
-    const uint8_t* bytes = bits.data() + row * width;
-    const uint64_t step = row / layer_count;
-    const uint64_t layer = layer_begin + row % layer_count;
-    const uint32_t expected = stored[step * pool().layer_count + layer];
-    const uint32_t found = popcount_of(bytes, width);
-    if (found == expected && bytes[width - 1] >> used_bits == 0) continue;
-    throw bad_input(
-        path(),
-        fmt::format("{} active neurons at step {}, layer {}, as counted when they were written",
-                    expected, begin + step, pool().layer_begin + layer),
-        found == expected ? "bits past the last neuron" : fmt::format("{}", found));
+void Shard::check_rows(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begin,
+                       uint32_t layer_count, const BitColumns::Target& target) const {
+  const std::vector<uint32_t> stored = popcounts(begin, count, which);
+  const uint32_t words = pool().words_per_layer();
+  for (uint64_t step = 0; step < count; ++step) {
+    for (uint32_t layer = 0; layer < layer_count; ++layer) {
+      const uint64_t* row = target.data + step * target.step_stride + uint64_t{layer} * words;
+      const uint32_t expected = stored[step * pool().layer_count + layer_begin + layer];
+      const uint64_t found = count_bits(row, words);
+      if (found == expected) continue;
+      throw bad_input(
+          path(),
+          fmt::format("{} active neurons at step {}, layer {}, as counted when they were written",
+                      expected, begin + step, pool().layer_begin + layer_begin + layer),
+          fmt::format("{}", found));
+    }
+  }
+}
+
+void Shard::read_magnitudes(uint64_t begin, uint64_t count, uint32_t layer_begin,
+                            uint32_t layer_count, std::vector<float>& magnitudes) const {
+  TC_CHECK(begin + count <= magnitude_steps_.size(), "magnitudes that are there");
+  const uint64_t size = bytes_of(header_.magnitudes);
+  const uint64_t neurons = pool().neuron_count, chunk_layers = magnitudes_->chunk()[1];
+  std::vector<std::byte> stored, chunk(chunk_layers * neurons * size);
+  magnitudes.resize(count * layer_count * neurons);
+  for (uint64_t out = 0, row = begin; row < begin + count; ++row) {
+    for (uint32_t layer = layer_begin; layer < layer_begin + layer_count; ++layer) {
+      const uint64_t in_chunk = layer % chunk_layers;
+      if (in_chunk == 0 || layer == layer_begin) {
+        magnitudes_->read_chunk({row, layer - in_chunk, 0}, stored);
+        if (!inflate(stored, chunk)) {
+          throw bad_input(path(), fmt::format("magnitudes of step {}, layer {} as written",
+                                              magnitude_steps_[row], pool().layer_begin + layer),
+                          "a damaged chunk");
+        }
+      }
+      decode(chunk.data() + in_chunk * neurons * size, neurons, header_.magnitudes,
+             magnitudes.data() + out);
+      out += neurons;
+    }
   }
 }
 

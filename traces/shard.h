@@ -11,10 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "traces/bit_columns.h"
 #include "traces/hdf5.h"
 #include "traces/trace.h"
 
 namespace thermocline {
+
+enum class Bits : uint8_t { active, predicted };
 
 class Shard {
  public:
@@ -34,18 +37,36 @@ class Shard {
   std::vector<StepTimes> times(uint64_t begin, uint64_t count) const;
   // Tasks that end at or before step_count().
   std::vector<TaskRecord> tasks() const;
-  std::vector<uint32_t> popcounts(uint64_t begin, uint64_t count) const;  // (count, layer_count)
-  // Layers [layer_begin, +layer_count) of the pool, from 0: (count, layer_count, bytes_per_layer).
-  // Each row is held against its popcount; spare bits must be zero.
-  std::vector<uint8_t> bits(uint64_t begin, uint64_t count, uint32_t layer_begin,
-                            uint32_t layer_count) const;
+  const std::vector<uint64_t>& magnitude_steps() const { return magnitude_steps_; }
+  // (count, layer_count)
+  std::vector<uint32_t> popcounts(uint64_t begin, uint64_t count, Bits which = Bits::active) const;
+  // Layers [layer_begin, +layer_count) of the pool, from 0, as rows of words. Each row is held
+  // against its popcount.
+  void read(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begin, uint32_t layer_count,
+            const BitColumns::Target& target, uint32_t thread_count) const;
+  // Of magnitude_steps()[begin, +count): (count, layer_count, neuron_count) of these layers.
+  void read_magnitudes(uint64_t begin, uint64_t count, uint32_t layer_begin, uint32_t layer_count,
+                       std::vector<float>& magnitudes) const;
+
+  // A block of a dataset as plain HDF5 reads it.
+  template <class T>
+  std::vector<T> plain(const char* name, const Extent& begin, const Extent& count) const {
+    uint64_t size = 1;
+    for (const uint64_t n : count) size *= n;
+    std::vector<T> values(size);
+    file_->open(name)->read<T>(begin, count, values);
+    return values;
+  }
 
  private:
   std::unique_ptr<Hdf5Dataset> open_steps(const char* name, Element element,
                                           const Extent& row) const;
   void check_length(const Hdf5Dataset& dataset, const std::string& name) const;
-  void check_bits(const std::vector<uint8_t>& bits, uint64_t begin, uint64_t count,
-                  uint32_t layer_begin, uint32_t layer_count) const;
+  void open_bits();
+  void open_magnitudes();
+  void check_rows(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begin,
+                  uint32_t layer_count, const BitColumns::Target& target) const;
+  std::vector<std::vector<int32_t>> generated(const std::vector<uint32_t>& counts) const;
   template <class T>
   std::vector<T> column(const char* name, uint64_t begin, uint64_t count) const;
 
@@ -54,8 +75,12 @@ class Shard {
   uint32_t rank_ = 0;
   bool finished_ = false;
   uint64_t step_count_ = 0;
-  std::unique_ptr<Hdf5Dataset> active_;
-  std::unique_ptr<Hdf5Dataset> popcounts_;
+  NeuronOrder order_;
+  // By Bits; predicted ones only where the header has them.
+  std::vector<BitColumns> bits_;
+  std::vector<std::unique_ptr<Hdf5Dataset>> popcounts_;
+  std::unique_ptr<Hdf5Dataset> magnitudes_;
+  std::vector<uint64_t> magnitude_steps_;
 };
 
 }  // namespace thermocline

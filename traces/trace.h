@@ -118,20 +118,16 @@ class TraceWriter {
   virtual void finish() = 0;
 };
 
-struct ShardOptions {
-  int gzip_level = 1;        // of the bits: 0 to 9; 0 is not compressed
-  uint32_t flush_steps = 0;  // steps per block and flush; 0: about 1 MiB of bits, at most 64 steps
-};
-
 // `path` is the master's; every rank passes the same header. Removes an older trace's file of this
 // rank (and rank 0 the master), which would otherwise look like part of the new one.
 std::unique_ptr<TraceWriter> create_shard(const std::string& path, const TraceHeader& header,
-                                          uint32_t rank, const ShardOptions& options = {});
+                                          uint32_t rank);
 // Rank 0, after every rank's finish(): checks the shards and writes the master at `path`.
 void write_master(const std::string& path);
 
 struct OpenOptions {
   bool allow_partial = false;  // accept lost and unfinished shards: the steps that the rest hold
+  uint32_t threads = 0;        // that decode bits; 0: one a core
 };
 
 // Const methods may be called from several threads.

@@ -78,7 +78,7 @@ TraceHeader one_rank() { return fixture_header(5, 172, {{0, 5, 0, 172}}); }
 // Appends until something stops it.
 void append_forever(const std::string& path, const SharedMemory& shared) {
   const TraceHeader header = one_rank();
-  const auto writer = create_shard(path, header, 0, {.flush_steps = kFlushSteps});
+  const auto writer = create_shard(path, header, 0);
   shared->created = true;
   for (uint64_t step = 0;; ++step) {
     writer->append(fixture_step(step), fixture_times(step, 0),
@@ -151,7 +151,7 @@ TEST_CASE("a kill between any two writes costs nothing that was flushed before")
     const SharedMemory shared;
     const int status = wait_for(start_child([&] {
       writes_left = writes;
-      const auto writer = create_shard(path, header, 0, {.flush_steps = kFlushSteps});
+      const auto writer = create_shard(path, header, 0);
       append_fixture(*writer, header, 0, 1100);
       writer->finish();
       return 0;

@@ -46,7 +46,7 @@ void unfinished_trace(const std::string& path, const TraceHeader& header) {
   // 40 steps on rank 0, finished; 24 and 27 on the others, which stop without finish().
   const uint64_t steps[] = {40, 24, 27};
   for (uint32_t rank = 0; rank < 3; ++rank) {
-    const auto writer = create_shard(path, header, rank, {.flush_steps = 8});
+    const auto writer = create_shard(path, header, rank);
     append_fixture(*writer, header, rank, steps[rank]);
     if (rank == 0) writer->finish();
   }
@@ -218,7 +218,7 @@ TEST_CASE("numbers that a small file cannot back take no memory") {
 TEST_CASE("a changed bit is found") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
-  write_fixture(path, three_ranks(), 20, {.gzip_level = 0, .flush_steps = 20});
+  write_fixture(path, three_ranks(), 20);
   // The only dataset without order is the bits': find the first step's bytes in the file.
   std::string bytes = read_file(shard_path(path, 1));
   const auto words = fixture_words(three_ranks().pools[1], 5);

@@ -124,7 +124,7 @@ void try_damage(const std::string& path, const std::string& target, const std::s
 void flip_bytes(int count, unsigned seed) {
   const TempDir folder;
   const std::string path = folder / "t.h5";
-  write_fixture(path, three_ranks(), kSteps, {.flush_steps = 8});
+  write_fixture(path, three_ranks(), kSteps);
   std::mt19937 random(seed);
   for (const std::string& target : {shard_path(path, 1), path}) {
     const std::string whole = read_file(target);
@@ -145,7 +145,7 @@ void flip_bytes(int count, unsigned seed) {
 void cut_short(int count) {
   const TempDir folder;
   const std::string path = folder / "t.h5";
-  write_fixture(path, three_ranks(), kSteps, {.flush_steps = 8});
+  write_fixture(path, three_ranks(), kSteps);
   for (const std::string& target : {shard_path(path, 1), path}) {
     const std::string whole = read_file(target);
     Tally tally;

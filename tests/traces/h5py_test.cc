@@ -28,7 +28,7 @@ TEST_CASE("plain h5py reads the master and the shards, and the README's example 
   if (!have_h5py()) return;
   const TempDir folder;
   const std::string path = folder / "t.h5";
-  write_fixture(path, three_ranks(), 150, {.flush_steps = 16});
+  write_fixture(path, three_ranks(), 150);
   CHECK_THAT(read_with_h5py(path, 150),
              Catch::Matchers::EndsWith("ok\n") && Catch::Matchers::Contains("preset:tiny"));
 }

@@ -65,7 +65,7 @@ TEST_CASE("a trace holds what was appended") {
   // Before, at and after the border of a block of 8 steps; more than a column's chunk.
   const uint64_t steps = GENERATE(0, 1, 7, 8, 9, 64, 530);
   const TraceHeader header = GENERATE(three_ranks(), two_stages());
-  write_fixture(path, header, steps, {.flush_steps = 8});
+  write_fixture(path, header, steps);
   const auto reader = open_trace(path);
   CHECK(reader->finished());
   CHECK(reader->missing().empty());
@@ -84,7 +84,7 @@ TEST_CASE("any rectangle of neurons can be read, whichever shards hold it") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
   const TraceHeader header = GENERATE(three_ranks(), two_stages());
-  write_fixture(path, header, 40, {.flush_steps = 16});
+  write_fixture(path, header, 40);
   const auto reader = open_trace(path);
   std::mt19937 random(1);
   const ModelShape& shape = header.shape;
@@ -124,8 +124,7 @@ TEST_CASE("the content of a trace, and its hash, are the same for every tiling")
   for (int i = 0; i < 8; ++i) {
     const TraceHeader header = fixture_header(6, 156, random_tiling(random, 6, 156));
     const std::string path = folder / ("t" + std::to_string(i) + ".h5");
-    write_fixture(path, header, 30,
-                  {.gzip_level = i % 3, .flush_steps = static_cast<uint32_t>(1 + random() % 20)});
+    write_fixture(path, header, 30);
     const auto reader = open_trace(path);
     check_fixture(*reader, header, 30);
     CHECK(reader->hash() == hash);
@@ -141,7 +140,7 @@ TEST_CASE("ranks that are threads of one process write their shards at the same 
   std::vector<std::thread> ranks;
   for (uint32_t rank = 0; rank < 3; ++rank) {
     ranks.emplace_back([&, rank] {
-      const auto writer = create_shard(path, header, rank, {.flush_steps = 4});
+      const auto writer = create_shard(path, header, rank);
       append_fixture(*writer, header, rank, 300);
       writer->finish();
     });

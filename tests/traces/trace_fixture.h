@@ -86,17 +86,17 @@ inline void append_fixture(TraceWriter& writer, const TraceHeader& header, uint3
 }
 
 inline void write_fixture_shards(const std::string& path, const TraceHeader& header,
-                                 uint64_t step_count, const ShardOptions& options = {}) {
+                                 uint64_t step_count) {
   for (uint32_t rank = 0; rank < header.pools.size(); ++rank) {
-    const auto writer = create_shard(path, header, rank, options);
+    const auto writer = create_shard(path, header, rank);
     append_fixture(*writer, header, rank, step_count);
     writer->finish();
   }
 }
 
-inline void write_fixture(const std::string& path, const TraceHeader& header, uint64_t step_count,
-                          const ShardOptions& options = {}) {
-  write_fixture_shards(path, header, step_count, options);
+inline void write_fixture(const std::string& path, const TraceHeader& header,
+                          uint64_t step_count) {
+  write_fixture_shards(path, header, step_count);
   write_master(path);
 }
 
