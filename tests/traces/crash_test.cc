@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <functional>
 #include <new>
 #include <random>
@@ -31,8 +32,6 @@ namespace thermocline::test {
 namespace {
 
 using Catch::Matchers::Contains;
-
-constexpr uint32_t kFlushSteps = 4;
 
 // Memory that a forked child shares with its parent.
 struct Shared {
@@ -119,9 +118,9 @@ uint64_t check_survivor(const std::string& path) {
   return steps;
 }
 
-TEST_CASE("a killed writer leaves every step that it flushed") {
+void kill_at_random_moments(int count) {
   std::mt19937 random(3);
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < count; ++i) {
     const TempDir folder;
     const std::string path = folder / "t.h5";
     const SharedMemory shared;
@@ -137,8 +136,13 @@ TEST_CASE("a killed writer leaves every step that it flushed") {
     const uint64_t steps = check_survivor(path);
     CHECK(steps <= shared->appended + 1);
     // At most the queue (4 blocks), the block being written and the one being filled are lost.
-    CHECK(steps + 6 * kFlushSteps + 1 >= shared->appended);
+    CHECK(steps + 6 * kBlockSteps + 1 >= shared->appended);
   }
+}
+
+TEST_CASE("a killed writer leaves every step that it flushed") { kill_at_random_moments(20); }
+TEST_CASE("200 killed writers leave every step that they flushed", "[slow]") {
+  kill_at_random_moments(200);
 }
 
 TEST_CASE("a kill between any two writes costs nothing that was flushed before") {
@@ -147,12 +151,12 @@ TEST_CASE("a kill between any two writes costs nothing that was flushed before")
   const TraceHeader header = one_rank();
   // Enough steps for the chunk trees to split, more than once and at the root.
   uint64_t steps_last = 0;
-  for (uint64_t writes = 60;; writes += 263) {
+  for (uint64_t writes = 80;; writes += 131) {
     const SharedMemory shared;
     const int status = wait_for(start_child([&] {
       writes_left = writes;
       const auto writer = create_shard(path, header, 0);
-      append_fixture(*writer, header, 0, 1100);
+      append_fixture(*writer, header, 0, 9000);
       writer->finish();
       return 0;
     }));
@@ -162,7 +166,7 @@ TEST_CASE("a kill between any two writes costs nothing that was flushed before")
     CHECK(steps >= steps_last);
     steps_last = steps;
   }
-  CHECK(steps_last > 1000);
+  CHECK(steps_last > 8000);
 }
 
 // Appends until the disk refuses; the message is left in shared memory.
@@ -179,8 +183,13 @@ int append_until_error(const std::string& path, const SharedMemory& shared) {
 TEST_CASE("a file that may not grow is an Error, and what was flushed is readable") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
-  // Limits from just above an empty shard on: bits, columns or index are the last straw.
-  for (uint64_t limit = 60000; limit < 260000; limit += 8009) {
+  {
+    const auto writer = create_shard(path, one_rank(), 0);
+    append_fixture(*writer, one_rank(), 0, 2 * kBlockSteps);
+  }
+  // Limits from just above two blocks on: bits, columns or index are the last straw.
+  const uint64_t smallest = std::filesystem::file_size(partial_path(path, 0)) + 4096;
+  for (uint64_t limit = smallest; limit < smallest + 200000; limit += 8009) {
     const SharedMemory shared;
     const int status = wait_for(start_child([&]() -> int {
       ::signal(SIGXFSZ, SIG_IGN);

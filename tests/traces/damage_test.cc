@@ -7,6 +7,7 @@
 #include "models/error.h"
 #include "tests/support.h"
 #include "tests/traces/trace_fixture.h"
+#include "traces/bit_columns.h"
 #include "traces/hdf5.h"
 #include "traces/profile.h"
 #include "traces/schema.h"
@@ -162,7 +163,7 @@ TEST_CASE("a newer schema is refused") {
     file->write_number<uint32_t>("schema_major", kTraceSchemaMajor + 1);
     file->close();
   }
-  CHECK_THAT(open_error(path), Contains("schema 1") && Contains("found schema 2"));
+  CHECK_THAT(open_error(path), Contains("schema 2") && Contains("found schema 3"));
 }
 
 TEST_CASE("pools that do not tile the model are refused by the writer") {
@@ -189,7 +190,11 @@ void hollow_shard(const std::string& path, uint64_t step_count, uint64_t extent)
   file->write_number<uint32_t>("rank", 0);
   file->write_number<uint8_t>("finished", 1);
   file->write_number<uint64_t>("step_count", step_count);
-  file->create({dataset::kActive, Element::u8, {extent, 5, 8}, {8, 5, 8}, 1});
+  const uint64_t blocks = (extent + kBlockSteps - 1) / kBlockSteps;
+  file->create({dataset::kActive, Element::u64, {blocks, 5, 64}, {1, 5, 64}, true});
+  NeuronOrder order(5 * 64);
+  for (uint32_t place = 0; place < order.size(); ++place) order[place] = place % 64;
+  write_order(*create_order(*file, header.pools[0]), header.pools[0], order);
   file->create({dataset::kPopcounts, Element::u32, {extent, 5}, {8, 5}});
   for (const Column& column : kStepColumns)
     file->create({column.name, column.element, {extent}, {8}});
@@ -197,6 +202,7 @@ void hollow_shard(const std::string& path, uint64_t step_count, uint64_t extent)
     file->create({column.name, column.element, {extent}, {8}});
   for (const Column& column : kTaskColumns)
     file->create({column.name, column.element, {extent}, {8}});
+  file->create({dataset::kGenerated, Element::i32, {extent}, {8}});
   file->close();
 }
 
@@ -215,30 +221,95 @@ TEST_CASE("numbers that a small file cannot back take no memory") {
   CHECK(bad_count(check_trace(path)) == 2);
 }
 
+// A block of a fixture's shard as it is stored: all layers of so small a pool share a chunk.
+std::string stored_chunk(const NeuronPool& pool, uint64_t block) {
+  std::vector<uint64_t> rows, first_rows;
+  for (uint64_t step = 0; step < kBlockSteps; ++step) {
+    const auto words = fixture_words(pool, block * kBlockSteps + step);
+    rows.insert(rows.end(), words.begin(), words.end());
+    const auto first = fixture_words(pool, step);
+    first_rows.insert(first_rows.end(), first.begin(), first.end());
+  }
+  const NeuronOrder order = order_by_activity(pool, first_rows, kBlockSteps);
+  std::vector<uint64_t> words(pool.total());
+  for (uint64_t place = 0; place < words.size(); ++place) {
+    const uint64_t layer = place / pool.neuron_count;
+    for (uint64_t step = 0; step < kBlockSteps; ++step) {
+      const std::span<const uint64_t> row =
+          std::span(rows).subspan(step * pool.words_per_step() + layer * pool.words_per_layer());
+      words[place] |= uint64_t{ActiveSet{row}.contains(order[place])} << step;
+    }
+  }
+  WordDeflater deflater;
+  const auto stored = deflater.deflate(words);
+  return {reinterpret_cast<const char*>(stored.data()), stored.size()};
+}
+
 TEST_CASE("a changed bit is found") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
-  write_fixture(path, three_ranks(), 20);
-  // The only dataset without order is the bits': find the first step's bytes in the file.
+  write_fixture(path, three_ranks(), 150);
   std::string bytes = read_file(shard_path(path, 1));
-  const auto words = fixture_words(three_ranks().pools[1], 5);
-  std::string row;
-  for (uint32_t layer = 0; layer < 5; ++layer) {
-    row.append(reinterpret_cast<const char*>(&words[layer]), 7);
-  }
-  const size_t at = bytes.find(row);
+  const std::string chunk = stored_chunk(three_ranks().pools[1], 1);
+  const size_t at = bytes.find(chunk);
   REQUIRE(at != std::string::npos);
-  bytes[at + 9] = static_cast<char>(bytes[at + 9] ^ 4);
+  bytes[at + chunk.size() / 2] = static_cast<char>(bytes[at + chunk.size() / 2] ^ 4);
   write_file(shard_path(path, 1), bytes);
 
   const auto reader = open_trace(path);
   StepBlock block;
-  CHECK_THAT(error_of([&] { reader->read(three_ranks().pools[1], 0, 20, block); }),
-             Contains("t.rank0001.h5") && Contains("step 5, layer 1"));
-  reader->read(three_ranks().pools[0], 0, 20, block);
+  CHECK_THAT(error_of([&] { reader->read(three_ranks().pools[1], 0, 150, block); }),
+             Contains("t.rank0001.h5") && Contains("steps 64 to 127, layers 0 to 4"));
+  reader->read(three_ranks().pools[1], 0, 64, block);
+  reader->read(three_ranks().pools[0], 0, 150, block);
   const auto reports = check_trace(path);
   CHECK(bad_count(reports) == 2);
-  CHECK_THAT(reports[1].line, Contains("good to step 5 of 20"));
+  CHECK_THAT(reports[1].line, Contains("good to step 64 of 150"));
+}
+
+TEST_CASE("bits that do not add up to their popcounts are an Error that names step and layer") {
+  const TempDir folder;
+  const std::string path = folder / "t.h5";
+  write_fixture(path, three_ranks(), 70);
+  // The popcounts of the first steps, as they lie in the file.
+  std::string bytes = read_file(shard_path(path, 2));
+  const NeuronPool pool = three_ranks().pools[2];
+  std::string counts;
+  for (uint64_t step = 0; step < 4; ++step) {
+    const auto words = fixture_words(pool, step);
+    for (uint32_t layer = 0; layer < 5; ++layer) {
+      const uint32_t count = ActiveStep{&pool, words}.layer(layer).count();
+      counts.append(reinterpret_cast<const char*>(&count), sizeof count);
+    }
+  }
+  const size_t at = bytes.find(counts);
+  REQUIRE(at != std::string::npos);
+  bytes[at + 4 * (3 * 5 + 2)] ^= 1;  // step 3, layer 2
+  write_file(shard_path(path, 2), bytes);
+  StepBlock block;
+  CHECK_THAT(error_of([&] { open_trace(path)->read(pool, 0, 70, block); }),
+             Contains("t.rank0002.h5") && Contains("step 3, layer 2"));
+  CHECK_THAT(check_trace(path)[2].line, Contains("good to step 3 of 70"));
+}
+
+TEST_CASE("an order that names a neuron twice is refused") {
+  const TempDir folder;
+  const std::string path = folder / "t.h5";
+  write_fixture(path, three_ranks(), 70);
+  std::string bytes = read_file(shard_path(path, 0));
+  const NeuronPool pool = three_ranks().pools[0];
+  std::vector<uint64_t> rows;
+  for (uint64_t step = 0; step < kBlockSteps; ++step) {
+    const auto words = fixture_words(pool, step);
+    rows.insert(rows.end(), words.begin(), words.end());
+  }
+  const NeuronOrder order = order_by_activity(pool, rows, kBlockSteps);
+  const size_t at = bytes.find({reinterpret_cast<const char*>(order.data()), 4 * order.size()});
+  REQUIRE(at != std::string::npos);
+  bytes[at + 4 * 70] ^= 1;
+  write_file(shard_path(path, 0), bytes);
+  CHECK_THAT(open_error(path), Contains("t.rank0000.h5") &&
+                                   Contains("each neuron of layer 1 at one place"));
 }
 
 }  // namespace

@@ -22,9 +22,9 @@ def expect(name, found, expected):
         sys.exit(f"{name}: expected {expected!r}, found {found!r}")
 
 
-def check_common(file, kind, steps, bits):
+def check_common(file, kind, steps, bits, first_neuron):
     expect("kind", file.attrs["kind"], kind)
-    expect("schema_major", file.attrs["schema_major"], 1)
+    expect("schema_major", file.attrs["schema_major"], 2)
     expect("model", file.attrs["model"], "preset:tiny,seed=1")
     expect("weight_provenance", file.attrs["weight_provenance"], "synthetic")
     expect("config_json", file.attrs["config_json"], '{"threads":1,"gate":"exact"}')
@@ -34,33 +34,44 @@ def check_common(file, kind, steps, bits):
     expect("step_count", file.attrs["step_count"], steps)
     expect("finished", file.attrs["finished"], 1)
     expect("pools", file["pools"][:], POOLS)
-    expect("active type", file["active"].dtype, np.uint8)
-    expect("active", file["active"][:], np.packbits(bits, axis=2, bitorder="little"))
+    expect("active type", file["active"].dtype, np.uint64)
+    words = file["active"][:].view(np.uint8).reshape(-1, *bits.shape[1:], 8)
+    found = np.unpackbits(words, axis=3, bitorder="little").transpose(0, 3, 1, 2)
+    found = found.reshape(-1, *bits.shape[1:])
+    expect("spare steps", found[steps:].any(), False)
+    order = file["neuron_order"][:].astype(np.int64) - first_neuron
+    expect("neuron_order", np.sort(order, axis=1), np.arange(bits.shape[2]) + 0 * order)
+    expect("active", found[:steps], np.take_along_axis(bits, order[None], axis=2))
     expect("popcounts", file["popcounts"][:], bits.sum(axis=2))
     step = np.arange(steps)
     expect("token", file["steps/token"][:], step * 7 % 512)
     expect("position", file["steps/position"][:], step % 10)
     expect("task", file["steps/task"][:], step // 10)
+    expect("pass", file["steps/pass"][:], step // 2)
     expect("phase", file["steps/phase"][:], np.where(step % 10 < 4, 0, 1))
     task = np.arange(steps // 10)
     expect("task_id", file["tasks/task_id"][:], 11 + task)
     expect("step_begin", file["tasks/step_begin"][:], 10 * task)
     expect("step_count", file["tasks/step_count"][:], 10 + 0 * task)
+    expect("generated_count", file["tasks/generated_count"][:], 7 + 0 * task)
+    last = 10 * task[:, None] + np.arange(4, 11)
+    expect("generated", file["generated"][:], (last * 7 % 512).ravel())
 
 
 def main(master, readme, steps):
     bits = fixture_bits(steps, 5, 172)
     step = np.arange(steps)
     with h5py.File(master, "r") as file:
-        check_common(file, "thermocline-trace", steps, bits)
+        check_common(file, "thermocline-trace", steps, bits, 0)
         expect("virtual", file["active"].is_virtual, True)
         ranks = np.arange(3)
         expect("compute_ns", file["times/compute_ns"][:], 1000 + step[:, None] + 0 * ranks)
+        expect("transfer_ns", file["times/transfer_ns"][:], step[:, None] % 7 + 0 * ranks)
         expect("comm_ns", file["times/comm_ns"][:], step[:, None] + 100 * ranks)
         expect("wait_ns", file["times/wait_ns"][:], 0 * step[:, None] + ranks)
     for rank, (_, _, begin, count) in enumerate(POOLS):
         with h5py.File(master.replace(".h5", f".rank{rank:04}.h5"), "r") as file:
-            check_common(file, "thermocline-trace-shard", steps, bits[:, :, begin:begin + count])
+            check_common(file, "thermocline-trace-shard", steps, bits[:, :, begin:begin + count], begin)
             expect("rank", file.attrs["rank"], rank)
             expect("wait_ns", file["times/wait_ns"][:], 0 * step + rank)
     text = open(readme, encoding="utf-8").read()
