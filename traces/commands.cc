@@ -10,7 +10,9 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/units.h"
+#include "traces/copy_commands.h"
 #include "traces/profile.h"
+#include "traces/repair.h"
 #include "traces/stat_command.h"
 #include "traces/trace.h"
 
@@ -22,6 +24,7 @@ constexpr uint64_t kCountedSteps = 4096;  // popcounts at a time
 struct Options {
   std::string path;
   std::string json;
+  std::string repair;  // where to write what is good
   bool allow_partial = false;
 };
 
@@ -158,6 +161,20 @@ void run_info(const Options& options) {
   if (!options.json.empty()) write_json(options.json, "trace info", rows);
 }
 
+void run_repair(const Options& options) {
+  std::optional<Progress> bar;
+  const RepairResult result =
+      repair_trace(options.path, options.repair, [&bar](uint64_t done, uint64_t total) {
+        if (!bar) bar.emplace("repairing", total, "steps");
+        bar->update(done);
+      });
+  bar.reset();
+  if (options.json == "-") return;
+  for (const std::string& line : result.lost) show("lost: " + line + "\n");
+  show(fmt::format("{}: {} steps of {} whole tasks\n", options.repair, result.step_count,
+                   result.task_count));
+}
+
 void run_check(const Options& options) {
   std::optional<Progress> bar;
   const auto reports = check_trace(options.path, [&bar](uint64_t done, uint64_t total) {
@@ -174,7 +191,8 @@ void run_check(const Options& options) {
     if (options.json != "-") show(report.line + "\n");
   }
   if (!options.json.empty()) write_json(options.json, "trace check", rows);
-  if (bad == 0) return;
+  if (!options.repair.empty()) run_repair(options);
+  if (bad == 0 || !options.repair.empty()) return;
   throw bad_input(options.path, "a finished trace of good files",
                   fmt::format("{} of {} that are not", bad, reports.size()));
 }
@@ -202,9 +220,14 @@ void add_trace_commands(CLI::App& app) {
               run_info)
       ->add_flag("--allow-partial", info->allow_partial,
                  "accept an unfinished trace or lost shards, and say what is missing");
-  add_command(*trace, "check", "read everything and say, file by file, what is good",
-              std::make_shared<Options>(), run_check);
+  const auto check = std::make_shared<Options>();
+  add_command(*trace, "check", "read everything and say, file by file, what is good", check,
+              run_check)
+      ->add_option("--repair", check->repair,
+                   "write the tasks that are whole as a trace of their own, here");
   add_stat_command(*trace);
+  add_cut_command(*trace);
+  add_merge_command(*trace);
 }
 
 }  // namespace thermocline

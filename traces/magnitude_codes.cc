@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "models/half.h"
 #include "models/registry.h"
@@ -49,6 +50,11 @@ uint8_t log8_of(float magnitude) {
 }
 
 float magnitude_of_log8(uint8_t code) { return tables().values[code]; }
+
+float end_of_log8(uint8_t code) {
+  if (code + 1 == kCodes) return std::numeric_limits<float>::infinity();
+  return std::nextafter(tables().borders[static_cast<size_t>(code) + 1], 0.0f);
+}
 
 void encode(const float* magnitudes, uint64_t count, MagnitudeFormat format, std::byte* stored) {
   for (uint64_t i = 0; i < count; ++i) {

@@ -21,6 +21,8 @@ namespace thermocline {
 // Magnitudes are finite and not negative; NaN becomes 0.
 uint8_t log8_of(float magnitude);
 float magnitude_of_log8(uint8_t code);
+// What no magnitude of this code is above, and all of the next code are.
+float end_of_log8(uint8_t code);
 
 // Bytes that a magnitude takes in this format; format is not none.
 constexpr uint64_t bytes_of(MagnitudeFormat format) {

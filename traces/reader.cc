@@ -9,6 +9,7 @@
 #include "models/error.h"
 #include "models/hash.h"
 #include "traces/master.h"
+#include "traces/rethreshold.h"
 #include "traces/schema.h"
 #include "traces/shard.h"
 #include "traces/trace.h"
@@ -353,7 +354,10 @@ class PartialTrace {
 std::unique_ptr<TraceReader> open_trace(const std::string& path, const OpenOptions& options) {
   const uint32_t threads =
       options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
-  return options.allow_partial ? PartialTrace(path).reader(threads) : open_whole(path, threads);
+  auto trace =
+      options.allow_partial ? PartialTrace(path).reader(threads) : open_whole(path, threads);
+  if (options.activation_threshold.empty()) return trace;
+  return rethreshold(std::move(trace), path, parse_activation_cut(options.activation_threshold));
 }
 
 }  // namespace thermocline

@@ -128,6 +128,8 @@ void write_master(const std::string& path);
 struct OpenOptions {
   bool allow_partial = false;  // accept lost and unfinished shards: the steps that the rest hold
   uint32_t threads = 0;        // that decode bits; 0: one a core
+  // Bits anew from recorded magnitudes, of the steps that have them: traces/rethreshold.h.
+  std::string activation_threshold = {};  // empty: bits as they were recorded
 };
 
 // Const methods may be called from several threads.

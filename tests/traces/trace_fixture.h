@@ -3,6 +3,7 @@
 // The same formula is in tests/traces/read_with_h5py.py. Thread-safety: pure functions.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -75,12 +76,47 @@ inline TaskRecord fixture_task(uint64_t index) {
   return task;
 }
 
+// A predictor that is wrong about one neuron in eight.
+inline std::vector<uint64_t> fixture_predicted(const NeuronPool& pool, uint64_t step) {
+  std::vector<uint64_t> words = fixture_words(pool, step);
+  for (uint32_t layer = 0; layer < pool.layer_count; ++layer) {
+    for (uint32_t i = 0; i < pool.neuron_count; ++i) {
+      const bool wrong = (step + layer + pool.layer_begin + pool.neuron_begin + i) % 8 == 0;
+      words[layer * pool.words_per_layer() + i / 64] ^= uint64_t{wrong} << (i % 64);
+    }
+  }
+  return words;
+}
+
+// Recorded of every third step. Powers of two, which every format holds exactly.
+inline bool fixture_samples(uint64_t step) { return step % 3 == 0; }
+inline float fixture_magnitude(uint64_t step, uint64_t layer, uint64_t neuron) {
+  const auto exponent = static_cast<int>((step * 31 + layer * 7 + neuron * 13) % 12);
+  return exponent == 0 ? 0.0f : std::ldexp(1.0f, exponent - 9);
+}
+inline std::vector<float> fixture_magnitudes(const NeuronPool& pool, uint64_t step) {
+  std::vector<float> magnitudes;
+  for (uint32_t layer = 0; layer < pool.layer_count; ++layer) {
+    for (uint32_t i = 0; i < pool.neuron_count; ++i) {
+      magnitudes.push_back(
+          fixture_magnitude(step, pool.layer_begin + layer, pool.neuron_begin + i));
+    }
+  }
+  return magnitudes;
+}
+
 // Steps [0, step_count) of one rank, tasks of ten steps; not finished.
 inline void append_fixture(TraceWriter& writer, const TraceHeader& header, uint32_t rank,
                            uint64_t step_count) {
   for (uint64_t step = 0; step < step_count; ++step) {
-    writer.append(fixture_step(step), fixture_times(step, rank),
-                  {fixture_words(header.pools[rank], step), {}, {}});
+    const NeuronPool& pool = header.pools[rank];
+    const auto active = fixture_words(pool, step);
+    std::vector<uint64_t> predicted;
+    std::vector<float> magnitudes;
+    if (header.has_predicted) predicted = fixture_predicted(pool, step);
+    const bool sampled = header.magnitudes != MagnitudeFormat::none && fixture_samples(step);
+    if (sampled) magnitudes = fixture_magnitudes(pool, step);
+    writer.append(fixture_step(step), fixture_times(step, rank), {active, predicted, magnitudes});
     if (step % 10 == 9) writer.end_task(fixture_task(step / 10));
   }
 }
@@ -103,6 +139,13 @@ inline void write_fixture(const std::string& path, const TraceHeader& header,
 // Three ranks on the 172 neurons of stories260K's layers: the last byte is half full.
 inline TraceHeader three_ranks() {
   return fixture_header(5, 172, {{0, 5, 0, 64}, {0, 5, 64, 56}, {0, 5, 120, 52}});
+}
+
+// With everything that a trace may hold beside the bits.
+inline TraceHeader with_everything(TraceHeader header, MagnitudeFormat magnitudes) {
+  header.has_predicted = true;
+  header.magnitudes = magnitudes;
+  return header;
 }
 
 // Two pipeline stages; the second splits its neurons unevenly.
