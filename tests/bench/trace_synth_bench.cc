@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
       {"relullama-70b", "preset:relullama-70b", {}},
       {"hermes", "preset:relullama-70b,regime=hermes", {}},
       {"hermes, a topic a task", "preset:relullama-70b,regime=hermes,drift=0.5", {}},
-      {"relullama-70b, swing", "preset:relullama-70b", {.swing = 0.3}},
+      {"relullama-70b, swing", "preset:relullama-70b", {.swing = 0.3, .predictor = {}}},
       {"relullama-70b, predicted", "preset:relullama-70b", {.predictor = {{0.95, 0.6}}}},
   };
   std::vector<uint64_t> active, predicted;
