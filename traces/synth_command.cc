@@ -229,7 +229,9 @@ class Synthesis {
   }
 
   void write(const SyntheticTask& task) {
+    const auto begin = std::chrono::steady_clock::now();
     process_.start_task(task.index);
+    result_.draw_seconds += seconds_since(begin);
     for (uint32_t position = 0; position < task.step_count;) {
       if (interrupted()) leave();
       const uint32_t count = std::min(kBlockSteps, task.step_count - position);
