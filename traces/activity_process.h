@@ -23,7 +23,7 @@
 //   recall m (1-p) / (p (1-m)) for an inactive one, which makes the precision p in each layer.
 // Goals: a pure function of the parameters and two seeds, in integers: the same bits on every
 //   machine, however steps are grouped; memory that does not grow with the number of steps.
-// Non-goals: files (traces/synth_command.h), texts (traces/synthetic_tasks.h), magnitudes.
+// Non-goals: files (traces/synthesis.h), texts (traces/synthetic_tasks.h), magnitudes.
 // Thread-safety: one thread. Several processes may be made alike and give the same bits.
 #pragma once
 

@@ -1,7 +1,5 @@
 // trace synth as the command line calls it: what it writes, for any number of ranks, and how it
 // ends early.
-#include "traces/synth_command.h"
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -13,6 +11,7 @@
 #include "tests/support.h"
 #include "traces/commands.h"
 #include "traces/profile.h"
+#include "traces/synthesis.h"
 #include "traces/trace.h"
 
 namespace thermocline::test {
