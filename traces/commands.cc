@@ -14,6 +14,7 @@
 #include "traces/profile.h"
 #include "traces/repair.h"
 #include "traces/stat_command.h"
+#include "traces/synth_command.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -228,6 +229,7 @@ void add_trace_commands(CLI::App& app) {
   add_stat_command(*trace);
   add_cut_command(*trace);
   add_merge_command(*trace);
+  add_synth_trace_command(*trace);
 }
 
 }  // namespace thermocline
