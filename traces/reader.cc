@@ -115,9 +115,7 @@ class Reader final : public TraceReader {
       step_count_ = std::min(step_count_, shard.step_count());
       file_bytes_ += shard.file_bytes();
     }
-    for (const TaskRecord& task : shards_[0].tasks()) {
-      if (uint64_t{task.step_begin} + task.step_count <= step_count_) tasks_.push_back(task);
-    }
+    tasks_ = shards_[0].tasks_within(step_count_);
     magnitude_steps_ = shards_[0].magnitude_steps();
     for (const Shard& shard : shards_) {
       if (shard.magnitude_steps().size() < magnitude_steps_.size()) {

@@ -150,7 +150,7 @@ std::vector<StepTimes> Shard::times(uint64_t begin, uint64_t count) const {
   return times;
 }
 
-std::vector<TaskRecord> Shard::tasks() const {
+std::vector<TaskRecord> Shard::tasks_within(uint64_t step_count) const {
   // The columns grow one after the other: where the writer was killed, the shortest counts.
   uint64_t count = file_bytes() / sizeof(uint32_t);
   for (const Column& column : kTaskColumns) {
@@ -162,16 +162,27 @@ std::vector<TaskRecord> Shard::tasks() const {
   const auto steps = column<uint32_t>(dataset::kTaskSteps, 0, count);
   const auto prompt = column<uint32_t>(dataset::kTaskPrompt, 0, count);
   const auto tokens = generated(column<uint32_t>(dataset::kTaskGenerated, 0, count));
+  const std::vector<uint32_t> recorded = steps_by_task(count, step_count);
   std::vector<TaskRecord> tasks;
   for (uint64_t i = 0; i < count; ++i) {
-    const bool complete = uint64_t{begin[i]} + steps[i] <= step_count_ && i < tokens.size();
-    if (!complete && finished_) {
-      throw bad_input(path(), fmt::format("task {} within {} steps", id[i], step_count_),
-                      fmt::format("{} steps from {}", steps[i], begin[i]));
+    const bool complete = recorded[i] == steps[i] && i < tokens.size();
+    if (!complete && finished_ && step_count == step_count_) {
+      throw bad_input(path(), fmt::format("{} steps of task {}", steps[i], id[i]),
+                      fmt::format("{}", recorded[i]));
     }
-    if (complete) tasks.push_back({id[i], begin[i], steps[i], prompt[i], tokens[i]});
+    if (!complete) break;  // what follows ended later still
+    tasks.push_back({id[i], begin[i], steps[i], prompt[i], tokens[i]});
   }
   return tasks;
+}
+
+// How many of the first `step_count` steps name each of the first `task_count` tasks.
+std::vector<uint32_t> Shard::steps_by_task(uint64_t task_count, uint64_t step_count) const {
+  std::vector<uint32_t> counts(task_count);
+  for (const uint32_t task : column<uint32_t>(dataset::kTask, 0, step_count)) {
+    if (task < task_count) ++counts[task];
+  }
+  return counts;
 }
 
 // By task, as far as they are there: where the writer was killed, the last may be missing.

@@ -35,8 +35,10 @@ class Shard {
 
   std::vector<StepInfo> steps(uint64_t begin, uint64_t count) const;
   std::vector<StepTimes> times(uint64_t begin, uint64_t count) const;
-  // Tasks that end at or before step_count().
-  std::vector<TaskRecord> tasks() const;
+  // Tasks all of whose steps are there, from the first on.
+  std::vector<TaskRecord> tasks() const { return tasks_within(step_count_); }
+  // The same of the first `step_count` steps.
+  std::vector<TaskRecord> tasks_within(uint64_t step_count) const;
   const std::vector<uint64_t>& magnitude_steps() const { return magnitude_steps_; }
   // (count, layer_count)
   std::vector<uint32_t> popcounts(uint64_t begin, uint64_t count, Bits which = Bits::active) const;
@@ -66,6 +68,7 @@ class Shard {
   void open_magnitudes();
   void check_rows(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begin,
                   uint32_t layer_count, const BitColumns::Target& target) const;
+  std::vector<uint32_t> steps_by_task(uint64_t task_count, uint64_t step_count) const;
   std::vector<std::vector<int32_t>> generated(const std::vector<uint32_t>& counts) const;
   template <class T>
   std::vector<T> column(const char* name, uint64_t begin, uint64_t count) const;

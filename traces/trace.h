@@ -113,8 +113,10 @@ class TraceWriter {
   // Copies; blocks only when the writer thread is more than a few blocks behind. Errors of the
   // writer thread surface here.
   virtual void append(const StepInfo& info, const StepTimes& times, const StepData& data) = 0;
-  // After the last step of the task.
+  // In the order of the tasks, each after its last step.
   virtual void end_task(const TaskRecord& task) = 0;
+  // Steps that a kill would not cost any more.
+  virtual uint64_t safe_steps() const = 0;
   virtual void finish() = 0;
 };
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <filesystem>
@@ -268,6 +269,8 @@ class Writer final : public TraceWriter {
 
   void end_task(const TaskRecord& task) override { block_.tasks.push_back(task); }
 
+  uint64_t safe_steps() const override { return safe_steps_; }
+
   void finish() override {
     TC_CHECK(thread_.joinable(), "finish once");
     stop();
@@ -321,6 +324,7 @@ class Writer final : public TraceWriter {
     while (std::optional<PendingBlock> block = next_block()) {
       try {
         if (!block->infos.empty() || !block->tasks.empty()) file_->write(*block);
+        safe_steps_ += block->infos.size();
       } catch (...) {
         const std::lock_guard lock(mutex_);
         error_ = std::current_exception();
@@ -349,6 +353,7 @@ class Writer final : public TraceWriter {
   const MagnitudeFormat magnitude_format_;
   const size_t queued_max_;
   uint64_t step_count_ = 0;  // appended
+  std::atomic<uint64_t> safe_steps_{0};
   PendingBlock block_;
   std::mutex mutex_;  // of what follows, up to error_
   std::condition_variable changed_;
