@@ -18,6 +18,7 @@ namespace {
 
 constexpr uint32_t kLocalRanksMax = 256;
 constexpr uint32_t kThreadsMax = 1024;
+constexpr uint32_t kBatchMax = 1024;
 
 // What can be said before the ranks meet: each finds it by itself.
 void check_limits(const RunOptions& options) {
@@ -30,6 +31,9 @@ void check_limits(const RunOptions& options) {
   }
   if (options.threads > kThreadsMax) {
     throw bad_usage(fmt::format("--threads {}: expected at most {}", options.threads, kThreadsMax));
+  }
+  if (options.batch > kBatchMax) {
+    throw bad_usage(fmt::format("--batch {}: expected at most {}", options.batch, kBatchMax));
   }
   if (options.max_new_tokens == 0) {
     throw bad_usage("--max-new-tokens 0: expected at least 1");
@@ -66,7 +70,13 @@ void add_input_options(CLI::App& command, RunOptions& options) {
 
 void add_output_options(CLI::App& command, RunOptions& options) {
   command.add_option("--record", options.record, "write the activation trace, HDF5");
-  command.add_option("--logits", options.logits, "write .npy, f32, step x vocabulary");
+  command
+      .add_option("--record-magnitudes", options.record_magnitudes,
+                  "log8 or f16, :every=K for each K-th step: record |act(gate)| of all neurons "
+                  "too, to move the activation threshold afterwards")
+      ->capture_default_str();
+  command.add_option("--logits", options.logits,
+                     "write .npy, f32, step x vocabulary; steps as the trace has them");
   command.add_option("--json", options.json, "write the rows of the tables; - is standard output");
   command.add_flag("--bench", options.bench, "print the time and GB/s of each part of a layer");
   command
@@ -94,6 +104,11 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
   command.add_option("--threads", options.threads, "per rank; default: the rank's share of cores");
   command.add_option("--local-ranks", options.local_ranks,
                      "ranks as threads of this process, without mpirun");
+  command
+      .add_option("--batch", options.batch,
+                  "tasks in flight: they share each pass over the weights; their tokens are the "
+                  "same for any N")
+      ->capture_default_str();
   command.add_option("--seed", options.seed, "recorded with the results")->capture_default_str();
 }
 

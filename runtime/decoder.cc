@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
 #include "models/error.h"
@@ -34,6 +35,20 @@ void for_each_active(const uint64_t* words, int begin, int end, Visit visit) {
 // Where row t of a (token, width) buffer begins.
 size_t row_at(int t, int width) { return static_cast<size_t>(t) * static_cast<size_t>(width); }
 
+// Which rows belong to one slot.
+void find_sequences(std::span<const DecoderRow> rows, std::vector<Range>& sequences) {
+  sequences.clear();
+  for (uint32_t t = 0; t < rows.size(); ++t) {
+    if (t > 0 && rows[t].slot == rows[t - 1].slot) {
+      TC_CHECK(rows[t].position == rows[t - 1].position + 1, "consecutive positions of a slot");
+      ++sequences.back().count;
+    } else {
+      TC_CHECK(t == 0 || rows[t].slot > rows[t - 1].slot, "ascending slots");
+      sequences.push_back({t, 1});
+    }
+  }
+}
+
 }  // namespace
 
 uint64_t now_ns() {
@@ -56,7 +71,8 @@ Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partitio
       rule_(std::move(rule)),
       pool_(pool),
       kernels_(cpu_kernels()),
-      cache_(share_.layers.count, share_.kv_heads.count, shape.head_dim, options.position_max),
+      cache_(options.slot_count, share_.layers.count, share_.kv_heads.count, shape.head_dim,
+             options.position_max),
       dim_(static_cast<int>(shape.model_dim)),
       q_rows_(static_cast<int>(share_.kv_heads.count * (shape.q_dim() / shape.kv_head_count))),
       kv_rows_(static_cast<int>(share_.kv_heads.count * shape.head_dim)),
@@ -64,7 +80,7 @@ Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partitio
       all_neurons_(every_neuron(neuron_pool_)) {
   stage_ = world.split(static_cast<int>(share_.stage));
   const auto sized = [&](int width) {
-    return std::vector<float>(static_cast<size_t>(width) * options.chunk_max);
+    return std::vector<float>(static_cast<size_t>(width) * options.row_max);
   };
   x_ = sized(dim_);
   normed_ = sized(dim_);
@@ -77,26 +93,35 @@ Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partitio
   partial_ = sized(dim_);
 }
 
-void Decoder::forward(std::span<const int32_t> tokens, uint32_t position,
-                      std::span<uint64_t> words) {
-  const int token_count = static_cast<int>(tokens.size());
-  TC_CHECK(position + tokens.size() <= cache_.position_max(), "the KV cache is full");
-  TC_CHECK(tokens.size() * static_cast<size_t>(dim_) <= x_.size(), "a chunk beyond chunk_max");
-  TC_CHECK(words.size() == tokens.size() * neuron_pool_.words_per_step(), "words of another pool");
+void Decoder::check(Rows rows, std::span<const uint64_t> words) const {
+  for (const DecoderRow& row : rows) {
+    TC_CHECK(row.slot < cache_.slot_count(), "a slot of the KV cache");
+    TC_CHECK(row.position < cache_.position_max(), "the KV cache is full");
+    TC_CHECK(row.token >= 0 && static_cast<uint32_t>(row.token) < shape_.vocab_size,
+             "token " + std::to_string(row.token));
+  }
+  TC_CHECK(rows.size() * static_cast<size_t>(dim_) <= x_.size(), "more rows than row_max");
+  TC_CHECK(words.size() == rows.size() * neuron_pool_.words_per_step(), "words of another pool");
+}
+
+void Decoder::forward(Rows rows, std::span<uint64_t> words) {
+  check(rows, words);
+  find_sequences(rows, sequences_);
+  const int row_count = static_cast<int>(rows.size());
   if (first_stage_) {
-    embed(tokens);
+    embed(rows);
   } else {
-    receive_residual(token_count);
+    receive_residual(row_count);
   }
   for (uint32_t layer = 0; layer < share_.layers.count; ++layer) {
     const uint64_t start = now_ns();
-    attention(layer, token_count, position);
+    attention(layer, rows);
     const uint64_t middle = now_ns();
-    ffn(layer, token_count, words);
+    ffn(layer, rows, words);
     times_.attention_ns += middle - start;
     times_.ffn_ns += now_ns() - middle;
   }
-  if (!last_stage_) send_residual(token_count);
+  if (!last_stage_) send_residual(row_count);
 }
 
 void Decoder::logits(uint32_t first, uint32_t count, float* out) {
@@ -114,13 +139,11 @@ void Decoder::logits(uint32_t first, uint32_t count, float* out) {
 }
 
 // The rank that holds a token's row contributes it, the others zeros: the sum is exact.
-void Decoder::embed(std::span<const int32_t> tokens) {
+void Decoder::embed(Rows rows) {
   const WeightMatrix& table = weights_.token_embedding;
   const uint64_t row_bytes = bytes_of(table.dtype, shape_.model_dim);
-  for (size_t t = 0; t < tokens.size(); ++t) {
-    TC_CHECK(tokens[t] >= 0 && static_cast<uint32_t>(tokens[t]) < shape_.vocab_size,
-             "token " + std::to_string(tokens[t]));
-    const uint32_t row = static_cast<uint32_t>(tokens[t]) - share_.vocab.begin;  // wraps if below
+  for (size_t t = 0; t < rows.size(); ++t) {
+    const uint32_t row = static_cast<uint32_t>(rows[t].token) - share_.vocab.begin;  // wraps below
     float* x = x_.data() + t * shape_.model_dim;
     if (row < share_.vocab.count) {
       dequantize(table.dtype, table.data() + row * row_bytes, shape_.model_dim, x);
@@ -128,12 +151,13 @@ void Decoder::embed(std::span<const int32_t> tokens) {
       std::fill(x, x + dim_, 0.0f);
     }
   }
-  reduce(x_.data(), static_cast<int>(tokens.size()));
+  reduce(x_.data(), static_cast<int>(rows.size()));
 }
 
 // x += W_o attention(rope(W_q n), rope(W_k n), W_v n)
-void Decoder::attention(uint32_t layer, int token_count, uint32_t position) {
+void Decoder::attention(uint32_t layer, Rows rows) {
   const LayerWeights& weights = weights_.layers[layer];
+  const int token_count = static_cast<int>(rows.size());
   normalize(weights.attention_norm, token_count);
 
   // Threads share the rows of q, k and v as if they were one matrix.
@@ -149,8 +173,15 @@ void Decoder::attention(uint32_t layer, int token_count, uint32_t position) {
     project(weights.k, q_rows_, begin, end, k_.data());
     project(weights.v, q_rows_ + kv_rows_, begin, end, v_.data());
   });
-  pool_.run(static_cast<int>(share_.kv_heads.count), 1,
-            [&](int begin, int end) { attend_heads(layer, token_count, position, begin, end); });
+  const uint32_t heads = share_.kv_heads.count;
+  pool_.run(static_cast<int>(heads * sequences_.size()), 1, [&](int begin, int end) {
+    std::vector<float> scores;
+    for (auto i = static_cast<uint32_t>(begin); i < static_cast<uint32_t>(end); ++i) {
+      const Range of = sequences_[i / heads];
+      attend_head(layer, i % heads, rows.subspan(of.begin, of.count), static_cast<int>(of.begin),
+                  scores);
+    }
+  });
   pool_.run(dim_, 1, [&](int begin, int end) {
     kernels_.matmul(weights.o.dtype, weights.o.data(), q_rows_, begin, end, heads_out_.data(),
                     q_rows_, token_count, partial_.data(), dim_);
@@ -159,43 +190,41 @@ void Decoder::attention(uint32_t layer, int token_count, uint32_t position) {
 }
 
 // Grouped-query attention (Ainslie et al. 2023): the query heads of a group share one kv head.
-void Decoder::attend_heads(uint32_t layer, int token_count, uint32_t position, int head_begin,
-                           int head_end) {
+// `rows` are of one slot, the first of them row `first_row` of the forward.
+void Decoder::attend_head(uint32_t layer, uint32_t head, Rows rows, int first_row,
+                          std::vector<float>& scores) {
   const int head_dim = static_cast<int>(shape_.head_dim);
   const int group = static_cast<int>(shape_.head_count / shape_.kv_head_count);
-  std::vector<float> scores(position + static_cast<uint32_t>(token_count));
-  for (int head = head_begin; head < head_end; ++head) {
-    float* keys = cache_.keys(layer, static_cast<uint32_t>(head));
-    float* values = cache_.values(layer, static_cast<uint32_t>(head));
-    for (int t = 0; t < token_count; ++t) {
-      const int at = static_cast<int>(position) + t;
-      const size_t from = row_at(t, kv_rows_) + row_at(head, head_dim);
-      float* key = keys + row_at(at, head_dim);
-      std::copy_n(k_.data() + from, head_dim, key);
-      std::copy_n(v_.data() + from, head_dim, values + row_at(at, head_dim));
-      kernels_.rope(key, 1, head_dim, at, rope_frequencies_.data());
-    }
-    for (int t = 0; t < token_count; ++t) {
-      const int at = static_cast<int>(position) + t;
-      const size_t first = row_at(t, q_rows_) + row_at(head * group, head_dim);
-      kernels_.rope(q_.data() + first, group, head_dim, at, rope_frequencies_.data());
-      for (int i = 0; i < group; ++i) {
-        const size_t query = first + row_at(i, head_dim);
-        kernels_.attend(q_.data() + query, keys, values, at + 1, head_dim, head_dim, scores.data(),
-                        heads_out_.data() + query);
-      }
+  float* keys = cache_.keys(rows[0].slot, layer, head);
+  float* values = cache_.values(rows[0].slot, layer, head);
+  scores.resize(rows.back().position + 1);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int t = first_row + static_cast<int>(i), at = static_cast<int>(rows[i].position);
+    const size_t from = row_at(t, kv_rows_) + row_at(static_cast<int>(head), head_dim);
+    float* key = keys + row_at(at, head_dim);
+    std::copy_n(k_.data() + from, head_dim, key);
+    std::copy_n(v_.data() + from, head_dim, values + row_at(at, head_dim));
+    kernels_.rope(key, 1, head_dim, at, rope_frequencies_.data());
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int t = first_row + static_cast<int>(i), at = static_cast<int>(rows[i].position);
+    const size_t first = row_at(t, q_rows_) + row_at(static_cast<int>(head) * group, head_dim);
+    kernels_.rope(q_.data() + first, group, head_dim, at, rope_frequencies_.data());
+    for (int of_group = 0; of_group < group; ++of_group) {
+      const size_t query = first + row_at(of_group, head_dim);
+      kernels_.attend(q_.data() + query, keys, values, at + 1, head_dim, head_dim, scores.data(),
+                      heads_out_.data() + query);
     }
   }
 }
 
 // x += W_down (act(W_gate n) * (W_up n)), up and down for active neurons only
-void Decoder::ffn(uint32_t layer, int token_count, std::span<uint64_t> words) {
+void Decoder::ffn(uint32_t layer, Rows rows, std::span<uint64_t> words) {
   const LayerWeights& weights = weights_.layers[layer];
+  const int token_count = static_cast<int>(rows.size());
   normalize(weights.ffn_norm, token_count);
 
-  const auto part = [&](int begin, int end) {
-    gate_and_up(weights, layer, token_count, words, begin, end);
-  };
+  const auto part = [&](int begin, int end) { gate_and_up(layer, rows, words, begin, end); };
   if (magnitudes_ == nullptr) {
     pool_.run(neurons_, 64, part);
   } else {
@@ -216,8 +245,10 @@ void Decoder::ffn(uint32_t layer, int token_count, std::span<uint64_t> words) {
 }
 
 // gate = act(W_gate n) * (W_up n) and the bits of the active neurons, for neurons [begin, end).
-void Decoder::gate_and_up(const LayerWeights& weights, uint32_t layer, int token_count,
-                          std::span<uint64_t> words, int begin, int end) {
+void Decoder::gate_and_up(uint32_t layer, Rows rows, std::span<uint64_t> words, int begin,
+                          int end) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const int token_count = static_cast<int>(rows.size());
   kernels_.matmul(weights.gate.dtype, weights.gate.data(), dim_, begin, end, normed_.data(), dim_,
                   token_count, gate_.data(), neurons_);
   const uint64_t step_words = neuron_pool_.words_per_step();
@@ -226,12 +257,7 @@ void Decoder::gate_and_up(const LayerWeights& weights, uint32_t layer, int token
     activate(rule_, share_.layers.begin + layer, gate_.data() + row_at(t, neurons_), begin, end,
              bits + static_cast<uint64_t>(t) * step_words);
   }
-  if (magnitudes_ != nullptr) {
-    for (int t = 0; t < token_count; ++t) {
-      magnitudes_->add(share_.layers.begin + layer, gate_.data() + row_at(t, neurons_) + begin,
-                       end - begin);
-    }
-  }
+  pass_magnitudes(layer, rows, begin, end);
   const uint64_t* mask = rule_.dense() ? all_neurons_.data() : bits;
   const int mask_stride = rule_.dense() ? 0 : static_cast<int>(step_words);
   kernels_.matmul_masked(weights.up.dtype, weights.up.data(), dim_, begin, end, mask, mask_stride,
@@ -241,6 +267,19 @@ void Decoder::gate_and_up(const LayerWeights& weights, uint32_t layer, int token
     const float* up = up_.data() + row_at(t, neurons_);
     for_each_active(mask + static_cast<int64_t>(t) * mask_stride, begin, end,
                     [&](int i) { gate[i] *= up[i]; });
+  }
+}
+
+// While gate_ holds act(W_gate n): to those who want it.
+void Decoder::pass_magnitudes(uint32_t layer, Rows rows, int begin, int end) {
+  for (size_t t = 0; t < rows.size(); ++t) {
+    const float* gate = gate_.data() + row_at(static_cast<int>(t), neurons_);
+    if (magnitudes_ != nullptr) {
+      magnitudes_->add(share_.layers.begin + layer, gate + begin, end - begin);
+    }
+    if (rows[t].magnitudes == nullptr) continue;
+    float* out = rows[t].magnitudes + row_at(static_cast<int>(layer), neurons_);
+    for (int i = begin; i < end; ++i) out[i] = std::fabs(gate[i]);
   }
 }
 

@@ -4,8 +4,10 @@
 // x += W_down (act(W_gate n) * (W_up n)),               n = rms_norm(x)
 // Ranks of a stage hold heads, neurons and vocabulary rows; each sublayer ends in one sum over
 // them, in rank order. Stages pass the residual on.
+// A forward takes rows, one a token: of a prefill chunk, or one of each request that decodes. Only
+// attention knows which rows belong together; everything else reads the weights once for all.
 // Goals: weights executed in their own type; the FFN computed for active neurons only; the bits of
-//   a layout never depend on threads or chunks.
+//   a layout never depend on threads, on chunks or on the other rows of a forward.
 // Non-goals: sampling, timing policy, files (engine.h).
 // Thread-safety: one rank, one thread (it has a pool of its own).
 #pragma once
@@ -37,8 +39,17 @@ struct DecoderTimes {
 };
 
 struct DecoderOptions {
-  uint32_t chunk_max = 32;    // tokens of one forward
+  uint32_t row_max = 32;      // of one forward
   uint32_t position_max = 0;  // of the KV cache
+  uint32_t slot_count = 1;    // sequences of the KV cache
+};
+
+// A token to feed. In a forward slots ascend, and rows of one slot are consecutive positions.
+struct DecoderRow {
+  int32_t token;
+  uint32_t position;            // within its sequence
+  uint32_t slot;                // of the KV cache
+  float* magnitudes = nullptr;  // (layer_count, neuron_count) takes |act(gate)|; null: not wanted
 };
 
 class Decoder {
@@ -47,15 +58,16 @@ class Decoder {
   Decoder(Comm& world, const ModelShape& shape, const Partition& partition, RankWeights weights,
           ActivationRule rule, ThreadPool& pool, const DecoderOptions& options);
 
-  // Runs `tokens` at positions [position, position + size) through this rank's layers.
-  // words: (tokens.size(), words_per_step) of the rank's pool, the active neurons.
-  void forward(std::span<const int32_t> tokens, uint32_t position, std::span<uint64_t> words);
+  // Runs `rows` through this rank's layers.
+  // words: (rows.size(), words_per_step) of the rank's pool, the active neurons.
+  void forward(std::span<const DecoderRow> rows, std::span<uint64_t> words);
 
   // On the last stage: logits of this rank's vocabulary rows for rows [first, first + count) of the
   // last forward. out: (count, vocab rows of the rank).
   void logits(uint32_t first, uint32_t count, float* out);
 
   const NeuronPool& neuron_pool() const { return neuron_pool_; }
+  uint32_t slot_count() const { return cache_.slot_count(); }
   const RankWeights& weights() const { return weights_; }
   const ActivationRule& rule() const { return rule_; }
   void set_rule(ActivationRule rule) { rule_ = std::move(rule); }
@@ -67,13 +79,16 @@ class Decoder {
   void timed_transfer(Comm& comm, const std::function<void()>& transfer);
 
  private:
-  void embed(std::span<const int32_t> tokens);
-  void attention(uint32_t layer, int token_count, uint32_t position);
-  void attend_heads(uint32_t layer, int token_count, uint32_t position, int head_begin,
-                    int head_end);
-  void ffn(uint32_t layer, int token_count, std::span<uint64_t> words);
-  void gate_and_up(const LayerWeights& weights, uint32_t layer, int token_count,
-                   std::span<uint64_t> words, int begin, int end);
+  using Rows = std::span<const DecoderRow>;
+
+  void check(Rows rows, std::span<const uint64_t> words) const;
+  void embed(Rows rows);
+  void attention(uint32_t layer, Rows rows);
+  void attend_head(uint32_t layer, uint32_t head, Rows rows, int first_row,
+                   std::vector<float>& scores);
+  void ffn(uint32_t layer, Rows rows, std::span<uint64_t> words);
+  void gate_and_up(uint32_t layer, Rows rows, std::span<uint64_t> words, int begin, int end);
+  void pass_magnitudes(uint32_t layer, Rows rows, int begin, int end);
   void normalize(const std::vector<float>& weight, int token_count);
   // x += the sum of partial_ over the stage's ranks.
   void add_reduced(int token_count);
@@ -98,7 +113,8 @@ class Decoder {
   DecoderTimes times_;
 
   int dim_, q_rows_, kv_rows_, neurons_;
-  // Scratch, (chunk_max, width) each.
+  std::vector<Range> sequences_;  // of the rows of a forward: those of one slot
+  // Scratch, (row_max, width) each.
   std::vector<float> x_;       // the residual stream
   std::vector<float> normed_;  // rms_norm(x)
   std::vector<float> q_, k_, v_, heads_out_;

@@ -8,10 +8,9 @@
 #include "models/error.h"
 
 namespace thermocline {
-namespace {
 
-// What every rank says at the end of a step.
-struct Ballot {
+// What every rank says of one task's next token at the end of a pass.
+struct Engine::Ballot {
   float best = -std::numeric_limits<float>::infinity();
   int32_t token = -1;      // of `best`, in the rank's vocabulary rows; -1: no opinion
   int32_t not_finite = 0;  // logits held a NaN or an infinity
@@ -19,7 +18,7 @@ struct Ballot {
   int32_t failed = 0;  // exit code of a failure of this rank
 };
 
-Ballot best_of(std::span<const float> logits, uint32_t vocab_begin) {
+Engine::Ballot Engine::best_of(std::span<const float> logits, uint32_t vocab_begin) {
   Ballot ballot;
   for (uint32_t i = 0; i < logits.size(); ++i) {
     if (!std::isfinite(logits[i])) ballot.not_finite = 1;
@@ -32,8 +31,6 @@ Ballot best_of(std::span<const float> logits, uint32_t vocab_begin) {
   return ballot;
 }
 
-}  // namespace
-
 Engine::Engine(Comm& comm, const ModelShape& shape, const Partition& partition, Decoder& decoder,
                EngineHooks& hooks, EngineOptions options)
     : comm_(comm),
@@ -42,123 +39,190 @@ Engine::Engine(Comm& comm, const ModelShape& shape, const Partition& partition, 
       decoder_(decoder),
       hooks_(hooks),
       options_(std::move(options)) {
-  const uint64_t chunk = options_.chunk_max;
-  words_.resize(chunk * decoder.neuron_pool().words_per_step());
+  TC_CHECK(options_.batch > 0 && options_.batch <= decoder.slot_count(), "a slot for each task");
+  const uint64_t row_max = std::max(options_.chunk_max, options_.batch);
+  words_.resize(row_max * decoder.neuron_pool().words_per_step());
   const auto rank = static_cast<uint32_t>(comm.rank());
-  if (partition.last_stage(rank)) logits_.resize(chunk * partition.ranks[rank].vocab.count);
-  if (hooks.all_logits && rank == 0) whole_logits_.resize(chunk * shape.vocab_size);
+  if (partition.last_stage(rank)) logits_.resize(row_max * partition.ranks[rank].vocab.count);
+  if (hooks.all_logits && rank == 0) whole_logits_.resize(row_max * shape.vocab_size);
+  if (const uint64_t every = options_.magnitudes_every; every > 0) {
+    magnitudes_.resize((row_max + every - 1) / every * decoder.neuron_pool().total());
+  }
 }
 
-TaskResult Engine::run(const TaskInput& task) {
-  TC_CHECK(!task.prompt.empty(), "a prompt has at least its BOS token");
-  TaskResult result;
-  const Outcome first = prefill(task, result);
-  if (!first.interrupted) {
-    if (task.forced.empty()) {
-      decode_greedily(task, first.token, result);
-    } else {
-      decode_forced(task, result);
+std::vector<TaskResult> Engine::run(std::span<const TaskInput> tasks) {
+  Run run{tasks, std::vector<TaskResult>(tasks.size()), {}};
+  run.slots.resize(options_.batch);
+  const auto in_flight = [](const std::optional<Request>& slot) { return slot.has_value(); };
+  const auto work_is_left = [&] {
+    return run.begun < tasks.size() || std::any_of(run.slots.begin(), run.slots.end(), in_flight);
+  };
+  while (!run.interrupted && work_is_left()) {
+    fill_slots(run);
+    if (!run.interrupted) decode_once(run);
+  }
+  for (std::optional<Request>& slot : run.slots) {
+    if (!slot.has_value()) continue;
+    slot->result.interrupted = true;
+    settle(run, slot);
+  }
+  share_failure();
+  return std::move(run.results);
+}
+
+// A task may end with its prefill: then the next one takes the slot at once.
+void Engine::fill_slots(Run& run) {
+  for (uint32_t i = 0; i < run.slots.size(); ++i) {
+    std::optional<Request>& slot = run.slots[i];
+    while (!slot.has_value() && run.begun < run.tasks.size() && !run.interrupted) {
+      slot = Request{&run.tasks[run.begun++], i, {}};
+      const Outcome outcome = prefill(*slot);
+      run.interrupted = outcome.interrupted;
+      if (!run.interrupted) choose_next(*slot, best_[0]);
+      if (slot->ended) settle(run, slot);
     }
   }
-  const TaskRecord record{task.task_id, step_total_, result.step_count,
-                          static_cast<uint32_t>(task.prompt.size()), result.tokens};
-  step_total_ += result.step_count;
-  if (!result.interrupted) {
+}
+
+// One token of each task in flight.
+void Engine::decode_once(Run& run) {
+  rows_.clear();
+  row_tasks_.clear();
+  for (const std::optional<Request>& slot : run.slots) {
+    if (slot.has_value()) add_row(*slot, slot->next, slot->result.step_count);
+  }
+  if (rows_.empty()) return;
+  const Outcome outcome = execute(Phase::decode, static_cast<uint32_t>(rows_.size()));
+  run.interrupted = outcome.interrupted;
+  size_t row = 0;
+  for (std::optional<Request>& slot : run.slots) {
+    if (!slot.has_value()) continue;
+    ++slot->result.step_count;
+    slot->result.tpot_ns.push_back(outcome.duration_ns);
+    if (!run.interrupted) choose_next(*slot, best_[row]);
+    if (slot->ended) settle(run, slot);
+    ++row;
+  }
+}
+
+// Frees the slot of a task, and tells observers of the tasks that ended, up to the first that has
+// not.
+void Engine::settle(Run& run, std::optional<Request>& slot) {
+  if (hooks_.tokens != nullptr && slot->ended) hooks_.tokens->on_task_end(*slot->task);
+  run.results[static_cast<size_t>(slot->task - run.tasks.data())] = std::move(slot->result);
+  slot.reset();
+  for (; run.recorded < run.tasks.size(); ++run.recorded) {
+    const TaskInput& task = run.tasks[run.recorded];
+    const TaskResult& result = run.results[run.recorded];
+    if (result.step_count == 0 || result.interrupted) return;
+    const TaskRecord record{task.task_id, result.step_begin, result.step_count,
+                            static_cast<uint32_t>(task.prompt.size()), result.tokens};
     for (StepObserver* observer : hooks_.observers) {
       guarded([&] { observer->on_task_end(record); });
     }
   }
-  share_failure();
-  return result;
 }
 
 // Stages work on different chunks at once; they meet for a ballot every `pipeline` chunks.
-Engine::Outcome Engine::prefill(const TaskInput& task, TaskResult& result) {
-  const auto count = static_cast<uint32_t>(task.prompt.size());
-  const std::span<const int32_t> prompt(task.prompt);
+Engine::Outcome Engine::prefill(Request& request) {
+  const std::vector<int32_t>& prompt = request.task->prompt;
+  TC_CHECK(!prompt.empty(), "a prompt has at least its BOS token");
+  if (hooks_.tokens != nullptr) hooks_.tokens->on_task_begin(*request.task);
+  const auto count = static_cast<uint32_t>(prompt.size());
+  TaskResult& result = request.result;
+  result.step_begin = step_total_;
   Outcome outcome;
   uint32_t chunk_index = 0;
-  for (uint32_t begin = 0; begin < count && !outcome.interrupted; begin += options_.chunk_max) {
-    const uint32_t size = std::min(options_.chunk_max, count - begin);
-    const bool last = begin + size == count;
-    const bool vote = last || ++chunk_index % partition_.layout.pipeline == 0;
-    outcome = execute(task, prompt.subspan(begin, size), begin, Phase::prefill, vote);
+  while (result.step_count < count && !outcome.interrupted) {
+    rows_.clear();
+    row_tasks_.clear();
+    const uint32_t end = std::min(count, result.step_count + options_.chunk_max);
+    for (; result.step_count < end; ++result.step_count) {
+      add_row(request, prompt[result.step_count], result.step_count);
+    }
+    const bool vote = end == count || ++chunk_index % partition_.layout.pipeline == 0;
+    outcome = execute(Phase::prefill, vote ? 1 : 0);
     result.ttft_ns += outcome.duration_ns;
-    result.step_count += size;
   }
-  result.interrupted = outcome.interrupted;
   return outcome;
 }
 
-void Engine::decode_greedily(const TaskInput& task, int32_t token, TaskResult& result) {
-  int32_t previous = task.prompt.back();
-  while (true) {
-    if (result.tokens.size() >= task.new_token_max || result.interrupted) return;
-    result.tokens.push_back(token);
-    if (hooks_.on_token) hooks_.on_token(previous, token);
-    const bool full =
-        result.tokens.size() >= task.new_token_max || result.step_count >= options_.context_length;
-    if (full || stops(token)) return;
-    previous = token;
-    token = decode_step(task, token, result).token;
-  }
+// The token that the task feeds next, where `best` is the greedy choice; or its end.
+void Engine::choose_next(Request& request, int32_t best) {
+  const TaskInput& task = *request.task;
+  TaskResult& result = request.result;
+  const bool forced = !task.forced.empty();
+  request.ended = result.tokens.size() >= (forced ? task.forced.size() : task.new_token_max);
+  if (request.ended) return;
+  request.next = forced ? task.forced[result.tokens.size()] : best;
+  const int32_t previous = result.tokens.empty() ? task.prompt.back() : result.tokens.back();
+  result.tokens.push_back(request.next);
+  if (forced) return;
+  if (hooks_.tokens != nullptr) hooks_.tokens->on_token(task, previous, best);
+  request.ended = result.tokens.size() >= task.new_token_max ||
+                  result.step_count >= options_.context_length || stops(best);
 }
 
-void Engine::decode_forced(const TaskInput& task, TaskResult& result) {
-  for (const int32_t token : task.forced) {
-    result.tokens.push_back(token);
-    decode_step(task, token, result);
-    if (result.interrupted) return;
-  }
+void Engine::add_row(const Request& request, int32_t token, uint32_t position) {
+  rows_.push_back({token, position, request.slot});
+  row_tasks_.push_back(request.task->index);
 }
 
-Engine::Outcome Engine::decode_step(const TaskInput& task, int32_t token, TaskResult& result) {
-  const Outcome outcome = execute(task, {&token, 1}, result.step_count, Phase::decode, true);
-  ++result.step_count;
-  result.tpot_ns.push_back(outcome.duration_ns);
-  result.interrupted = outcome.interrupted;
-  return outcome;
-}
-
-Engine::Outcome Engine::execute(const TaskInput& task, std::span<const int32_t> tokens,
-                                uint32_t position, Phase phase, bool vote) {
+// The rows through all ranks. Of the last `voter_count` of them, all ranks agree on the greedy next
+// token; where it is 0, they do not meet.
+Engine::Outcome Engine::execute(Phase phase, uint32_t voter_count) {
+  place_magnitudes();
   // An observer's time on one rank is no step's waiting time on another.
-  if (vote) comm_.barrier();
+  if (voter_count > 0) comm_.barrier();
   decoder_.times() = {};
   const uint64_t start = now_ns();
-  const auto count = static_cast<uint32_t>(tokens.size());
-  const auto words = std::span(words_).first(count * decoder_.neuron_pool().words_per_step());
-  decoder_.forward(tokens, position, words);
+  const auto count = static_cast<uint32_t>(rows_.size());
+  decoder_.forward(rows_, std::span(words_).first(count * decoder_.neuron_pool().words_per_step()));
   const uint64_t head_start = now_ns();
-  const uint32_t first = hooks_.all_logits ? 0 : count - 1;
-  if (vote || hooks_.all_logits) {
+  const uint32_t first = hooks_.all_logits ? 0 : count - voter_count;
+  if (first < count) {
     if (!logits_.empty()) decoder_.logits(first, count - first, logits_.data());
-    if (hooks_.all_logits) gather_logits(count - first);
+    if (hooks_.all_logits) gather_logits(count);
   }
   Outcome outcome;
-  if (vote) outcome = ballot(count - 1 - first);
+  if (voter_count > 0) outcome.interrupted = ballot(count - voter_count - first, voter_count);
   const uint64_t end = now_ns();
   outcome.duration_ns = end - start;
   const DecoderTimes& parts = decoder_.times();
   const StepTimes times{outcome.duration_ns - parts.comm_ns - parts.wait_ns, 0, parts.comm_ns,
                         parts.wait_ns};
-  if (phase == Phase::decode) add_decode_step(times, end - head_start);
+  if (phase == Phase::decode) add_decode_pass(times, end - head_start);
   if (hooks_.on_logits) pass_logits(count);
-  observe(task, tokens, position, phase, times);
-  ++pass_;
+  observe(phase, times);
   return outcome;
 }
 
-void Engine::add_decode_step(const StepTimes& times, uint64_t head_ns) {
-  const NeuronPool& pool = decoder_.neuron_pool();
-  ++sums_.step_count;
+// Room for the magnitudes of the pass's steps that are sampled.
+void Engine::place_magnitudes() {
+  if (options_.magnitudes_every == 0) return;
+  float* room = magnitudes_.data();
+  for (uint32_t t = 0; t < rows_.size(); ++t) {
+    if ((step_total_ + t) % options_.magnitudes_every != 0) continue;
+    rows_[t].magnitudes = room;
+    room += decoder_.neuron_pool().total();
+  }
+}
+
+void Engine::add_decode_pass(const StepTimes& times, uint64_t head_ns) {
+  ++sums_.pass_count;
+  sums_.step_count += rows_.size();
   sums_.compute_ns += times.compute_ns;
   sums_.comm_ns += times.comm_ns;
   sums_.wait_ns += times.wait_ns;
   sums_.attention_ns += decoder_.times().attention_ns;
   sums_.ffn_ns += decoder_.times().ffn_ns;
   if (!logits_.empty()) sums_.head_ns += head_ns;
-  sums_.active_neurons += ActiveSet{std::span(words_).first(pool.words_per_step())}.count();
+  const uint64_t stride = decoder_.neuron_pool().words_per_step();
+  for (uint64_t i = 0; i < stride; ++i) {
+    uint64_t needed = 0;
+    for (uint64_t t = 0; t < rows_.size(); ++t) needed |= words_[t * stride + i];
+    sums_.needed_neurons += static_cast<uint64_t>(std::popcount(needed));
+  }
 }
 
 // Rows of the last stage's ranks, side by side on rank 0.
@@ -196,53 +260,68 @@ void Engine::pass_logits(uint32_t count) {
   }
 }
 
-// row: which row of the last logits the next token is chosen from.
-Engine::Outcome Engine::ballot(uint32_t row) {
+// Next tokens of `voter_count` rows of the last logits. True if a rank was interrupted.
+bool Engine::ballot(uint32_t row_begin, uint32_t voter_count) {
   const auto rank = static_cast<uint32_t>(comm_.rank());
-  Ballot mine;
-  if (!logits_.empty()) {
-    const Range vocab = partition_.ranks[rank].vocab;
-    mine = best_of(std::span(logits_).subspan(size_t{row} * vocab.count, vocab.count), vocab.begin);
+  const bool stop = options_.interrupted != nullptr && options_.interrupted();
+  std::vector<Ballot> mine(voter_count);
+  for (uint32_t i = 0; i < voter_count; ++i) {
+    if (!logits_.empty()) {
+      const Range vocab = partition_.ranks[rank].vocab;
+      const auto from = size_t{row_begin + i} * vocab.count;
+      mine[i] = best_of(std::span(logits_).subspan(from, vocab.count), vocab.begin);
+    }
+    mine[i].interrupted = stop ? 1 : 0;
+    mine[i].failed = failure_code_;
   }
-  mine.interrupted = options_.interrupted != nullptr && options_.interrupted() ? 1 : 0;
-  mine.failed = failure_code_;
-  std::vector<Ballot> all(static_cast<size_t>(comm_.size()));
-  decoder_.timed_transfer(comm_, [&] { comm_.all_gather(&mine, sizeof mine, all.data()); });
-  Outcome outcome;
-  Ballot best;
-  bool failed = false;
-  bool finite = true;
-  for (const Ballot& vote : all) {
+  std::vector<Ballot> all(voter_count * static_cast<size_t>(comm_.size()));
+  decoder_.timed_transfer(
+      comm_, [&] { comm_.all_gather(mine.data(), voter_count * sizeof(Ballot), all.data()); });
+  return count_votes(all, voter_count);
+}
+
+// all: (rank, voter)
+bool Engine::count_votes(std::span<const Ballot> all, uint32_t voter_count) {
+  std::vector<Ballot> best(voter_count);
+  bool interrupted = false, failed = false, finite = true;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Ballot& vote = all[i];
     failed = failed || vote.failed != 0;
-    outcome.interrupted = outcome.interrupted || vote.interrupted != 0;
+    interrupted = interrupted || vote.interrupted != 0;
     finite = finite && vote.not_finite == 0;
-    if (vote.token >= 0 && (best.token < 0 || vote.best > best.best)) best = vote;
+    Ballot& winner = best[i % voter_count];
+    if (vote.token >= 0 && (winner.token < 0 || vote.best > winner.best)) winner = vote;
   }
   if (failed) share_failure();
   if (!finite) {
     throw AgreedError(ErrorKind::failed,
-                      rank == 0 ? "a logit is not a finite number: the weights are damaged, or "
-                                  "their type cannot hold the model's values"
-                                : "");
+                      comm_.rank() == 0
+                          ? "a logit is not a finite number: the weights are damaged, or "
+                            "their type cannot hold the model's values"
+                          : "");
   }
-  outcome.token = best.token;
-  return outcome;
+  best_.clear();
+  for (const Ballot& winner : best) best_.push_back(winner.token);
+  return interrupted;
 }
 
-void Engine::observe(const TaskInput& task, std::span<const int32_t> tokens, uint32_t position,
-                     Phase phase, const StepTimes& times) {
-  const uint64_t stride = decoder_.neuron_pool().words_per_step();
-  const uint64_t count = tokens.size();
-  // A prefill chunk's time is shared evenly.
+void Engine::observe(Phase phase, const StepTimes& times) {
+  const NeuronPool& pool = decoder_.neuron_pool();
+  const uint64_t stride = pool.words_per_step(), count = rows_.size();
+  // A pass's time is shared evenly.
   const StepTimes share{times.compute_ns / count, times.transfer_ns / count, times.comm_ns / count,
                         times.wait_ns / count};
   for (uint64_t t = 0; t < count; ++t) {
-    const StepInfo info{tokens[t], position + static_cast<uint32_t>(t), task.index, phase, pass_};
-    const StepData data{std::span<const uint64_t>(words_).subspan(t * stride, stride), {}, {}};
+    const DecoderRow& row = rows_[t];
+    const StepInfo info{row.token, row.position, row_tasks_[t], phase, pass_};
+    StepData data{std::span<const uint64_t>(words_).subspan(t * stride, stride), {}, {}};
+    if (row.magnitudes != nullptr) data.magnitudes = {row.magnitudes, pool.total()};
     for (StepObserver* observer : hooks_.observers) {
       guarded([&] { observer->on_step(info, share, data); });
     }
   }
+  step_total_ += static_cast<uint32_t>(count);
+  ++pass_;
 }
 
 // Keeps the first failure of this rank for the next ballot, where all ranks hear of it.

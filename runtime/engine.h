@@ -1,16 +1,20 @@
-// Engine: prefill and decode of one task after the other, on one rank of the job.
+// Engine: prefill and decode of a run's tasks on one rank of the job, several of them in flight.
 //
-// All ranks run the same calls. Each step ends in a ballot, one small all-gather, in which the last
-// stage's ranks name their best token and every rank says whether it was interrupted or failed: so
-// all ranks agree on the next token and on stopping, without further messages.
+// Each task in flight has a slot of the KV cache. It is prefilled alone, in chunks; then all in
+// flight decode together, a token of each in one pass over the weights. Where a task ends, the next
+// is prefilled into its slot. What a task computes does not depend on the batch, to the bit.
+// All ranks run the same calls. A pass ends in a ballot, one small all-gather, in which the last
+// stage's ranks name their best next token of each task and every rank says whether it was
+// interrupted or failed: so all ranks agree on tokens and on stopping, without further messages.
 // Goals: greedy decoding and teacher forcing; observers that see each step once, in order, on every
 //   rank; the same bits whoever observes.
-// Non-goals: sampling, batches (later), files.
+// Non-goals: sampling, files, prefill and decode in one pass, several batches in a pipeline.
 // Thread-safety: one rank, one thread.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,22 +24,15 @@
 
 namespace thermocline {
 
-// Sees what this rank's neurons did. Called after a step's time was taken: an observer costs no
-// step anything, and changes no result.
+// Sees what this rank's neurons did, a step at a time: one token of one task, whatever the batch.
+// Called after a pass's time was taken: an observer costs no step anything, and changes no result.
 class StepObserver {
  public:
   virtual ~StepObserver() = default;
   virtual void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) = 0;
+  // In the order of the tasks, so that the n-th call is about the n-th task: one that ends before
+  // an earlier one is held back. None for tasks that were interrupted, nor for those behind one.
   virtual void on_task_end(const TaskRecord& /*task*/) {}
-};
-
-struct EngineHooks {
-  std::vector<StepObserver*> observers;
-  // On rank 0 only: every step's logits (vocab_size), in order. Set on all ranks or on none.
-  std::function<void(std::span<const float> logits)> on_logits;
-  bool all_logits = false;  // true on every rank where rank 0 has on_logits
-  // On rank 0 only: each token as it is decoded, with the one before it.
-  std::function<void(int32_t previous, int32_t token)> on_token;
 };
 
 struct TaskInput {
@@ -46,31 +43,54 @@ struct TaskInput {
   uint32_t new_token_max = 0;   // of greedy decoding
 };
 
-// Sums over decode steps, for means. Times of the parts include their communication.
+// Sees greedily decoded tokens as they are chosen. Tasks begin in order; the tokens of those in
+// flight alternate.
+class TokenObserver {
+ public:
+  virtual ~TokenObserver() = default;
+  virtual void on_task_begin(const TaskInput& task) = 0;
+  virtual void on_token(const TaskInput& task, int32_t previous, int32_t token) = 0;
+  virtual void on_task_end(const TaskInput& task) = 0;  // as it ends; not if interrupted
+};
+
+struct EngineHooks {
+  std::vector<StepObserver*> observers;
+  // On rank 0 only: every step's logits (vocab_size), in order. Set on all ranks or on none.
+  std::function<void(std::span<const float> logits)> on_logits;
+  bool all_logits = false;          // true on every rank where rank 0 has on_logits
+  TokenObserver* tokens = nullptr;  // on rank 0 only
+};
+
+// Sums over decode passes, for means. Times of the parts include their communication.
 struct DecodeSums {
-  uint64_t step_count = 0;
+  uint64_t pass_count = 0;
+  uint64_t step_count = 0;  // of these passes
   uint64_t compute_ns = 0;
   uint64_t comm_ns = 0;
   uint64_t wait_ns = 0;
   uint64_t attention_ns = 0;
   uint64_t ffn_ns = 0;
   uint64_t head_ns = 0;         // output head and agreeing on the token, on the last stage
-  uint64_t active_neurons = 0;  // of this rank
+  uint64_t needed_neurons = 0;  // of this rank: those active in any step of a pass
 };
 
 struct TaskResult {
   std::vector<int32_t> tokens;    // decoded greedily, or the forced ones
-  uint64_t ttft_ns = 0;           // start of prefill to first token
-  std::vector<uint64_t> tpot_ns;  // of each decode step
-  uint32_t step_count = 0;
+  uint64_t ttft_ns = 0;           // start of its prefill to its first token
+  std::vector<uint64_t> tpot_ns;  // of each decode step: the duration of its pass
+  uint32_t step_begin = 0;        // its first step's number in the run
+  uint32_t step_count = 0;        // 0: it never began
   bool interrupted = false;
 };
 
 struct EngineOptions {
   std::vector<int32_t> stop_tokens;  // greedy decoding ends after one of these
   uint32_t context_length = 0;
-  uint32_t chunk_max = 32;
-  bool (*interrupted)() = nullptr;  // looked at once a step
+  uint32_t chunk_max = 32;          // prompt tokens of one pass
+  bool (*interrupted)() = nullptr;  // looked at once a ballot
+  uint32_t batch = 1;               // tasks in flight, at most the decoder's slots
+  // Observers get |act(gate)| of each step of the run whose number is a multiple; 0: of none.
+  uint32_t magnitudes_every = 0;
 };
 
 class Engine {
@@ -79,31 +99,53 @@ class Engine {
   Engine(Comm& comm, const ModelShape& shape, const Partition& partition, Decoder& decoder,
          EngineHooks& hooks, EngineOptions options);
 
-  // Collective. Throws AgreedError on all ranks where an observer failed on one.
-  TaskResult run(const TaskInput& task);
+  // Collective; results in the order of the tasks. An interruption ends all tasks in flight.
+  // Throws AgreedError on all ranks where an observer failed on one.
+  std::vector<TaskResult> run(std::span<const TaskInput> tasks);
+  TaskResult run(const TaskInput& task) { return run({&task, 1}).front(); }
 
   const DecodeSums& sums() const { return sums_; }
 
  private:
+  // A task in flight.
+  struct Request {
+    const TaskInput* task;
+    uint32_t slot;
+    TaskResult result;
+    int32_t next = -1;   // the token to feed
+    bool ended = false;  // nothing is left to feed
+  };
+  // What run() is about.
+  struct Run {
+    std::span<const TaskInput> tasks;
+    std::vector<TaskResult> results;            // of those that ended
+    std::vector<std::optional<Request>> slots;  // empty: free
+    size_t begun = 0;                           // tasks
+    size_t recorded = 0;                        // tasks whose end the observers know of
+    bool interrupted = false;
+  };
   struct Outcome {
-    int32_t token = -1;  // the greedy next token; -1 where no logits were asked for
     bool interrupted = false;
     uint64_t duration_ns = 0;
   };
+  struct Ballot;
 
-  // One chunk of tokens through all ranks. vote: agree on the next token and on stopping.
-  Outcome execute(const TaskInput& task, std::span<const int32_t> tokens, uint32_t position,
-                  Phase phase, bool vote);
-  Outcome prefill(const TaskInput& task, TaskResult& result);
-  void decode_greedily(const TaskInput& task, int32_t token, TaskResult& result);
-  void decode_forced(const TaskInput& task, TaskResult& result);
-  Outcome decode_step(const TaskInput& task, int32_t token, TaskResult& result);
+  void fill_slots(Run& run);
+  void decode_once(Run& run);
+  void settle(Run& run, std::optional<Request>& slot);
+  Outcome prefill(Request& request);
+  void choose_next(Request& request, int32_t best);
+
+  void add_row(const Request& request, int32_t token, uint32_t position);
+  Outcome execute(Phase phase, uint32_t voter_count);
+  void place_magnitudes();
   void gather_logits(uint32_t count);
   void pass_logits(uint32_t count);
-  void add_decode_step(const StepTimes& times, uint64_t head_ns);
-  Outcome ballot(uint32_t position);
-  void observe(const TaskInput& task, std::span<const int32_t> tokens, uint32_t position,
-               Phase phase, const StepTimes& times);
+  void add_decode_pass(const StepTimes& times, uint64_t head_ns);
+  static Ballot best_of(std::span<const float> logits, uint32_t vocab_begin);
+  bool ballot(uint32_t row_begin, uint32_t voter_count);
+  bool count_votes(std::span<const Ballot> all, uint32_t voter_count);
+  void observe(Phase phase, const StepTimes& times);
   void guarded(const std::function<void()>& work);
   void share_failure();
   bool stops(int32_t token) const;
@@ -115,13 +157,19 @@ class Engine {
   EngineHooks& hooks_;
   EngineOptions options_;
   DecodeSums sums_;
-  uint32_t step_total_ = 0;  // of the tasks before
+  uint32_t step_total_ = 0;  // steps so far
   uint32_t pass_ = 0;        // forwards so far
   std::string failure_;      // of an observer on this rank, until the next ballot
   int failure_code_ = 0;
-  std::vector<uint64_t> words_;      // (chunk_max, words_per_step)
-  std::vector<float> logits_;        // (chunk_max, vocabulary rows of this rank)
-  std::vector<float> whole_logits_;  // (chunk_max, vocab_size), rank 0 with on_logits
+  // Of the pass: a row a step.
+  std::vector<DecoderRow> rows_;
+  std::vector<uint32_t> row_tasks_;  // TaskInput::index
+  std::vector<int32_t> best_;        // the greedy next tokens that its ballot agreed on
+  // Room for the largest pass.
+  std::vector<uint64_t> words_;      // (row, words_per_step)
+  std::vector<float> logits_;        // (row, vocabulary rows of this rank)
+  std::vector<float> whole_logits_;  // (row, vocab_size), rank 0 with on_logits
+  std::vector<float> magnitudes_;    // (sampled row, layer_count, neuron_count)
 };
 
 }  // namespace thermocline

@@ -13,6 +13,7 @@
 #include "runtime/npy_writer.h"
 #include "runtime/recorder.h"
 #include "runtime/run_report.h"
+#include "runtime/text_output.h"
 
 namespace thermocline {
 namespace {
@@ -106,7 +107,7 @@ class RankRun {
       weights = load_rank_weights(*plan_.source, plan_.partition, rank, pool);
       plan_.source.reset();
     });
-    const DecoderOptions options{kChunkMax, plan_.position_max};
+    const DecoderOptions options{std::max(kChunkMax, plan_.batch), plan_.position_max, plan_.batch};
     return {comm_,
             plan_.shape,
             plan_.partition,
@@ -131,11 +132,15 @@ class RankRun {
     MagnitudeHistogram histogram(plan_.shape.layer_count);
     decoder.observe_magnitudes(&histogram);
     const std::span<const int32_t> prompt(plan_.tasks[0].prompt);
+    std::vector<DecoderRow> chunk;
     std::vector<uint64_t> words;
-    for (uint32_t begin = 0; begin < prompt.size(); begin += kChunkMax) {
-      const auto chunk = prompt.subspan(begin, std::min<size_t>(kChunkMax, prompt.size() - begin));
+    for (uint32_t position = 0; position < prompt.size();) {
+      chunk.clear();
+      for (; position < prompt.size() && chunk.size() < kChunkMax; ++position) {
+        chunk.push_back({prompt[position], position, 0});
+      }
       words.resize(chunk.size() * decoder.neuron_pool().words_per_step());
-      decoder.forward(chunk, begin, words);
+      decoder.forward(chunk, words);
     }
     decoder.observe_magnitudes(nullptr);
     std::vector<uint64_t>& counts = histogram.counts();
@@ -188,21 +193,12 @@ class RankRun {
       hooks_.observers.push_back(&*progress_);
       return;
     }
-    hooks_.on_token = [this](int32_t previous, int32_t token) {
-      if (is_stop(token)) return;
-      const std::string piece = plan_.tokenizer->decode(previous, token);
-      outcome_.texts.back() += piece;
-      fmt::print(text_out(), "{}", piece);
-      std::fflush(text_out());
-    };
+    texts_.emplace(text_out(), *plan_.tokenizer, stop_tokens(), options_.prompt);
+    hooks_.tokens = &*texts_;
   }
 
   std::vector<int32_t> stop_tokens() const {
     return {plan_.tokenizer->eos_id(), plan_.tokenizer->bos_id()};
-  }
-  bool is_stop(int32_t token) const {
-    const std::vector<int32_t> stops = stop_tokens();
-    return std::find(stops.begin(), stops.end(), token) != stops.end();
   }
 
   std::string config_json() const {
@@ -218,6 +214,8 @@ class RankRun {
     config["gate"] = "exact";
     config["kernels"] = cpu_kernels().name;
     config["chunk"] = kChunkMax;
+    config["batch"] = plan_.batch;
+    config["magnitudes"] = options_.record_magnitudes;
     config["teacher_forced"] = options_.teacher_forced;
     config["max_new_tokens"] = options_.max_new_tokens;
     config["activation_threshold"] = options_.activation_threshold;
@@ -241,37 +239,32 @@ class RankRun {
     header.seed = options_.seed;
     header.config_json = config_json();
     header.pools = plan_.partition.pools();
+    header.magnitudes = plan_.magnitudes.format;
     return header;
   }
 
   // True if the run was interrupted.
   bool execute(Decoder& decoder) {
     Engine engine(comm_, plan_.shape, plan_.partition, decoder, hooks_,
-                  {stop_tokens(), plan_.shape.context_length, kChunkMax, interrupted});
+                  {stop_tokens(), plan_.shape.context_length, kChunkMax, interrupted, plan_.batch,
+                   plan_.magnitudes.every});
     bool stopped = false;
-    for (size_t i = 0; i < plan_.tasks.size() && !stopped; ++i) {
-      if (root() && !options_.teacher_forced) begin_text(plan_.tasks[i]);
-      const TaskResult result = engine.run(plan_.tasks[i]);
-      if (root() && !options_.teacher_forced) fmt::print(text_out(), "\n");
-      stopped = result.interrupted;
+    for (const TaskResult& result : engine.run(plan_.tasks)) {
+      if (result.step_count == 0) continue;  // interrupted before it began
+      stopped = stopped || result.interrupted;
       outcome_.step_count += result.step_count;
       outcome_.ttft_ms.push_back(static_cast<double>(result.ttft_ns) * 1e-6);
       for (const uint64_t ns : result.tpot_ns) {
         outcome_.tpot_ms.push_back(static_cast<double>(ns) * 1e-6);
       }
     }
+    if (texts_.has_value()) {
+      texts_->finish();
+      outcome_.texts = texts_->texts();
+    }
     progress_.reset();
     facts_.sums = engine.sums();
     return stopped;
-  }
-
-  void begin_text(const TaskInput& task) {
-    outcome_.texts.emplace_back();
-    if (options_.prompt.has_value()) {
-      fmt::print(text_out(), "\n{}", *options_.prompt);
-    } else {
-      fmt::print(text_out(), "\ntask {}:\n", task.task_id);
-    }
   }
 
   [[noreturn]] void leave_interrupted() {
@@ -309,14 +302,14 @@ class RankRun {
     });
   }
 
-  // Mean per decode step: every gate row; up and down rows of the neurons that were computed.
+  // Mean per decode pass: every gate row; up and down rows of the neurons that were computed.
   uint64_t ffn_bytes_read(const Decoder& decoder) const {
-    if (facts_.sums.step_count == 0) return 0;
+    if (facts_.sums.pass_count == 0) return 0;
     const NeuronPool& pool = decoder.neuron_pool();
     const uint64_t gate_bytes = bytes_of(plan_.ffn_types.gate, plan_.shape.model_dim);
     const uint64_t others = bundle_bytes(plan_.shape, plan_.ffn_types) - gate_bytes;
     const uint64_t computed =
-        decoder.rule().dense() ? pool.total() : facts_.sums.active_neurons / facts_.sums.step_count;
+        decoder.rule().dense() ? pool.total() : facts_.sums.needed_neurons / facts_.sums.pass_count;
     return pool.total() * gate_bytes + computed * others;
   }
 
@@ -333,6 +326,7 @@ class RankRun {
   std::optional<LivePolicies> live_;
   std::optional<NpyWriter> logits_;
   std::optional<ProgressObserver> progress_;
+  std::optional<TextOutput> texts_;
 };
 
 }  // namespace

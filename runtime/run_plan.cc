@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "models/checkpoint.h"
 #include "models/error.h"
+#include "models/registry.h"
 #include "models/units.h"
+#include "runtime/kv_cache.h"
 
 namespace thermocline {
 namespace {
@@ -108,7 +111,50 @@ LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& s
   return live;
 }
 
+// How many tasks are in flight, and what that takes.
+void choose_batch(const RunOptions& options, RunPlan& plan) {
+  if (options.batch == 0) throw bad_usage("--batch 0: expected at least 1");
+  plan.batch = static_cast<uint32_t>(std::min<size_t>(options.batch, plan.tasks.size()));
+  if (options.batch == 1) return;
+  const ModelShape& shape = plan.shape;
+  const uint64_t slot_bytes = kv_slot_bytes(uint64_t{shape.layer_count} * shape.kv_head_count,
+                                            shape.head_dim, plan.position_max);
+  plan.notes.push_back(fmt::format(
+      "batch {}: the KV cache takes up to {} over all ranks, {} for each task in flight "
+      "({} positions)",
+      plan.batch, format_bytes(plan.batch * slot_bytes), format_bytes(slot_bytes),
+      plan.position_max));
+}
+
+void choose_magnitudes(const RunOptions& options, RunPlan& plan) {
+  plan.magnitudes = parse_magnitudes(options.record_magnitudes);
+  if (plan.magnitudes.format != MagnitudeFormat::none && options.record.empty()) {
+    throw bad_usage("--record-magnitudes needs --record TRACE, which they are a part of");
+  }
+}
+
 }  // namespace
+
+MagnitudeSampling parse_magnitudes(std::string_view text) {
+  static const std::vector<std::string> names = {"none", "log8", "f16"};
+  const size_t colon = text.find(':');
+  const std::string_view name = text.substr(0, colon);
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) throw unknown_name("magnitude format", name, names);
+  MagnitudeSampling sampling{static_cast<MagnitudeFormat>(found - names.begin()), 1};
+  if (sampling.format == MagnitudeFormat::none) sampling.every = 0;
+  if (colon == std::string_view::npos) return sampling;
+  constexpr std::string_view kEvery = "every=";
+  const std::string_view rest = text.substr(colon + 1);
+  const uint64_t every = rest.starts_with(kEvery) ? parse_count(rest.substr(kEvery.size())) : 0;
+  if (every == 0 || every > std::numeric_limits<uint32_t>::max() || sampling.every == 0) {
+    throw bad_usage(fmt::format(
+        "--record-magnitudes {}: expected log8 or f16, and behind it at most :every=K, K from 1",
+        text));
+  }
+  sampling.every = static_cast<uint32_t>(every);
+  return sampling;
+}
 
 ActivationThreshold parse_activation_threshold(std::string_view text) {
   ActivationThreshold threshold;
@@ -146,6 +192,8 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   plan.live = choose_policies(options, shape, plan.ffn_types);
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_tasks(options, plan);
+  choose_batch(options, plan);
+  choose_magnitudes(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();
   if (shape.activation == FfnActivation::silu && watched && plan.threshold.value == 0 &&
       !plan.threshold.percent.has_value()) {

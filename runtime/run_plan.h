@@ -31,13 +31,15 @@ struct RunOptions {
   PromptOptions prompts;
   uint32_t max_new_tokens = 128;
   bool teacher_forced = false;
-  std::string logits;  // path of the .npy
-  std::string record;  // path of the trace
+  std::string logits;                      // path of the .npy
+  std::string record;                      // path of the trace
+  std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
   std::string layout, rank_weights;
   std::string activation_threshold = "0";  // a number, or "p90": the 90th percentile
   uint32_t threads = 0;                    // per rank; 0: the rank's share of the cores
   uint32_t local_ranks = 0;                // 0: the ranks that mpirun started
+  uint32_t batch = 1;                      // tasks in flight
   uint64_t seed = 1;
   bool bench = false;
   std::string json;
@@ -47,6 +49,12 @@ struct RunOptions {
 struct ActivationThreshold {
   float value = 0.0f;
   std::optional<double> percent;
+};
+
+// Of which steps the trace takes |act(gate)|, and how.
+struct MagnitudeSampling {
+  MagnitudeFormat format = MagnitudeFormat::none;
+  uint32_t every = 0;  // 0: of none
 };
 
 struct RunPlan {
@@ -64,11 +72,16 @@ struct RunPlan {
   std::string prompts_text;        // "embedded, test, 0 shots"
   std::string prompts_hash;
   uint32_t position_max = 0;  // of the longest task
+  uint32_t batch = 1;         // tasks in flight, at most as many as there are
+  MagnitudeSampling magnitudes;
 };
 
 RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count);
 
 // "0.1" or "p90". Usage Error for anything else.
 ActivationThreshold parse_activation_threshold(std::string_view text);
+
+// "none", "log8", "f16", "log8:every=4". Usage Error for anything else.
+MagnitudeSampling parse_magnitudes(std::string_view text);
 
 }  // namespace thermocline

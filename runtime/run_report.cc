@@ -20,9 +20,9 @@ std::string text_of(const std::optional<Distribution>& times) {
                      times->p95, times->p99);
 }
 
-double ms_per_step(uint64_t sum_ns, uint64_t step_count) {
-  return step_count == 0 ? 0.0
-                         : static_cast<double>(sum_ns) * 1e-6 / static_cast<double>(step_count);
+// Per step or per pass.
+double mean_ms(uint64_t sum_ns, uint64_t count) {
+  return count == 0 ? 0.0 : static_cast<double>(sum_ns) * 1e-6 / static_cast<double>(count);
 }
 
 uint64_t total_rss(const RunOutcome& outcome) {
@@ -74,11 +74,13 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
   row["threads"] = outcome.thread_count;
   row["kernels"] = cpu_kernels().name;
   row["teacher_forced"] = options.teacher_forced;
+  row["batch"] = plan.batch;
   row["task_count"] = outcome.ttft_ms.size();
   row["step_count"] = outcome.step_count;
   row["activation_thresholds"] = outcome.activation_thresholds;
   row["ttft_ms"] = json_of(distribution_of(outcome.ttft_ms));
   row["tpot_ms"] = json_of(distribution_of(outcome.tpot_ms));
+  row["decode_tokens_per_second"] = decode_tokens_per_second(outcome);
   for (const BenchFigure& figure : bench_figures(plan, outcome)) {
     if (figure.name != "layer") continue;
     row["layer_ms"] = figure.ms;
@@ -100,9 +102,9 @@ Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& f
   row["layers"] = share.layers.count;
   row["kv_heads"] = share.kv_heads.count;
   row["neurons"] = share.neurons.count;
-  row["compute_ms"] = ms_per_step(facts.sums.compute_ns, facts.sums.step_count);
-  row["comm_ms"] = ms_per_step(facts.sums.comm_ns, facts.sums.step_count);
-  row["wait_ms"] = ms_per_step(facts.sums.wait_ns, facts.sums.step_count);
+  row["compute_ms"] = mean_ms(facts.sums.compute_ns, facts.sums.step_count);
+  row["comm_ms"] = mean_ms(facts.sums.comm_ns, facts.sums.step_count);
+  row["wait_ms"] = mean_ms(facts.sums.wait_ns, facts.sums.step_count);
   row["read_gb_per_s"] = facts.read_bandwidth * 1e-9;
   row["weight_bytes"] = facts.weight_bytes;
   row["peak_rss_bytes"] = facts.peak_rss_bytes;
@@ -158,8 +160,8 @@ void print_ranks(const RunPlan& plan, const RunOutcome& outcome) {
     const uint64_t steps = facts.sums.step_count;
     fmt::print("{:>4} {:>5} {:>6} {:>7} {:>10.3f} {:>8.3f} {:>8.3f} {:>12} {:>12}\n", share.rank,
                share.stage, share.layers.count, share.neurons.count,
-               ms_per_step(facts.sums.compute_ns, steps), ms_per_step(facts.sums.comm_ns, steps),
-               ms_per_step(facts.sums.wait_ns, steps), format_bytes(facts.weight_bytes),
+               mean_ms(facts.sums.compute_ns, steps), mean_ms(facts.sums.comm_ns, steps),
+               mean_ms(facts.sums.wait_ns, steps), format_bytes(facts.weight_bytes),
                format_bytes(facts.peak_rss_bytes));
   }
   fmt::print("peak RSS {}: {}\n", outcome.one_process ? "of the one process" : "in total",
@@ -193,19 +195,26 @@ std::vector<BenchFigure> bench_figures(const RunPlan& plan, const RunOutcome& ou
     head_bytes += static_cast<double>(rank.head_bytes);
   }
   const double attention_ms = stage_sum(plan, outcome, [](const RankFacts& rank) {
-    return ms_per_step(rank.sums.attention_ns, rank.sums.step_count);
+    return mean_ms(rank.sums.attention_ns, rank.sums.pass_count);
   });
   const double ffn_ms = stage_sum(plan, outcome, [](const RankFacts& rank) {
-    return ms_per_step(rank.sums.ffn_ns, rank.sums.step_count);
+    return mean_ms(rank.sums.ffn_ns, rank.sums.pass_count);
   });
   const double head_ms = stage_sum(plan, outcome, [](const RankFacts& rank) {
-    return ms_per_step(rank.sums.head_ns, rank.sums.step_count);
+    return mean_ms(rank.sums.head_ns, rank.sums.pass_count);
   });
   const double layers = plan.shape.layer_count;
   return {figure("attention", attention_bytes / layers, attention_ms / layers),
           figure("ffn", ffn_bytes / layers, ffn_ms / layers),
           figure("layer", (attention_bytes + ffn_bytes) / layers, (attention_ms + ffn_ms) / layers),
           figure("head", head_bytes, head_ms)};
+}
+
+double decode_tokens_per_second(const RunOutcome& outcome) {
+  if (outcome.ranks.empty()) return 0.0;
+  const DecodeSums& sums = outcome.ranks[0].sums;
+  const uint64_t ns = sums.compute_ns + sums.comm_ns + sums.wait_ns;  // the passes' durations
+  return ns == 0 ? 0.0 : static_cast<double>(sums.step_count) / (static_cast<double>(ns) * 1e-9);
 }
 
 Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
@@ -236,6 +245,9 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
              plan.prompts_text, outcome.step_count, plan.spec.text, plan.weight_provenance);
   fmt::print("TTFT  {}\nTPOT  {}\n", text_of(distribution_of(outcome.ttft_ms)),
              text_of(distribution_of(outcome.tpot_ms)));
+  if (const double rate = decode_tokens_per_second(outcome); rate > 0) {
+    fmt::print("decode {:.2f} tokens/s, {} in flight\n", rate, plan.batch);
+  }
   print_figures(options, plan, outcome);
   print_ranks(plan, outcome);
   print_policies(plan, outcome);

@@ -2,6 +2,8 @@
 //
 // Row kinds: "run" (one), "rank" (one a rank), "policy" (one a policy and budget), and with --bench
 //   "bench" (name, bytes, ms, gb_per_s, share_of_limit). Every time is measured.
+// A decode pass of N tasks in flight is N steps: rank rows have its times shared among them, bench
+// figures have the whole pass, as its bytes are read once.
 // Goals: pure functions of what the ranks measured. Non-goals: measuring.
 // Thread-safety: pure functions.
 #pragma once
@@ -21,9 +23,9 @@ struct RankFacts {
   uint64_t peak_rss_bytes;
   double read_bandwidth;     // bytes/s, all ranks measuring at once
   uint64_t weight_bytes;     // held
-  uint64_t attention_bytes;  // read per decode step by the attention sublayers
-  uint64_t head_bytes;       // read per decode step by the output head
-  uint64_t ffn_bytes;        // read per decode step by the FFN, mean: up and down of active neurons
+  uint64_t attention_bytes;  // read per decode pass by the attention sublayers
+  uint64_t head_bytes;       // read per decode pass by the output head
+  uint64_t ffn_bytes;        // read per decode pass by the FFN, mean: up and down of active neurons
 };
 
 struct RunOutcome {
@@ -38,7 +40,7 @@ struct RunOutcome {
   bool one_process = false;  // ranks are threads: they share one resident set
 };
 
-// Time and bytes of a part of the decode step, for the whole model.
+// Time and bytes of a part of a decode pass, one token of each task in flight, for the whole model.
 struct BenchFigure {
   std::string name;  // "attention", "ffn", "layer" (both, of one layer), "head"
   uint64_t bytes;
@@ -47,6 +49,9 @@ struct BenchFigure {
   double share_of_limit;  // of the read bandwidth of the ranks that work at the same time
 };
 std::vector<BenchFigure> bench_figures(const RunPlan& plan, const RunOutcome& outcome);
+
+// Decoded by all tasks in flight together, while they decode; 0 where none did.
+double decode_tokens_per_second(const RunOutcome& outcome);
 
 nlohmann::ordered_json run_rows(const RunOptions& options, const RunPlan& plan,
                                 const RunOutcome& outcome);

@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "models/error.h"
+
 namespace thermocline::test {
 namespace {
 
@@ -14,21 +16,43 @@ class Gatherer final : public StepObserver {
       : result_(result), shape_(shape), pool_(pool), root_(root) {}
 
   void on_step(const StepInfo& info, const StepTimes&, const StepData& data) override {
-    uint8_t* step = result_.active.data() + step_++ * shape_.neuron_count();
+    uint8_t* step = result_.active.data() + step_ * shape_.neuron_count();
     for_each_bit(pool_, data.active, [&](uint32_t flat) {
       const uint64_t layer = pool_.layer_begin + flat / pool_.neuron_count;
       step[layer * shape_.ffn_dim + pool_.neuron_begin + flat % pool_.neuron_count] = 1;
     });
     if (root_) result_.steps.push_back(info);
+    if (!data.magnitudes.empty()) add_magnitudes(data.magnitudes);
+    ++step_;
+  }
+  void on_task_end(const TaskRecord& task) override {
+    if (root_) result_.records.push_back(task);
   }
 
  private:
+  void add_magnitudes(std::span<const float> values) {
+    TC_CHECK(values.size() == pool_.total(), "magnitudes of another pool");
+    float* step = result_.magnitudes.data() + step_ * shape_.neuron_count();
+    for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
+      const uint64_t to = uint64_t{pool_.layer_begin + layer} * shape_.ffn_dim + pool_.neuron_begin;
+      std::copy_n(values.data() + uint64_t{layer} * pool_.neuron_count, pool_.neuron_count,
+                  step + to);
+    }
+  }
+
   LocalRunResult& result_;
   const ModelShape& shape_;
   NeuronPool pool_;
   bool root_;
   uint64_t step_ = 0;
 };
+
+std::vector<TaskInput> tasks_of(const LocalRunOptions& options) {
+  if (options.tasks.empty()) {
+    return {{0, 0, options.prompt, options.forced, options.new_token_max}};
+  }
+  return options.tasks;
+}
 
 }  // namespace
 
@@ -42,9 +66,16 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   result.partition = make_partition(shape, longest_block(source, Matrix::o),
                                     parse_layout(options.layout, rank_count),
                                     parse_rank_weights(options.rank_weights, rank_count));
-  const uint64_t steps =
-      options.prompt.size() + std::max<uint64_t>(options.forced.size(), options.new_token_max);
+  const std::vector<TaskInput> tasks = tasks_of(options);
+  uint64_t steps = 0, position_max = 0;
+  for (const TaskInput& task : tasks) {
+    const uint64_t longest =
+        task.prompt.size() + std::max<uint64_t>(task.forced.size(), task.new_token_max);
+    position_max = std::max(position_max, longest);
+    steps += longest;
+  }
   result.active.resize(steps * shape.neuron_count());
+  if (options.magnitudes_every > 0) result.magnitudes.assign(result.active.size(), -1.0f);
   result.step_counts.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     const auto rank = static_cast<uint32_t>(comm.rank());
@@ -52,7 +83,8 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
     Decoder decoder(comm, shape, result.partition,
                     load_rank_weights(source, result.partition, rank, pool),
                     make_activation_rule(shape, options.silu_threshold), pool,
-                    {options.chunk_max, static_cast<uint32_t>(steps)});
+                    {std::max(options.chunk_max, options.batch),
+                     static_cast<uint32_t>(position_max), options.batch});
     Gatherer gatherer(result, shape, decoder.neuron_pool(), rank == 0);
     EngineHooks hooks;
     hooks.observers = {&gatherer};
@@ -68,13 +100,15 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
       };
     }
     Engine engine(comm, shape, result.partition, decoder, hooks,
-                  {{}, shape.context_length, options.chunk_max, options.interrupted});
-    const TaskResult task =
-        engine.run({0, 0, options.prompt, options.forced, options.new_token_max});
-    result.step_counts[rank] = task.step_count;
-    if (rank == 0) result.task = task;
+                  {options.stop_tokens, shape.context_length, options.chunk_max,
+                   options.interrupted, options.batch, options.magnitudes_every});
+    const std::vector<TaskResult> results = engine.run(tasks);
+    for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
+    if (rank == 0) result.tasks = results;
   });
-  result.active.resize(result.task.step_count * shape.neuron_count());
+  result.task = result.tasks.front();
+  result.active.resize(result.steps.size() * shape.neuron_count());
+  if (options.magnitudes_every > 0) result.magnitudes.resize(result.active.size());
   return result;
 }
 

@@ -18,9 +18,13 @@ struct LocalRunOptions {
   std::string rank_weights;
   int threads = 1;
   uint32_t chunk_max = 32;
-  std::vector<int32_t> prompt = {1};
+  std::vector<int32_t> prompt = {1};  // one task, unless there are `tasks`
   std::vector<int32_t> forced;
   uint32_t new_token_max = 0;
+  std::vector<TaskInput> tasks;
+  uint32_t batch = 1;
+  std::vector<int32_t> stop_tokens;
+  uint32_t magnitudes_every = 0;
   float silu_threshold = 0.0f;
   bool logits = true;
   bool (*interrupted)() = nullptr;
@@ -30,11 +34,14 @@ struct LocalRunOptions {
 
 struct LocalRunResult {
   Partition partition;
-  TaskResult task;              // as rank 0 has it
-  std::vector<float> logits;    // (step, vocab_size)
-  std::vector<uint8_t> active;  // (step, layer, neuron) of the whole model: 0 or 1
+  TaskResult task;  // the first, as rank 0 has it
+  std::vector<TaskResult> tasks;
+  std::vector<TaskRecord> records;  // in the order in which observers got them
+  std::vector<float> logits;        // (step, vocab_size)
+  std::vector<uint8_t> active;      // (step, layer, neuron) of the whole model: 0 or 1
   std::vector<StepInfo> steps;
   std::vector<uint32_t> step_counts;  // by rank
+  std::vector<float> magnitudes;      // (step, layer, neuron) if asked for; -1: not of this step
 };
 
 LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& options);

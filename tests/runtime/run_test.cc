@@ -124,6 +124,60 @@ TEST_CASE("a greedy run stops at its limit and prints what it decoded") {
   CHECK(rows[0]["prompts"] == "--prompt");
 }
 
+TEST_CASE("a batch records each task's own steps, and writes the same text and tasks") {
+  const TempDir folder;
+  const uint32_t ranks = GENERATE(1u, 2u);
+  const auto recorded = [&](uint32_t batch) {
+    RunOptions options = options_of(folder, "test");
+    options.teacher_forced = false;
+    options.max_new_tokens = 6;
+    options.batch = batch;
+    options.record = folder / ("batch" + std::to_string(batch) + ".h5");
+    options.json = folder / ("batch" + std::to_string(batch) + ".json");
+    run(options, ranks);
+    return open_trace(options.record);
+  };
+  const auto one = recorded(1), two = recorded(2);
+  const auto row = [&](const char* name) { return rows_of(folder / name, "run").at(0); };
+  CHECK(row("batch1.json")["text"] == row("batch2.json")["text"]);
+  CHECK(row("batch2.json")["batch"] == 2);
+  CHECK(row("batch2.json")["decode_tokens_per_second"] > 0.0);
+  CHECK(nlohmann::json::parse(two->header().config_json)["batch"] == 2);
+  CHECK(one->step_count() == two->step_count());
+  REQUIRE(two->tasks().size() == 2);
+  const auto steps = two->steps();
+  for (uint32_t i = 0; i < 2; ++i) {
+    CHECK(two->tasks()[i].task_id == one->tasks()[i].task_id);
+    CHECK(two->tasks()[i].step_count == one->tasks()[i].step_count);
+    const StepInfo& first = steps[two->tasks()[i].step_begin];
+    CHECK(first.task == i);
+    CHECK(first.position == 0);
+  }
+  CHECK(steps.back().pass < steps.size() - 1);  // passes were shared
+}
+
+TEST_CASE("a batch holds no more slots than there are tasks, and says what they take") {
+  const TempDir folder;
+  RunOptions options = options_of(folder, "test");
+  options.batch = 5;
+  const RunPlan plan = make_run_plan(options, 1);
+  CHECK(plan.batch == 2);
+  CHECK_THAT(plan.notes.back(), Catch::StartsWith("batch 2: the KV cache takes up to "));
+}
+
+TEST_CASE("magnitudes are asked for by format and interval") {
+  CHECK(parse_magnitudes("none").every == 0);
+  CHECK(parse_magnitudes("log8").format == MagnitudeFormat::log8);
+  CHECK(parse_magnitudes("f16").format == MagnitudeFormat::f16);
+  CHECK(parse_magnitudes("f16").every == 1);
+  CHECK(parse_magnitudes("log8:every=40").every == 40);
+  for (const char* bad : {"", "log", "log8:", "log8:every=0", "log8:every=", "log8:each=2",
+                          "log8:every=-1", "log8:every=4294967296", "none:every=2"}) {
+    INFO(bad);
+    CHECK_THROWS_AS(parse_magnitudes(bad), Error);
+  }
+}
+
 TEST_CASE("a plan skips what overflows the context, by name") {
   const TempDir folder;
   const RunPlan plan = make_run_plan(options_of(folder, "test"), 1);
@@ -156,6 +210,9 @@ TEST_CASE("what is wrong is found before anything runs") {
       {[](RunOptions& o) { o.prompts.shots = 1; }, usage, "0 or 3"},
       {[](RunOptions& o) { o.prompt = "x"; }, usage, "--teacher-forced needs solutions"},
       {[](RunOptions& o) { o.activation_threshold = "p101"; }, usage, "p0 to p99"},
+      {[](RunOptions& o) { o.batch = 0; }, usage, "--batch 0"},
+      {[](RunOptions& o) { o.record_magnitudes = "log9"; }, usage, "did you mean 'log8'"},
+      {[](RunOptions& o) { o.record_magnitudes = "f16"; }, usage, "needs --record"},
       {[](RunOptions& o) { o.prompts.path = "/none.jsonl"; }, ErrorKind::input, "/none.jsonl"},
       {[](RunOptions& o) { o.tokenizer = "/none.bin"; }, ErrorKind::input, "/none.bin"},
       {[](RunOptions& o) { o.model = "/none.gguf"; }, ErrorKind::input, "/none.gguf"},
