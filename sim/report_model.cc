@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "models/plot.h"
 #include "models/units.h"
 #include "sim/answer.h"
 #include "sim/html.h"
-#include "sim/plot.h"
 #include "sim/report_parts.h"
 
 namespace thermocline {
