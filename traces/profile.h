@@ -12,10 +12,18 @@
 
 namespace thermocline {
 
-// Calls visit with consecutive blocks of steps [step_begin, step_begin + step_count) of `pool`,
-// each of a few MiB.
+// Calls visit with consecutive blocks of steps [step_begin, step_begin + step_count) of `pool`: as
+// many of the trace's own blocks as make about 8 MiB, at least one. The next is read by a thread
+// of its own meanwhile.
 void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                     uint64_t step_count, const std::function<void(const StepBlock&)>& visit);
+
+// The same with the predicted bits of these steps beside them; `predicted` has no words where the
+// trace has no predictions.
+using PredictedVisit = std::function<void(const StepBlock& active, const StepBlock& predicted)>;
+void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
+                              uint64_t step_begin, uint64_t step_count,
+                              const PredictedVisit& visit);
 
 // How often each neuron of `pool` fired in steps [step_begin, step_begin + step_count).
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,

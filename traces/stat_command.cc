@@ -36,7 +36,7 @@ Json row_of(const TraceReader& trace, const std::string& trace_hash, const Trace
               {"step_count", found.step_count},
               {"task_count", found.sequence_count},
               {"steps_skipped", found.options.position_min}});
-  const auto figures = figures_of(layer ? found.layers[*layer] : found.whole);
+  const auto figures = figures_of(layer ? found.layers[*layer] : found.whole, found.options);
   for (size_t i = 0; i < figures.size(); ++i) {
     row[std::string(kActivityFigures[i].key)] = figures[i] ? Json(*figures[i]) : Json(nullptr);
   }
@@ -63,7 +63,7 @@ void print_origin(const TraceReader& trace, const StatOptions& options, const st
 void print_whole(const TraceStatistics& found) {
   fmt::print("{:<48} {:>6}   {:<15} {}\n", "all layers: share in percent", "here", "published",
              "of, by");
-  const auto figures = figures_of(found.whole);
+  const auto figures = figures_of(found.whole, found.options);
   for (size_t i = 0; i < figures.size(); ++i) {
     std::string name(kActivityFigures[i].name), here = percent_text(figures[i]);
     const auto published = published_of(kActivityFigures[i].key);
@@ -82,7 +82,7 @@ void print_layers(const TraceStatistics& found) {
   fmt::print("\n");
   for (size_t layer = 0; layer < found.layers.size(); ++layer) {
     fmt::print("{:>5}", layer);
-    for (const auto& figure : figures_of(found.layers[layer])) {
+    for (const auto& figure : figures_of(found.layers[layer], found.options)) {
       fmt::print(" {:>7}", percent_text(figure));
     }
     fmt::print("\n");

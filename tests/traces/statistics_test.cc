@@ -10,6 +10,8 @@
 
 #include "tests/sim/memory_trace.h"
 #include "tests/support.h"
+#include "traces/bit_sums.h"
+#include "traces/top_fifth.h"
 
 namespace thermocline::test {
 namespace {
