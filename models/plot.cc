@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "models/cli.h"
@@ -92,6 +94,22 @@ std::string tics_clause(const Plot& plot) {
   return "set xtics (" + list + ")\n";
 }
 
+// Room around the lines for markers, and for a legend that stands among them.
+std::string offsets_clause(const Plot& plot) {
+  const bool markers = std::any_of(plot.lines.begin(), plot.lines.end(),
+                                   [](const PlotLine& line) { return line.markers; });
+  if (!markers && plot.legend == Legend::above) return "";
+  return fmt::format("set offsets graph 0.04, graph 0.04, graph {}, graph {}\n",
+                     plot.legend == Legend::above ? 0.06 : 0.12, plot.from_zero ? 0 : 0.06);
+}
+
+std::string key_clause(const Plot& plot) {
+  const std::map<Legend, std::string> places = {{Legend::bottom, "bottom right"},
+                                                {Legend::top, "top right"},
+                                                {Legend::above, "tmargin center horizontal"}};
+  return "set key " + places.at(plot.legend) + " reverse Left samplen 2.5 spacing 1.25\n";
+}
+
 class ScratchFolder {
  public:
   ScratchFolder() {
@@ -120,15 +138,12 @@ std::string plot_script(const Plot& plot) {
       "set terminal svg size 540,360 dynamic noenhanced font \"Liberation Sans,Arial,Helvetica\" "
       "fontscale 1.12\n"
       "set encoding utf8\nset border 3 linecolor rgb \"#5b636d\"\nset tics nomirror out scale 0.6\n"
-      "set grid ytics linecolor rgb \"#d9dde2\" linetype 1 linewidth 0.6\n"
-      "set offsets graph 0.04, graph 0.04, graph 0.12, graph 0.06\n";
-  script += plot.legend_at_top ? "set key top right" : "set key bottom right";
-  script += " reverse Left samplen 2.5 spacing 1.25\n";
+      "set grid ytics linecolor rgb \"#d9dde2\" linetype 1 linewidth 0.6\n";
+  script += offsets_clause(plot) + key_clause(plot);
   script += "set xlabel " + gnuplot_string(plot.x_label) + "\nset ylabel " +
             gnuplot_string(plot.y_label) + "\n";
   script += tics_clause(plot);
-  if (plot.from_zero)
-    script += "set yrange [0:*]\nset offsets graph 0.04, graph 0.04, graph 0.12, 0\n";
+  if (plot.from_zero) script += "set yrange [0:*]\n";
   std::string clauses;
   for (size_t i = 0; i < plot.lines.size(); ++i) {
     script += data_block(plot.lines[i], i);

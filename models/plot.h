@@ -21,11 +21,14 @@ struct PlotLine {
   bool markers = true;                            // one for each point
 };
 
+// In the right corner of the lines at the bottom or the top, or above them, where it hides nothing.
+enum class Legend { bottom, top, above };
+
 struct Plot {
   std::string x_label, y_label;
   std::vector<PlotLine> lines;
-  bool legend_at_top = false;  // else at the bottom
-  bool from_zero = false;      // the y axis begins at 0, as shares should be seen
+  Legend legend = Legend::bottom;
+  bool from_zero = false;  // the y axis begins at 0, as shares should be seen
 };
 
 struct Drawing {

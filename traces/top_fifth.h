@@ -14,6 +14,8 @@
 
 namespace thermocline {
 
+inline constexpr double kTopShare = 0.2;  // a fifth
+
 // Who holds the top places of counts.
 struct TopFifth {
   uint32_t last = 0;             // count of the last place
