@@ -139,6 +139,7 @@ void write_rows(const TraceReader& trace, const StatOptions& options, const std:
 }
 
 void run_stat(const StatOptions& options) {
+  install_interrupt_handler();
   check_distances("--lags", options.counted.lags);
   check_distances("--windows", options.counted.windows);
   if (options.threads > kThreadsMax) {

@@ -83,10 +83,9 @@ Plot carried_by_share(const TraceStatistics& statistics) {
 }
 
 Plot overlap_by_distance(const TraceStatistics& statistics) {
-  return with_lines(
-      {"steps later", "active neurons still active, %", {}, Legend::above, true},
-      model_and_layers(statistics, statistics.options.lags,
-                       [](const ActivityStatistics& of) { return of.overlap; }));
+  return with_lines({"steps later", "active neurons still active, %", {}, Legend::above, true},
+                    model_and_layers(statistics, statistics.options.lags,
+                                     [](const ActivityStatistics& of) { return of.overlap; }));
 }
 
 Plot union_by_window(const TraceStatistics& statistics) {
