@@ -5,7 +5,7 @@
 namespace thermocline {
 namespace {
 
-// Okabe-Ito colours, which the colour-blind tell apart: see sim/plot.cc for the plots.
+// Okabe-Ito colours, which the colour-blind tell apart: see models/plot.cc for the plots.
 constexpr std::string_view kStyle = R"css(
 :root { --ink: #1c1f23; --soft: #5b636d; --rule: #d9dde2; --wash: #f6f7f9; --accent: #0072b2;
   --warn: #d55e00; --good: #00785a; }

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "models/plot.h"
 #include "models/units.h"
 #include "sim/answer.h"
 #include "sim/html.h"
-#include "sim/plot.h"
 #include "sim/report_parts.h"
 
 namespace thermocline {
@@ -84,7 +84,8 @@ std::string policy_table(const std::vector<Curve>& curves) {
 }
 
 Plot plot_of(const std::vector<Curve>& curves, const std::string& y_label, bool times) {
-  Plot plot{"budget for hot neurons, % of the FFN", y_label, {}, times};
+  Plot plot{
+      "budget for hot neurons, % of the FFN", y_label, {}, times ? Legend::top : Legend::bottom};
   for (const Curve& curve : curves) {
     PlotLine line{curve.name + (curve.oracle ? " (bound)" : ""), {}, curve.oracle, curve.style};
     for (const PolicyRow* row : curve.rows) {

@@ -10,7 +10,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/hash.h"
-#include "sim/process.h"
+#include "models/process.h"
 #include "sim/results.h"
 #include "sim/study.h"
 #include "sim/study_plan.h"

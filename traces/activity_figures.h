@@ -41,10 +41,28 @@ inline constexpr std::array<ActivityFigure, 13> kActivityFigures = {{
     {"past_coverage", "past", "... in the top fifth of all earlier tasks"},
 }};
 
-// What to count for them; the first `skipped` positions of each task are left out.
-StatisticsOptions figure_options(uint32_t skipped);
+// Of a predictor's bits; only where the trace has them.
+struct PredictionFigure {
+  std::string_view key, head, name;
+  std::optional<double> ActivityStatistics::*share;
+};
+
+inline constexpr std::array<PredictionFigure, 4> kPredictionFigures = {{
+    {"predicted", "pred", "predicted at a step", &ActivityStatistics::predicted},
+    {"predictor_recall", "recall", "active neurons that were predicted",
+     &ActivityStatistics::recall},
+    {"predictor_precision", "precise", "predicted neurons that were active",
+     &ActivityStatistics::precision},
+    {"predictor_false_positives", "falsely", "neurons not active that were predicted",
+     &ActivityStatistics::false_positives},
+}};
+
+// What to count for them, and besides; the first `skipped` positions of each task are left out.
+// Lags and windows come out ascending, each once.
+StatisticsOptions figure_options(uint32_t skipped, const StatisticsOptions& besides = {});
 // In the order of kActivityFigures, of statistics that were counted with figure_options().
-std::vector<std::optional<double>> figures_of(const ActivityStatistics& statistics);
+std::vector<std::optional<double>> figures_of(const ActivityStatistics& statistics,
+                                              const StatisticsOptions& options);
 
 struct PublishedFigure {
   std::string_view key;  // of an ActivityFigure

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <future>
 
 #include "models/error.h"
 
@@ -11,17 +13,64 @@ namespace {
 
 constexpr uint64_t kBlockBytes = uint64_t{8} << 20;
 
+struct BlockPair {
+  StepBlock active, predicted;
+};
+
+// Reads consecutive blocks of a range of steps, which end where the trace's own do.
+class BlockStream {
+ public:
+  BlockStream(const TraceReader& reader, const NeuronPool& pool, uint64_t begin, uint64_t count,
+              bool predicted)
+      : reader_(reader), pool_(pool), at_(begin), end_(begin + count), predicted_(predicted) {
+    const uint64_t step_bytes = std::max<uint64_t>(pool.words_per_step() * sizeof(uint64_t), 1);
+    block_steps_ = whole_blocks(kBlockBytes / step_bytes);
+  }
+
+  bool done() const { return at_ == end_; }
+  void read(BlockPair& into) {
+    const uint64_t to = std::min(end_, (at_ / kBlockSteps) * kBlockSteps + block_steps_);
+    reader_.read(pool_, at_, to - at_, into.active);
+    if (predicted_) reader_.read_predicted(pool_, at_, to - at_, into.predicted);
+    at_ = to;
+  }
+
+ private:
+  const TraceReader& reader_;
+  NeuronPool pool_;
+  uint64_t at_, end_, block_steps_;
+  bool predicted_;
+};
+
+void visit_blocks(BlockStream stream, const PredictedVisit& visit) {
+  if (stream.done()) return;
+  std::array<BlockPair, 2> blocks;
+  size_t current = 0;
+  stream.read(blocks[current]);
+  for (bool more = !stream.done();; more = !stream.done()) {
+    std::future<void> next;  // waits where it is destroyed
+    if (more) {
+      next = std::async(std::launch::async, [&] { stream.read(blocks[1 - current]); });
+    }
+    visit(blocks[current].active, blocks[current].predicted);
+    if (!more) return;
+    next.get();
+    current = 1 - current;
+  }
+}
+
 }  // namespace
 
 void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                     uint64_t step_count, const std::function<void(const StepBlock&)>& visit) {
-  const uint64_t step_bytes = std::max<uint64_t>(pool.words_per_step() * sizeof(uint64_t), 1);
-  const uint64_t block_steps = whole_blocks(kBlockBytes / step_bytes);
-  StepBlock block;
-  for (uint64_t done = 0; done < step_count; done += block.step_count) {
-    reader.read(pool, step_begin + done, std::min(block_steps, step_count - done), block);
-    visit(block);
-  }
+  visit_blocks({reader, pool, step_begin, step_count, false},
+               [&visit](const StepBlock& active, const StepBlock&) { visit(active); });
+}
+
+void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
+                              uint64_t step_begin, uint64_t step_count,
+                              const PredictedVisit& visit) {
+  visit_blocks({reader, pool, step_begin, step_count, reader.header().has_predicted}, visit);
 }
 
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,

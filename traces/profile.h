@@ -17,11 +17,18 @@ constexpr uint64_t whole_blocks(uint64_t steps) {
   return steps < kBlockSteps ? kBlockSteps : steps / kBlockSteps * kBlockSteps;
 }
 
-// Calls visit with consecutive blocks of steps [step_begin, step_begin + step_count) of `pool`,
-// whole blocks of the trace
-// where step_begin is the first of one; a few MiB, or one block.
+// Calls visit with consecutive blocks of steps [step_begin, step_begin + step_count) of `pool`: as
+// many of the trace's own blocks as make about 8 MiB, at least one. The next is read by a thread
+// of its own meanwhile.
 void for_each_block(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                     uint64_t step_count, const std::function<void(const StepBlock&)>& visit);
+
+// The same with the predicted bits of these steps beside them; `predicted` has no words where the
+// trace has no predictions.
+using PredictedVisit = std::function<void(const StepBlock& active, const StepBlock& predicted)>;
+void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
+                              uint64_t step_begin, uint64_t step_count,
+                              const PredictedVisit& visit);
 
 // How often each neuron of `pool` fired in steps [step_begin, step_begin + step_count).
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,

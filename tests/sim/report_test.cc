@@ -6,11 +6,11 @@
 
 #include "models/cli.h"
 #include "models/error.h"
+#include "models/plot.h"
+#include "models/process.h"
 #include "sim/answer.h"
 #include "sim/following.h"
 #include "sim/html.h"
-#include "sim/plot.h"
-#include "sim/process.h"
 #include "sim/results.h"
 #include "tests/sim/result_rows.h"
 #include "tests/support.h"

@@ -12,7 +12,7 @@
 
 #include "models/cli.h"
 #include "models/error.h"
-#include "sim/process.h"
+#include "models/process.h"
 #include "sim/study_plan.h"
 #include "sim/study_run.h"
 #include "tests/sim/result_rows.h"

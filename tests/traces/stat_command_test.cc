@@ -1,4 +1,8 @@
 // trace stat as the command line calls it, and the figures that it shows.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <catch2/catch.hpp>
 #include <filesystem>
@@ -7,27 +11,34 @@
 
 #include "models/cli.h"
 #include "models/error.h"
+#include "models/process.h"
 #include "tests/support.h"
 #include "tests/traces/trace_fixture.h"
 #include "traces/activity_figures.h"
 #include "traces/commands.h"
+#include "traces/stat_plots.h"
+#include "traces/stat_tables.h"
 #include "traces/trace.h"
 
 namespace thermocline::test {
 namespace {
 
-nlohmann::json rows_of(const std::string& json, std::vector<std::string> arguments) {
+void run_stat(std::vector<std::string> arguments) {
   CLI::App app;
   add_trace_commands(app);
   arguments.insert(arguments.begin(), {"trace", "stat"});
-  arguments.insert(arguments.end(), {"--json", json});
   std::reverse(arguments.begin(), arguments.end());
   app.parse(arguments);
+}
+
+nlohmann::json rows_of(const std::string& json, std::vector<std::string> arguments) {
+  arguments.insert(arguments.end(), {"--json", json});
+  run_stat(arguments);
   return nlohmann::json::parse(read_file(json)).at("rows");
 }
 
 void check_figures(const nlohmann::json& row, const ActivityStatistics& expected) {
-  const auto figures = figures_of(expected);
+  const auto figures = figures_of(expected, figure_options(0));
   for (size_t i = 0; i < figures.size(); ++i) {
     const auto& value = row.at(std::string(kActivityFigures[i].key));
     INFO(kActivityFigures[i].key << " " << value);
@@ -86,6 +97,112 @@ TEST_CASE("trace stat takes the steps that an unfinished trace has") {
   CHECK_THROWS_AS(rows_of(folder / "stat.json", {path}), Error);
   const auto rows = rows_of(folder / "stat.json", {path, "--allow-partial"});
   CHECK(rows[0].at("step_count") == 30);
+}
+
+TEST_CASE("trace stat counts the distances that it is asked for") {
+  const TempDir folder;
+  const std::string path = folder / "t.h5";
+  write_fixture(path, three_ranks(), 60);
+  const auto rows =
+      rows_of(folder / "stat.json", {"--lags", "2,3", "--windows", "4", "--threads", "2", path});
+  StatisticsOptions asked;
+  asked.lags = {3, 2};
+  asked.windows = {4};
+  const TraceStatistics expected = statistics_of(*open_trace(path), figure_options(0, asked));
+  const auto& model = rows[0];
+  const auto& lags = model.at("overlap_by_lag");
+  CHECK(lags.size() == 5);  // with 1, 10 and 25, which figures need
+  CHECK(lags.at("2") == *expected.whole.overlap[1]);
+  CHECK(lags.at("3") == *expected.whole.overlap[2]);
+  CHECK(lags.at("25").is_null());
+  CHECK(model.at("union_by_window").size() == 2);
+  CHECK(model.at("union_by_window").at("4") == *expected.whole.unions[0]);
+  CHECK(model.at("fresh_by_window").at("5") == model.at("fresh_5"));
+  CHECK(model.at("task_overlap_by_distance").at("1") == model.at("task_overlap"));
+  CHECK(model.at("task_overlap_by_distance").at("4") == *expected.whole.task_overlap[2]);
+  CHECK(model.at("task_overlap_by_distance").at("8").is_null());
+  CHECK(model.at("half_task_overlap_by_distance").at("2") == *expected.whole.half_task_overlap[1]);
+  CHECK(model.at("carried_by_percent").size() == 20);
+  CHECK(model.at("carried_by_percent").at("100") == 1);
+  CHECK(!model.contains("predictor_recall"));
+}
+
+TEST_CASE("trace stat says what is wrong with its options") {
+  const TempDir folder;
+  const std::string path = folder / "t.h5";
+  write_fixture(path, three_ranks(), 20);
+  CHECK_THROWS_AS(run_stat({path, "--lags", "0"}), Error);
+  CHECK_THROWS_AS(run_stat({path, "--windows", "1,5000"}), Error);
+  CHECK_THROWS_AS(run_stat({path, "--threads", "100000"}), Error);
+}
+
+TEST_CASE("trace stat draws plots that are well formed") {
+  if (find_program("gnuplot").empty()) {
+    WARN("no gnuplot here: plots not looked at");
+    return;
+  }
+  const TempDir folder;
+  const std::string path = folder / "t.h5";
+  write_fixture(path, three_ranks(), 60);
+  run_stat({path, "--plots", folder / "a/plots"});
+  const CommandResult parsed = run_command(
+      "cd '" + folder / "a/plots" +
+      "' && python3 -c \"import glob, xml.dom.minidom as m\n"
+      "print([(f, m.parse(f).documentElement.tagName) for f in sorted(glob.glob('*'))])\"");
+  CHECK(parsed.output ==
+        "[('activity_by_layer.svg', 'svg'), ('carried_by_share.svg', 'svg'), "
+        "('drift_by_distance.svg', 'svg'), ('overlap_by_distance.svg', 'svg'), "
+        "('union_by_window.svg', 'svg')]\n");
+  const std::string overlap = read_file(folder / "a/plots/overlap_by_distance.svg");
+  CHECK_THAT(overlap, Catch::Contains("all layers") && Catch::Contains("layer 4"));
+  CHECK_THROWS_AS(run_stat({path, "--plots", path + "/plots"}), Error);  // a file is no folder
+}
+
+TEST_CASE("without gnuplot trace stat has its tables and rows all the same") {
+  const TempDir folder;
+  const std::string path = folder / "t.h5";
+  write_fixture(path, three_ranks(), 20);
+  const std::string programs = ::getenv("PATH");
+  ::setenv("PATH", "/nowhere", 1);
+  const auto rows = rows_of(folder / "stat.json", {path, "--plots", folder / "plots"});
+  const WrittenPlots written = write_stat_plots(statistics_of(*open_trace(path)), folder / "plots");
+  ::setenv("PATH", programs.c_str(), 1);
+  CHECK(rows.size() == 6);
+  CHECK(written.paths.empty());
+  CHECK_THAT(written.problem, Catch::Contains("gnuplot is not installed"));
+}
+
+TEST_CASE("a trace without steps has tables and no plots") {
+  const TraceStatistics none = [] {
+    StatisticsCounter counter({0, 2, 0, 10}, figure_options(0));
+    return counter.finish();
+  }();
+  CHECK(stat_plots(none).empty());
+  CHECK_THAT(stat_tables(none), Catch::Contains("by chance"));
+}
+
+// The request stays for the life of a process, which therefore is a child.
+TEST_CASE("an interrupted trace stat writes nothing and fails") {
+  const TempDir folder;
+  const std::string path = folder / "t.h5", json = folder / "stat.json";
+  write_fixture(path, three_ranks(), 20);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    install_interrupt_handler();
+    ::raise(SIGTERM);
+    int code = 0;
+    try {
+      run_stat({path, "--json", json});
+    } catch (const Error& error) {
+      code = error.exit_code();
+    }
+    ::_exit(code);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 1);
+  CHECK(!std::filesystem::exists(json));
 }
 
 TEST_CASE("each figure has names of its own, each published one a figure") {

@@ -5,11 +5,14 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <numeric>
 #include <set>
 
 #include "tests/sim/memory_trace.h"
 #include "tests/support.h"
+#include "traces/bit_sums.h"
+#include "traces/top_fifth.h"
 
 namespace thermocline::test {
 namespace {
@@ -155,6 +158,39 @@ struct Slow {
     return sum;
   }
 
+  // Between all steps of each sequence and of the sequence `ahead` after it.
+  double task_overlap(size_t ahead) const {
+    double sum = 0, count = 0;
+    for (size_t s = 0; s + ahead < sets.size(); ++s) {
+      for (const uint32_t layer : layers) {
+        const auto a = places(counts(s, layer, 0, 1)), b = places(counts(s + ahead, layer, 0, 1));
+        sum += dot(a, b) / std::max<double>(std::floor(width / 5), 1);
+        ++count;
+      }
+    }
+    return sum / count;
+  }
+
+  // The firings of the most active `percent` of neurons, a part of one where that is no number.
+  double carried(double percent) const {
+    std::vector<double> fired;
+    for (const uint32_t layer : layers) {
+      std::vector<double> of_layer(width);
+      for (size_t s = 0; s < sets.size(); ++s) {
+        const auto more = counts(s, layer, 0, 1);
+        std::transform(more.begin(), more.end(), of_layer.begin(), of_layer.begin(), std::plus<>());
+      }
+      fired.insert(fired.end(), of_layer.begin(), of_layer.end());
+    }
+    std::sort(fired.rbegin(), fired.rend());
+    double left = percent / 100 * static_cast<double>(fired.size()), sum = 0;
+    for (const double count : fired) {
+      sum += count * std::clamp(left, 0.0, 1.0);
+      left -= 1;
+    }
+    return sum / std::accumulate(fired.begin(), fired.end(), 0.0);
+  }
+
   // Between the even steps of each sequence and the odd ones of the sequence `ahead` after it.
   double half_overlap(size_t ahead) const {
     double sum = 0, count = 0;
@@ -198,11 +234,24 @@ void check_sequences(const ActivityStatistics& found, const Slow& slow) {
   CHECK(found.own_coverage.value() == Approx(slow.coverage(true)));
   CHECK(found.past_coverage.value() == Approx(slow.coverage(false)));
   CHECK(*found.own_coverage >= *found.past_coverage);  // to the last bit
+  for (size_t i = 0; i < kTaskDistances.size(); ++i) {
+    INFO("tasks apart " << kTaskDistances[i]);
+    const double all = slow.task_overlap(kTaskDistances[i]);
+    const double half = slow.half_overlap(kTaskDistances[i]);
+    CHECK(found.task_overlap[i].has_value() == std::isfinite(all));
+    CHECK(found.half_task_overlap[i].has_value() == std::isfinite(half));
+    if (found.task_overlap[i]) CHECK(*found.task_overlap[i] == Approx(all));
+    if (found.half_task_overlap[i]) CHECK(*found.half_task_overlap[i] == Approx(half));
+  }
 }
 
 void check(const ActivityStatistics& found, const Slow& slow, const StatisticsOptions& options) {
   CHECK(found.mean_activity.value() == Approx(slow.mean_activity()));
   CHECK(found.share_80.value() == Approx(slow.share_80()));
+  REQUIRE(found.carried.size() == 100);
+  for (const size_t percent : {1, 7, 50, 99, 100}) {
+    CHECK(found.carried[percent - 1] == Approx(slow.carried(static_cast<double>(percent))));
+  }
   double shares = 0;
   for (const auto& sequence : slow.sets) {
     const Sets alone = {sequence};
@@ -224,13 +273,13 @@ void check(const ActivityStatistics& found, const Slow& slow, const StatisticsOp
 }
 
 // Cuts the steps into sequences of random lengths.
-void cut_into_tasks(MemoryTrace& trace, Lcg& random) {
-  uint32_t task = 0, position = 0, length = 12 + random.below(10);
+void cut_into_tasks(MemoryTrace& trace, Lcg& random, uint32_t least = 12) {
+  uint32_t task = 0, position = 0, length = least + random.below(10);
   for (StepInfo& info : trace.steps_) {
     if (position == length) {
       ++task;
       position = 0;
-      length = 12 + random.below(10);
+      length = least + random.below(10);
     }
     info.task = task;
     info.position = position++;
@@ -258,6 +307,300 @@ TEST_CASE("trace statistics are what their definitions say, on random traces") {
     check(found.whole, {sets, width, {0, 1}}, options);
     CHECK(*found.whole.sequence_overlap ==
           Approx((*found.layers[0].sequence_overlap + *found.layers[1].sequence_overlap) / 2));
+  }
+}
+
+TEST_CASE("drift over many tasks is what its definition says") {
+  Lcg random(3);
+  constexpr uint32_t width = 33;
+  MemoryTrace trace = random_trace(9, memory_header(2, width, {{0, 2, 0, width}}), 120, 5);
+  cut_into_tasks(trace, random, 1);  // some of a single step
+  StatisticsOptions options;
+  options.lags = {1};
+  options.windows = {2};
+  const TraceStatistics found = statistics_of(trace, options);
+  const Sets sets = sets_of(trace, 0);
+  REQUIRE(sets.size() > 12);
+  check(found.layers[1], {sets, width, {1}}, options);
+  check(found.whole, {sets, width, {0, 1}}, options);
+}
+
+// Every figure, so that two results can be compared to the last bit.
+std::vector<std::optional<double>> all_of(const ActivityStatistics& of) {
+  std::vector<std::optional<double>> all = {
+      of.mean_activity,     of.share_80,     of.sequence_share_80, of.sequence_overlap,
+      of.half_next_overlap, of.half_overlap, of.own_coverage,      of.past_coverage,
+      of.predicted,         of.recall,       of.precision,         of.false_positives};
+  for (const auto* shares :
+       {&of.overlap, &of.unions, &of.fresh, &of.task_overlap, &of.half_task_overlap}) {
+    all.insert(all.end(), shares->begin(), shares->end());
+  }
+  all.insert(all.end(), of.carried.begin(), of.carried.end());
+  return all;
+}
+
+void check_same(const TraceStatistics& a, const TraceStatistics& b) {
+  CHECK(a.step_count == b.step_count);
+  CHECK(a.sequence_count == b.sequence_count);
+  REQUIRE(a.layers.size() == b.layers.size());
+  CHECK(all_of(a.whole) == all_of(b.whole));
+  for (size_t i = 0; i < a.layers.size(); ++i) CHECK(all_of(a.layers[i]) == all_of(b.layers[i]));
+}
+
+// The same steps in another order.
+MemoryTrace in_order(const MemoryTrace& trace, const std::vector<uint64_t>& order) {
+  const uint64_t stride = trace.whole_.pool.words_per_step();
+  PoolSteps steps = trace.whole_;
+  for (uint64_t i = 0; i < order.size(); ++i) {
+    const auto from = trace.whole_.step(order[i]).words;
+    std::copy(from.begin(), from.end(),
+              steps.words.begin() + static_cast<std::ptrdiff_t>(i * stride));
+  }
+  MemoryTrace result(trace.header_, steps);
+  for (uint64_t i = 0; i < order.size(); ++i) result.steps_[i] = trace.steps_[order[i]];
+  return result;
+}
+
+// As a batched run records them: at most `at_once` tasks are open, and each next step is one of
+// theirs.
+std::vector<uint64_t> alternating(const MemoryTrace& trace, Lcg& random, uint32_t at_once) {
+  std::vector<std::vector<uint64_t>> waiting, open;
+  for (uint64_t i = 0; i < trace.steps_.size(); ++i) {
+    if (i == 0 || trace.steps_[i].task != trace.steps_[i - 1].task) waiting.emplace_back();
+    waiting.back().push_back(i);
+  }
+  std::reverse(waiting.begin(), waiting.end());
+  for (auto& steps : waiting) std::reverse(steps.begin(), steps.end());
+  std::vector<uint64_t> order;
+  while (!open.empty() || !waiting.empty()) {
+    if (open.size() < at_once && !waiting.empty()) {
+      open.push_back(waiting.back());
+      waiting.pop_back();
+    }
+    const size_t next = random.below(static_cast<uint32_t>(open.size()));
+    order.push_back(open[next].back());
+    open[next].pop_back();
+    if (open[next].empty()) open.erase(open.begin() + static_cast<std::ptrdiff_t>(next));
+  }
+  return order;
+}
+
+// The tasks one after the other, as they end in `trace`.
+std::vector<uint64_t> by_completion(const MemoryTrace& trace) {
+  std::map<uint32_t, std::vector<uint64_t>> tasks;
+  for (uint64_t i = 0; i < trace.steps_.size(); ++i) tasks[trace.steps_[i].task].push_back(i);
+  std::vector<std::vector<uint64_t>> ends;
+  for (const auto& [task, steps] : tasks) ends.push_back(steps);
+  std::sort(ends.begin(), ends.end(),
+            [](const auto& a, const auto& b) { return a.back() < b.back(); });
+  std::vector<uint64_t> order;
+  for (const auto& steps : ends) order.insert(order.end(), steps.begin(), steps.end());
+  return order;
+}
+
+TEST_CASE("tasks that alternate count as they do one after the other") {
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    Lcg random(seed);
+    const uint32_t width = 20 + random.below(100);
+    MemoryTrace trace = random_trace(seed, memory_header(3, width, {{0, 3, 0, width}}), 300, 11);
+    cut_into_tasks(trace, random, 1);
+    const MemoryTrace batched = in_order(trace, alternating(trace, random, 2 + random.below(6)));
+    const MemoryTrace serial = in_order(batched, by_completion(batched));
+    StatisticsOptions options;
+    options.position_min = static_cast<uint32_t>(seed % 3);
+    INFO("seed " << seed);
+    const TraceStatistics expected = statistics_of(serial, options);
+    CHECK(expected.sequence_count > 9);
+    check_same(statistics_of(batched, options), expected);
+    CHECK(all_of(expected.whole) != all_of(statistics_of(trace, options).whole));
+  }
+}
+
+TEST_CASE("threads, passes and steps as they happen change no figure") {
+  Lcg random(8);
+  const NeuronPool pool{0, 5, 0, 70};
+  MemoryTrace trace = random_trace(4, memory_header(5, 70, {pool}), 700, 13);
+  cut_into_tasks(trace, random, 5);
+  const TraceStatistics expected = statistics_of(trace);
+  const uint32_t threads = GENERATE(2u, 3u, 16u);
+  check_same(statistics_of(trace, {}, {}, {.threads = threads}), expected);
+  // A layer takes 4 to 5 kB: two of the five fit, or one.
+  for (const auto& [bytes_max, passes] : {std::pair{10000, 3}, std::pair{6000, 5}}) {
+    int calls = 0;  // the trace is a single block
+    uint64_t last = 0;
+    const auto progress = [&calls, &last](uint64_t done) {
+      ++calls;
+      CHECK(done > last);
+      last = done;
+    };
+    const CountingLimits limits{threads, static_cast<uint64_t>(bytes_max)};
+    check_same(statistics_of(trace, {}, progress, limits), expected);
+    CHECK(calls == passes);
+    CHECK(last == 700);
+  }
+  CHECK_THROWS_AS(statistics_of(trace, {}, {}, {.threads = threads, .bytes_max = 1000}), Error);
+  StatisticsCounter counter(pool, {});
+  for (uint64_t i = 0; i < 700; ++i) counter.add(trace.steps_[i], trace.whole_.step(i).words);
+  check_same(counter.finish(), expected);
+}
+
+TEST_CASE("what progress throws ends the counting") {
+  const MemoryTrace trace = random_trace(4, memory_header(5, 70, {{0, 5, 0, 70}}), 70, 0);
+  const auto interrupt = [](uint64_t) { throw work_failed("interrupted"); };
+  CHECK_THROWS_AS(statistics_of(trace, {}, interrupt), Error);
+}
+
+// A trace whose predicted bits are the active bits of another.
+class PredictedTrace final : public TraceReader {
+ public:
+  PredictedTrace(const MemoryTrace& active, const MemoryTrace& predicted)
+      : active_(active), predicted_(predicted), header_(active.header_) {
+    header_.has_predicted = true;
+  }
+  const TraceHeader& header() const override { return header_; }
+  uint64_t step_count() const override { return active_.step_count(); }
+  bool finished() const override { return true; }
+  const std::vector<std::string>& missing() const override { return active_.missing(); }
+  bool holds(uint32_t rank) const override { return active_.holds(rank); }
+  uint64_t file_bytes() const override { return 0; }
+  const std::vector<TaskRecord>& tasks() const override { return active_.tasks(); }
+  std::vector<StepInfo> steps() const override { return active_.steps(); }
+  std::vector<StepTimes> times(uint32_t rank) const override { return active_.times(rank); }
+  std::vector<uint32_t> popcounts(uint64_t begin, uint64_t count) const override {
+    return active_.popcounts(begin, count);
+  }
+  void read(const NeuronPool& pool, uint64_t begin, uint64_t count,
+            StepBlock& block) const override {
+    active_.read(pool, begin, count, block);
+  }
+  void read_predicted(const NeuronPool& pool, uint64_t begin, uint64_t count,
+                      StepBlock& block) const override {
+    predicted_.read(pool, begin, count, block);
+  }
+  const std::vector<uint64_t>& magnitude_steps() const override {
+    return active_.magnitude_steps();
+  }
+  void read_magnitudes(const NeuronPool& pool, uint64_t begin, uint64_t count,
+                       std::vector<float>& magnitudes) const override {
+    active_.read_magnitudes(pool, begin, count, magnitudes);
+  }
+  std::string hash() const override { return active_.hash(); }
+
+ private:
+  const MemoryTrace &active_, &predicted_;
+  TraceHeader header_;
+};
+
+// Of layers [begin, end), steps from position_min on.
+void check_predictions(const ActivityStatistics& found, const MemoryTrace& active,
+                       const MemoryTrace& predicted, uint32_t begin, uint32_t end) {
+  double both = 0, fired = 0, said = 0, chances = 0;
+  for (uint64_t i = 0; i < active.step_count(); ++i) {
+    if (active.steps_[i].position < 2) continue;
+    for (uint32_t layer = begin; layer < end; ++layer) {
+      const ActiveSet a = active.whole_.step(i).layer(layer);
+      const ActiveSet p = predicted.whole_.step(i).layer(layer);
+      for (uint32_t neuron = 0; neuron < active.header_.shape.ffn_dim; ++neuron, ++chances) {
+        both += a.contains(neuron) && p.contains(neuron);
+        fired += a.contains(neuron);
+        said += p.contains(neuron);
+      }
+    }
+  }
+  CHECK(found.predicted.value() == Approx(said / chances));
+  CHECK(found.recall.value() == Approx(both / fired));
+  CHECK(found.precision.value() == Approx(both / said));
+  CHECK(found.false_positives.value() == Approx((said - both) / (chances - fired)));
+}
+
+TEST_CASE("a predictor's shares are what their definitions say") {
+  Lcg random(5);
+  const TraceHeader header = memory_header(3, 77, {{0, 3, 0, 77}});
+  MemoryTrace active = random_trace(1, header, 90, 0);
+  const MemoryTrace predicted = random_trace(2, header, 90, 0);
+  cut_into_tasks(active, random);
+  StatisticsOptions options;
+  options.position_min = 2;
+  const PredictedTrace trace(active, predicted);
+  const TraceStatistics found = statistics_of(trace, options);
+  CHECK(found.has_predicted);
+  check_predictions(found.whole, active, predicted, 0, 3);
+  for (uint32_t i = 0; i < 3; ++i) check_predictions(found.layers[i], active, predicted, i, i + 1);
+  check_same(statistics_of(trace, options, {}, {.threads = 2, .bytes_max = 20000}), found);
+  const TraceStatistics without = statistics_of(active, options);
+  CHECK(!without.has_predicted);
+  CHECK(!without.whole.recall.has_value());
+  const TraceStatistics perfect = statistics_of(PredictedTrace(active, active), options);
+  CHECK(*perfect.whole.recall == 1);
+  CHECK(*perfect.whole.precision == 1);
+  CHECK(*perfect.whole.false_positives == 0);
+}
+
+TEST_CASE("sums over rows of bits are the same in every version") {
+  Lcg random(6);
+  const size_t size = GENERATE(1, 7, 8, 33, 448);
+  std::vector<uint64_t> a(size), b(size);
+  for (auto* row : {&a, &b}) {
+    for (uint64_t& word : *row) word = uint64_t{random.next()} << 32 | random.next();
+  }
+  uint64_t in_a = 0, in_both = 0, in_any = 0;
+  for (size_t i = 0; i < 64 * size; ++i) {
+    const bool of_a = a[i / 64] >> i % 64 & 1, of_b = b[i / 64] >> i % 64 & 1;
+    in_a += of_a;
+    in_both += of_a && of_b;
+    in_any += of_a || of_b;
+  }
+  CHECK(std::string(all_bit_sums()[0].name) == "plain");
+  for (const BitSums& sums : all_bit_sums()) {
+    INFO(sums.name << ", " << size << " words");
+    CHECK(sums.count(a.data(), size) == in_a);
+    CHECK(sums.count_both(a.data(), b.data(), size) == in_both);
+    std::vector<uint64_t> joined = a;
+    CHECK(sums.widen(joined.data(), b.data(), size) == in_any);
+    CHECK(joined[0] == (a[0] | b[0]));
+    std::vector<uint64_t> planes(kBitPlanes * size), carry = a;
+    std::vector<uint32_t> counts(64 * size, 5);
+    sums.add(planes.data(), carry.data(), 1, size);
+    carry = b;
+    sums.add(planes.data(), carry.data(), 2, size);
+    sums.flush(planes.data(), counts.data(), size);
+    for (size_t i = 0; i < counts.size(); ++i) {
+      REQUIRE(counts[i] == 5 + (a[i / 64] >> i % 64 & 1) + (b[i / 64] >> i % 64 & 1));
+    }
+    CHECK(planes == std::vector<uint64_t>(kBitPlanes * size));
+  }
+}
+
+TEST_CASE("a bit counter counts past what its planes hold") {
+  Lcg random(7);
+  const uint32_t neurons = GENERATE(1u, 64u, 130u);
+  BitCounter counter(neurons);
+  for (int round = 0; round < 2; ++round) {
+    std::vector<uint32_t> expected(neurons);
+    for (uint32_t i = 0; i < 3 * kBitPlaneSum + 5; ++i) {
+      std::vector<uint64_t> row((neurons + 63) / 64);
+      for (uint32_t neuron = 0; neuron < neurons; ++neuron) {
+        const bool set = neuron % 3 == 0 || random.below(3) == 0;  // some always: full planes
+        row[neuron / 64] |= uint64_t{set} << neuron % 64;
+        expected[neuron] += set;
+      }
+      counter.add(row.data());
+    }
+    const auto counts = counter.counts();
+    CHECK(std::vector<uint32_t>(counts.begin(), counts.end()) == expected);
+    counter.clear();
+  }
+}
+
+TEST_CASE("the top fifth of large counts is found too") {
+  Lcg random(9);
+  for (const uint32_t limit : {1u, 2047u, 2048u, 1u << 22, ~0u}) {
+    std::vector<uint32_t> counts(103);
+    for (uint32_t& count : counts) count = random.below(limit);
+    std::vector<uint32_t> sorted = counts;
+    std::sort(sorted.rbegin(), sorted.rend());
+    INFO("counts below " << limit);
+    CHECK(top_fifth(counts).last == sorted[19]);
   }
 }
 

@@ -1,4 +1,4 @@
-// Plots: lines against a budget, drawn by gnuplot as SVG for embedding in a page.
+// Plots: lines over one quantity, drawn by gnuplot as SVG: for embedding in a page, or as a file.
 //
 // Goals: readable in print and by the colour-blind (Okabe-Ito colours, a marker and a dash pattern
 //   for each line); no identifier of one plot collides with another's in the same page; the same
@@ -18,12 +18,17 @@ struct PlotLine {
   std::vector<std::pair<double, double>> points;  // (x, y)
   bool bound = false;                             // an oracle: dashed and grey
   int style = 0;                                  // which colour and marker
+  bool markers = true;                            // one for each point
 };
+
+// In the right corner of the lines at the bottom or the top, or above them, where it hides nothing.
+enum class Legend { bottom, top, above };
 
 struct Plot {
   std::string x_label, y_label;
   std::vector<PlotLine> lines;
-  bool legend_at_top = false;  // else at the bottom
+  Legend legend = Legend::bottom;
+  bool from_zero = false;  // the y axis begins at 0, as shares should be seen
 };
 
 struct Drawing {
@@ -35,7 +40,9 @@ struct Drawing {
 std::string plot_colour(int style, bool bound);
 // The gnuplot script for a plot (the words and numbers of data are made harmless).
 std::string plot_script(const Plot& plot);
-// `id` is unique in the page.
+// An <svg> element. `id` is unique in the page.
 Drawing draw(const Plot& plot, const std::string& id);
+// The same as a document of its own, on white.
+Drawing draw_document(const Plot& plot);
 
 }  // namespace thermocline

@@ -1,16 +1,18 @@
-#include "sim/plot.h"
+#include "models/plot.h"
 
 #include <fmt/format.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "models/cli.h"
 #include "models/error.h"
-#include "sim/process.h"
+#include "models/process.h"
 
 namespace thermocline {
 namespace {
@@ -54,10 +56,12 @@ std::string data_block(const PlotLine& line, size_t index) {
 
 std::string line_clause(const PlotLine& line, size_t index) {
   const LineStyle& style = style_of(line.style, line.bound);
+  const std::string points =
+      line.markers ? fmt::format(" pointtype {} pointsize 0.7", style.point_type) : "";
   return fmt::format(
-      "$line{} using 1:2 with linespoints linecolor rgb \"{}\" linewidth 2 pointtype {} "
-      "pointsize 0.7 dashtype {} title {}",
-      index, style.colour, style.point_type, style.dash_type, gnuplot_string(line.title));
+      "$line{} using 1:2 with {} linecolor rgb \"{}\" linewidth 2{} dashtype {} title {}", index,
+      line.markers ? "linespoints" : "lines", style.colour, points, style.dash_type,
+      gnuplot_string(line.title));
 }
 
 // gnuplot names the parts of every drawing alike; `id` sets them apart.
@@ -78,7 +82,7 @@ std::string svg_element(const std::string& document) {
   return document.substr(begin, end + 6 - begin);
 }
 
-// Marks on the x axis at the budgets themselves, where they are few.
+// Marks on the x axis at the points themselves, where they are few.
 std::string tics_clause(const Plot& plot) {
   std::set<double> marks;
   for (const PlotLine& line : plot.lines) {
@@ -88,6 +92,22 @@ std::string tics_clause(const Plot& plot) {
   std::string list;
   for (const double x : marks) list += (list.empty() ? "" : ", ") + fmt::format("{:.4g}", x);
   return "set xtics (" + list + ")\n";
+}
+
+// Room around the lines for markers, and for a legend that stands among them.
+std::string offsets_clause(const Plot& plot) {
+  const bool markers = std::any_of(plot.lines.begin(), plot.lines.end(),
+                                   [](const PlotLine& line) { return line.markers; });
+  if (!markers && plot.legend == Legend::above) return "";
+  return fmt::format("set offsets graph 0.04, graph 0.04, graph {}, graph {}\n",
+                     plot.legend == Legend::above ? 0.06 : 0.12, plot.from_zero ? 0 : 0.06);
+}
+
+std::string key_clause(const Plot& plot) {
+  const std::map<Legend, std::string> places = {{Legend::bottom, "bottom right"},
+                                                {Legend::top, "top right"},
+                                                {Legend::above, "tmargin center horizontal"}};
+  return "set key " + places.at(plot.legend) + " reverse Left samplen 2.5 spacing 1.25\n";
 }
 
 class ScratchFolder {
@@ -118,13 +138,12 @@ std::string plot_script(const Plot& plot) {
       "set terminal svg size 540,360 dynamic noenhanced font \"Liberation Sans,Arial,Helvetica\" "
       "fontscale 1.12\n"
       "set encoding utf8\nset border 3 linecolor rgb \"#5b636d\"\nset tics nomirror out scale 0.6\n"
-      "set grid ytics linecolor rgb \"#d9dde2\" linetype 1 linewidth 0.6\n"
-      "set offsets graph 0.04, graph 0.04, graph 0.12, graph 0.06\n";
-  script += plot.legend_at_top ? "set key top right" : "set key bottom right";
-  script += " reverse Left samplen 2.5 spacing 1.25\n";
+      "set grid ytics linecolor rgb \"#d9dde2\" linetype 1 linewidth 0.6\n";
+  script += offsets_clause(plot) + key_clause(plot);
   script += "set xlabel " + gnuplot_string(plot.x_label) + "\nset ylabel " +
             gnuplot_string(plot.y_label) + "\n";
   script += tics_clause(plot);
+  if (plot.from_zero) script += "set yrange [0:*]\n";
   std::string clauses;
   for (size_t i = 0; i < plot.lines.size(); ++i) {
     script += data_block(plot.lines[i], i);
@@ -138,7 +157,7 @@ Drawing draw(const Plot& plot, const std::string& id) {
   if (find_program("gnuplot").empty()) {
     return {"",
             "gnuplot is not installed here, so this plot is missing; install gnuplot-nox and "
-            "run thermocline report again. The table above holds all its numbers."};
+            "run the command again. The table holds all its numbers."};
   }
   const ScratchFolder folder;
   write_file(folder / "plot.gp", "set output '" + folder / "plot.svg" + "'\n" + plot_script(plot));
@@ -151,6 +170,15 @@ Drawing draw(const Plot& plot, const std::string& id) {
     return {"", fmt::format("gnuplot failed with exit code {}: {}", result.exit_code, log)};
   }
   return {with_own_names(svg, id), ""};
+}
+
+Drawing draw_document(const Plot& plot) {
+  Drawing drawing = draw(plot, "plot");
+  if (drawing.svg.empty()) return drawing;
+  const size_t content = drawing.svg.find('>') + 1;
+  drawing.svg.insert(content, "\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>");
+  drawing.svg = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n" + drawing.svg + "\n";
+  return drawing;
 }
 
 }  // namespace thermocline

@@ -1,4 +1,4 @@
-#include "sim/process.h"
+#include "models/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
