@@ -10,6 +10,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/units.h"
+#include "traces/convert_command.h"
 #include "traces/profile.h"
 #include "traces/stat_command.h"
 #include "traces/trace.h"
@@ -205,6 +206,7 @@ void add_trace_commands(CLI::App& app) {
   add_command(*trace, "check", "read everything and say, file by file, what is good",
               std::make_shared<Options>(), run_check);
   add_stat_command(*trace);
+  add_trace_convert_command(*trace);
 }
 
 }  // namespace thermocline
