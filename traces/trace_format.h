@@ -45,7 +45,7 @@ struct ImportOptions {
   uint64_t bundle_bytes = 0;
   uint64_t counted_steps = 0;  // of counts without a number of steps
   uint64_t profile_steps = 0;  // of counts: scale them to so many steps
-  std::function<void(uint64_t done, uint64_t total)> scanned;  // in bytes; may be empty
+  std::function<void(uint64_t done, uint64_t total)> scanned = {};  // in bytes
 };
 
 struct SourceFacts {
