@@ -84,6 +84,10 @@ void refuse(bool given, const char* option, const char* direction) {
 
 void note(const std::string& text) { fmt::print(stderr, "thermocline trace convert: {}\n", text); }
 
+void say_bytes(uint64_t bytes) {
+  if (bytes >= kLargeBytes) note("writing " + format_bytes(bytes));
+}
+
 Outcome convert_from_trace(const Options& options) {
   refuse(options.ranks != 1, "--ranks", "from");
   refuse(!options.origin.model.empty(), "--model", "from");
@@ -99,8 +103,9 @@ Outcome convert_from_trace(const Options& options) {
   ExportResult result;
   {
     Progress bar("converting", selection.step_count(), "steps");
-    result = format.write(selection, options.to,
-                          {options.by_task, [&bar](uint64_t done) { bar.update(done); }});
+    result =
+        format.write(selection, options.to,
+                     {options.by_task, say_bytes, [&bar](uint64_t done) { bar.update(done); }});
   }
   const TraceHeader& header = trace->header();
   if (!options.selection.layers.empty()) {
@@ -133,6 +138,9 @@ Outcome convert_to_trace(const Options& options) {
   if (!counts && (options.counted_steps != 0 || options.profile_steps != 0)) {
     throw bad_usage(format.name +
                     " holds steps: --counted-steps and --profile-steps are for counts");
+  }
+  if (!options.origin.like.empty() && same_place(options.origin.like, options.to)) {
+    throw bad_usage("--like and TO are the same: " + options.to);
   }
   const TraceOrigin origin = parse_origin(options.origin);
   ImportOptions import;

@@ -31,6 +31,7 @@ std::string_view name_of(Carries carries);
 
 struct ExportOptions {
   bool by_task = false;                          // counts of each task apart
+  std::function<void(uint64_t bytes)> sized;     // never empty; before a file whose size is known
   std::function<void(uint64_t steps)> progress;  // never empty
 };
 

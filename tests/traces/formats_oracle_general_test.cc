@@ -69,6 +69,15 @@ TEST_CASE("a record is 24 bytes in libCacheSim's order, and knows the next one o
     expected[i].next = std::exchange(next[expected[i].object], static_cast<int64_t>(i + 1));
   }
   CHECK(read_file(out) == bytes_of(expected));
+  // The size is known before the first byte is written.
+  const auto trace = open_trace(path);
+  uint64_t announced = 0;
+  const ExportOptions options = {
+      false, [&](uint64_t bytes) { announced = bytes; },
+      [&](uint64_t) { CHECK(announced == kOracleRecordBytes * expected.size()); }};
+  const ExportResult result =
+      trace_formats().by_name("oracle-general").write(Selection(*trace), out, options);
+  CHECK(result.file_bytes == announced);
 }
 
 TEST_CASE("steps without a record in between are empty steps") {

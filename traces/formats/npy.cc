@@ -33,6 +33,7 @@ ExportResult write_npy(const Selection& selection, const std::string& path,
   if (options.by_task) throw bad_usage("npy: --by-task is for counts");
   const NeuronPool& pool = selection.pool();
   const uint64_t bytes = selection.step_count() * row_bytes(pool);
+  options.sized(bytes);
   require_room(path, bytes);
   NpyWriter writer(path, kNpyU8, {pool.layer_count, pool.bytes_per_layer()});
   StepBlock block;

@@ -58,6 +58,7 @@ class BackwardWriter {
         bundle_bytes_(static_cast<uint32_t>(selection.trace().header().bundle_bytes())),
         next_(selection.pool().total(), kNever) {
     count_records();
+    options.sized(file_bytes());
     require_room(path, file_bytes());
     file_.emplace(path);
   }
@@ -200,12 +201,18 @@ class OracleRecords final : public TraceSource {
     facts_.layer_count = options.layer_count;
     facts_.ffn_dim = options.ffn_dim;
     // Everything is checked once before anything is written.
-    read([this](const StepInfo&, std::span<const uint64_t>) { ++facts_.step_count; });
+    walk([this](const StepInfo&, std::span<const uint64_t>) { ++facts_.step_count; },
+         options.scanned);
     facts_.tasks = bare_task(facts_.step_count);
     facts_.hash = hash_of({file}, options);
   }
 
-  void read(const StepVisit& visit) const override {
+  void read(const StepVisit& visit) const override { walk(visit, {}); }
+
+ private:
+  using Scanned = std::function<void(uint64_t done, uint64_t total)>;
+
+  void walk(const StepVisit& visit, const Scanned& scanned) const {
     const NeuronPool pool = this->pool();
     Promises promises(pool.total(), record_count_, path_);
     std::vector<uint64_t> words(pool.words_per_step());
@@ -219,13 +226,12 @@ class OracleRecords final : public TraceSource {
       }
       set_bit(words, record, i);
       promises.check(i, record.obj_id - 1, record.next_access_vtime);
-      if ((i + 1) % kReleasedRecords == 0) release_before(i + 1);
+      if ((i + 1) % kReleasedRecords == 0) release_before(i + 1, scanned);
     }
     visit(bare_step(step), words);
     promises.finish();
   }
 
- private:
   void check(const Record& record, uint64_t index, uint64_t step) const {
     if (record.clock_time < step) {
       fail(index, fmt::format("a clock_time from {}", step), record.clock_time);
@@ -251,8 +257,9 @@ class OracleRecords final : public TraceSource {
     word |= bit;
   }
 
-  void release_before(uint64_t record) const {
+  void release_before(uint64_t record, const Scanned& scanned) const {
     stop_if_interrupted();
+    if (scanned) scanned(record * kOracleRecordBytes, file_.bytes.size());
     const uint64_t bytes = kReleasedRecords * kOracleRecordBytes;
     release(file_, file_.bytes.subspan(record * kOracleRecordBytes - bytes, bytes));
   }
