@@ -9,8 +9,8 @@
 
 #include "models/cli.h"
 #include "models/error.h"
+#include "models/npy_file.h"
 #include "runtime/node_facts.h"
-#include "runtime/npy_writer.h"
 #include "runtime/recorder.h"
 #include "runtime/run_report.h"
 #include "runtime/text_output.h"
@@ -183,7 +183,7 @@ class RankRun {
 
   void make_root_hooks() {
     if (hooks_.all_logits) {
-      logits_.emplace(options_.logits, plan_.shape.vocab_size);
+      logits_.emplace(options_.logits, kNpyF32, std::vector<uint64_t>{plan_.shape.vocab_size});
       hooks_.on_logits = [this](std::span<const float> row) { logits_->append(row); };
     }
     if (options_.teacher_forced) {

@@ -11,6 +11,7 @@
 #include "models/error.h"
 #include "models/units.h"
 #include "traces/copy_commands.h"
+#include "traces/convert_command.h"
 #include "traces/profile.h"
 #include "traces/repair.h"
 #include "traces/stat_command.h"
@@ -230,6 +231,7 @@ void add_trace_commands(CLI::App& app) {
   add_cut_command(*trace);
   add_merge_command(*trace);
   add_synth_trace_command(*trace);
+  add_trace_convert_command(*trace);
 }
 
 }  // namespace thermocline

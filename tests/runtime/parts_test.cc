@@ -7,7 +7,6 @@
 
 #include "models/error.h"
 #include "runtime/activation_rule.h"
-#include "runtime/npy_writer.h"
 #include "runtime/run_plan.h"
 #include "runtime/thread_pool.h"
 #include "tests/support.h"
@@ -88,31 +87,6 @@ TEST_CASE("activation thresholds are numbers or percentiles") {
     INFO(bad);
     CHECK_THROWS_AS(parse_activation_threshold(bad), Error);
   }
-}
-
-TEST_CASE(".npy files are NumPy's format 1.0, and appear only when whole") {
-  const TempDir folder;
-  const std::string path = folder / "x.npy";
-  {
-    NpyWriter abandoned(path, 2);
-    abandoned.append(std::vector<float>{1, 2});
-  }
-  CHECK(std::filesystem::is_empty(folder.path()));
-  NpyWriter writer(path, 3);
-  writer.append(std::vector<float>{1, 2, 3});
-  writer.append(std::vector<float>{4, 5, 6.5});
-  CHECK(!std::filesystem::exists(path));
-  writer.finish();
-  std::ifstream in(path, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(in)), {});
-  REQUIRE(bytes.size() == 128 + 6 * sizeof(float));
-  CHECK(bytes.substr(0, 10) == std::string("\x93NUMPY\x01\x00\x76\x00", 10));
-  CHECK(bytes.find("'shape': (2, 3)") != std::string::npos);
-  CHECK(bytes[127] == '\n');
-  float last = 0;
-  std::memcpy(&last, bytes.data() + bytes.size() - sizeof last, sizeof last);
-  CHECK(last == 6.5f);
-  CHECK_THROWS_AS(NpyWriter(folder / "none/x.npy", 3), Error);
 }
 
 }  // namespace

@@ -1,0 +1,52 @@
+// NewFile: a file that appears under its name only when whole. Room on a disk.
+//
+// Goals: PATH.tmp until finish(); without finish() nothing is left; bytes may be written in order
+//   or at their offset, so that a file can be filled from its end.
+// Non-goals: pipes and devices, which cannot be renamed (models/cli.h's write_file takes them).
+// Thread-safety: one file, one thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace thermocline {
+
+class NewFile {
+ public:
+  // Error: something that is no file has that name, or PATH.tmp cannot be made.
+  explicit NewFile(const std::string& path);
+  ~NewFile();
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+
+  void write(std::string_view bytes);  // behind what was written so far; buffered
+  void write(std::span<const std::byte> bytes) {
+    write(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  }
+  // At once, anywhere. Bytes of write() that still wait in the buffer would overwrite these.
+  void write_at(uint64_t offset, std::string_view bytes);
+  void rewrite(uint64_t offset, std::string_view bytes) {  // what write() wrote before
+    flush();
+    write_at(offset, bytes);
+  }
+  void finish();  // to the disk, then renames
+
+  uint64_t byte_count() const { return byte_count_; }  // of write()
+
+ private:
+  void flush();
+  [[noreturn]] void fail(const char* what) const;
+
+  std::string path_;
+  int fd_;
+  uint64_t byte_count_ = 0, flushed_ = 0;
+  std::string buffer_;
+};
+
+// Error{failed} with both numbers unless `bytes` more fit beside `path`.
+void require_room(const std::string& path, uint64_t bytes);
+
+}  // namespace thermocline
