@@ -7,9 +7,9 @@
 
 #include "models/checkpoint.h"
 #include "models/error.h"
-#include "models/registry.h"
 #include "models/units.h"
 #include "runtime/kv_cache.h"
+#include "traces/magnitude_codes.h"
 
 namespace thermocline {
 namespace {
@@ -136,12 +136,8 @@ void choose_magnitudes(const RunOptions& options, RunPlan& plan) {
 }  // namespace
 
 MagnitudeSampling parse_magnitudes(std::string_view text) {
-  static const std::vector<std::string> names = {"none", "log8", "f16"};
   const size_t colon = text.find(':');
-  const std::string_view name = text.substr(0, colon);
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) throw unknown_name("magnitude format", name, names);
-  MagnitudeSampling sampling{static_cast<MagnitudeFormat>(found - names.begin()), 1};
+  MagnitudeSampling sampling{magnitude_format_by_name(text.substr(0, colon)), 1};
   if (sampling.format == MagnitudeFormat::none) sampling.every = 0;
   if (colon == std::string_view::npos) return sampling;
   constexpr std::string_view kEvery = "every=";

@@ -13,8 +13,8 @@
 #include "models/hash.h"
 #include "models/units.h"
 #include "traces/copy.h"
-#include "traces/index_ranges.h"
 #include "traces/schema.h"
+#include "traces/selection.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -23,7 +23,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct CutOptions {
-  std::string path, out, tasks, steps, layers, threshold, json;
+  std::string path, out, threshold, json;
+  SelectionText what;
   bool allow_partial = false;
 };
 
@@ -43,49 +44,13 @@ void check_out(const std::string& out, const std::vector<std::string>& sources) 
   }
 }
 
-std::vector<StepRange> chosen_steps(const TraceReader& trace, const CutOptions& options) {
-  const std::vector<StepInfo> infos = trace.steps();
-  const auto tasks = options.tasks.empty() ? std::vector<IndexRange>{}
-                                           : parse_index_ranges(options.tasks, "--tasks");
-  const auto steps = options.steps.empty() ? std::vector<IndexRange>{}
-                                           : parse_index_ranges(options.steps, "--steps");
-  const auto wanted = [&](uint64_t step) {
-    if (!steps.empty() && !contains(steps, step)) return false;
-    if (tasks.empty()) return true;
-    if (infos[step].task >= trace.tasks().size()) return false;
-    const int32_t id = trace.tasks()[infos[step].task].task_id;
-    return id >= 0 && contains(tasks, static_cast<uint64_t>(id));
-  };
+std::vector<StepRange> ranges_of(const std::vector<uint64_t>& steps) {
   std::vector<StepRange> ranges;
-  for (uint64_t step = 0; step < infos.size(); ++step) {
-    if (!wanted(step)) continue;
+  for (const uint64_t step : steps) {
     if (ranges.empty() || ranges.back().end != step) ranges.push_back({step, step});
-    ranges.back().end = step + 1;
-  }
-  if (ranges.empty()) {
-    throw bad_input(options.path, "steps of --tasks and --steps",
-                    fmt::format("none among {} steps of {} tasks", infos.size(),
-                                trace.tasks().size()));
+    ++ranges.back().end;
   }
   return ranges;
-}
-
-LayerRange chosen_layers(const TraceReader& trace, const std::string& text) {
-  const uint32_t layer_count = trace.header().shape.layer_count;
-  if (text.empty()) return {0, layer_count};
-  const auto ranges = parse_index_ranges(text, "--layers");
-  if (ranges.size() != 1 || ranges[0].last >= layer_count) {
-    throw bad_usage(fmt::format("--layers '{}': expected one range within 0..{}", text,
-                                layer_count - 1));
-  }
-  return {static_cast<uint32_t>(ranges[0].first), static_cast<uint32_t>(ranges[0].last) + 1};
-}
-
-uint64_t steps_in(const std::vector<StepRange>& ranges) {
-  return std::accumulate(ranges.begin(), ranges.end(), uint64_t{0},
-                         [](uint64_t sum, const StepRange& range) {
-                           return sum + range.end - range.begin;
-                         });
 }
 
 // What was cut from what, beside the configuration of the run.
@@ -120,23 +85,24 @@ void run_cut(const CutOptions& options) {
   check_out(options.out, {options.path});
   const auto trace = open_trace(options.path, {.allow_partial = options.allow_partial,
                                                .activation_threshold = options.threshold});
-  const auto ranges = chosen_steps(*trace, options);
-  const LayerRange layers = chosen_layers(*trace, options.layers);
+  const Selection selection(*trace, options.what);
+  const NeuronPool& pool = selection.pool();
+  const LayerRange layers{pool.layer_begin, pool.layer_begin + pool.layer_count};
   std::vector<uint32_t> source_ranks;
   TraceHeader header = cut_header(trace->header(), layers, source_ranks);
   note_in(header, "cut",
           {{"trace_hash", trace->hash()},
-           {"tasks", options.tasks},
-           {"steps", options.steps},
-           {"layers", options.layers},
+           {"tasks", options.what.tasks},
+           {"steps", options.what.steps},
+           {"layers", options.what.layers},
            {"activation_threshold", options.threshold}});
   if (layers.end - layers.begin < trace->header().shape.layer_count) {
     header.model += fmt::format(" (layers {} to {})", layers.begin, layers.end - 1);
   }
   TraceCopy copy(options.out, header);
   {
-    Progress bar("cutting", steps_in(ranges), "steps");
-    copy.add(*trace, ranges, layers.begin, source_ranks,
+    Progress bar("cutting", selection.step_count(), "steps");
+    copy.add(*trace, ranges_of(selection.steps()), layers.begin, source_ranks,
              [&bar](uint64_t done) { bar.update(done); });
   }
   copy.finish();
@@ -200,9 +166,9 @@ void add_cut_command(CLI::App& trace) {
       "cut", "some tasks, steps or layers of a trace as a trace of its own");
   command->add_option("TRACE", options->path, "the trace's master")->required();
   command->add_option("--out", options->out, "the new trace's master")->required();
-  command->add_option("--tasks", options->tasks, "task ids, for example 11..20,35");
-  command->add_option("--steps", options->steps, "steps from 0, for example 0..999");
-  command->add_option("--layers", options->layers, "one range of layers, for example 0..3");
+  command->add_option("--tasks", options->what.tasks, "task ids, for example 11..20,35");
+  command->add_option("--steps", options->what.steps, "steps from 0, for example 0..999");
+  command->add_option("--layers", options->what.layers, "one range of layers, for example 0..3");
   command->add_option("--activation-threshold", options->threshold,
                       "bits anew from recorded magnitudes: 0.1, p90 (of each layer), p90/neuron");
   command->add_flag("--allow-partial", options->allow_partial,

@@ -6,20 +6,10 @@
 #include <map>
 
 #include "models/error.h"
-#include "models/units.h"
+#include "traces/index_ranges.h"
 #include "traces/profile.h"
 
 namespace thermocline {
-
-std::pair<uint64_t, uint64_t> parse_range(std::string_view text, std::string_view option) {
-  const size_t dots = text.find("..");
-  const uint64_t first = parse_count(text.substr(0, dots));
-  const uint64_t last = dots == std::string_view::npos ? first : parse_count(text.substr(dots + 2));
-  if (first > last) {
-    throw bad_usage(fmt::format("{}: expected FIRST..LAST, found '{}'", option, text));
-  }
-  return {first, last};
-}
 
 Selection::Selection(const TraceReader& trace, const SelectionText& text)
     : trace_(&trace), pool_(whole_model(trace.header())) {
@@ -30,27 +20,31 @@ Selection::Selection(const TraceReader& trace, const SelectionText& text)
 
 void Selection::select_layers(const std::string& text) {
   if (text.empty()) return;
-  const auto range = parse_range(text, "--layers");
-  if (range.second >= pool_.layer_count) {
-    throw bad_usage(fmt::format("--layers: expected layers from 0 to {}, found '{}'",
+  const auto ranges = parse_index_ranges(text, "--layers");
+  if (ranges.size() != 1 || ranges[0].last >= pool_.layer_count) {
+    throw bad_usage(fmt::format("--layers: expected one range from 0 to {}, found '{}'",
                                 pool_.layer_count - 1, text));
   }
-  pool_.layer_begin = static_cast<uint32_t>(range.first);
-  pool_.layer_count = static_cast<uint32_t>(range.second - range.first + 1);
+  pool_.layer_begin = static_cast<uint32_t>(ranges[0].first);
+  pool_.layer_count = static_cast<uint32_t>(ranges[0].last - ranges[0].first + 1);
 }
 
 void Selection::select_steps(const SelectionText& text) {
-  const auto all = std::pair<uint64_t, uint64_t>{0, UINT64_MAX};
-  const auto range = text.steps.empty() ? all : parse_range(text.steps, "--steps");
-  const auto task_range = text.tasks.empty() ? all : parse_range(text.tasks, "--tasks");
+  const auto parse = [](const std::string& ranges, const char* option) {
+    return ranges.empty() ? std::vector<IndexRange>{{0, UINT64_MAX}}
+                          : parse_index_ranges(ranges, option);
+  };
+  const auto chosen = parse(text.steps, "--steps");
+  const auto chosen_tasks = parse(text.tasks, "--tasks");
   const std::vector<StepInfo> infos = trace_->steps();
   const std::vector<TaskRecord>& tasks = trace_->tasks();
   std::map<uint32_t, uint32_t> renumbered;
-  for (uint64_t step = range.first; step < infos.size() && step <= range.second; ++step) {
+  for (uint64_t step = 0; step < infos.size(); ++step) {
+    if (!contains(chosen, step)) continue;
     StepInfo info = infos[step];
     const int32_t id = info.task < tasks.size() ? tasks[info.task].task_id : -1;
-    const auto named = static_cast<uint64_t>(id);  // -1 is beyond any range
-    if (!text.tasks.empty() && (named < task_range.first || named > task_range.second)) continue;
+    const bool named = id >= 0 && contains(chosen_tasks, static_cast<uint64_t>(id));
+    if (!text.tasks.empty() && !named) continue;
     const auto found = renumbered.emplace(info.task, static_cast<uint32_t>(tasks_.size()));
     if (found.second) tasks_.push_back(id);
     info.task = found.first->second;

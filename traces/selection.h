@@ -1,7 +1,7 @@
 // Selection: the layers and steps of a trace that a command is asked for, read block by block.
 //
-// "--layers 0..3 --steps 0..999 --tasks 11..20": ranges with both ends, or one number; layers and
-//   steps count from 0, tasks are named as the prompts file names them. Each narrows the others.
+// "--layers 0..3 --steps 0..999 --tasks 11..20,35": layers (one range) and steps count from 0, tasks
+//   are named as the prompts file names them. Each narrows the others.
 // Goals: what is selected looks like a smaller trace: layers and tasks count from 0 again; bounded
 //   memory (one stored block of steps at a time, and the column of steps).
 // Thread-safety: const after construction; it refers to the reader.
@@ -10,8 +10,6 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "traces/trace.h"
@@ -21,9 +19,6 @@ namespace thermocline {
 struct SelectionText {
   std::string layers, steps, tasks;  // empty: all
 };
-
-// "3" or "0..3": first and last. `option` is for the message of the usage Error.
-std::pair<uint64_t, uint64_t> parse_range(std::string_view text, std::string_view option);
 
 class Selection {
  public:

@@ -12,6 +12,7 @@
 #include "models/hash.h"
 #include "traces/bernoulli_bits.h"
 #include "traces/statistics.h"
+#include "traces/top_fifth.h"
 #include "traces/synthetic_tasks.h"
 
 namespace thermocline::test {

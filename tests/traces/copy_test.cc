@@ -130,9 +130,9 @@ TEST_CASE("a cut of nothing, and one onto itself, are refused") {
     CHECK(result.exit_code == exit_code);
     CHECK_THAT(result.output, Contains(message));
   };
-  refused("--tasks 999 --out " + out, 3, "none among 20 steps");
-  refused("--steps 20..30 --out " + out, 3, "none among 20 steps");
-  refused("--layers 3..5 --out " + out, 2, "within 0..4");
+  refused("--tasks 999 --out " + out, 2, "none of the trace's 20 steps");
+  refused("--steps 20..30 --out " + out, 2, "none of the trace's 20 steps");
+  refused("--layers 3..5 --out " + out, 2, "one range from 0 to 4");
   refused("--steps 1..x --out " + out, 2, "--steps '1..x'");
   refused("--out " + path, 2, "is the trace that is read");
   CHECK(!fs::exists(folder / "cut.h5"));
