@@ -97,8 +97,9 @@ struct CpuKernels {
       __builtin_prefetch(ahead + 64 * step);
   }
 
-  // Up to kRows rows, in ascending order, and the rows that will be wanted next: a tile for one
-  // token prefetches those while it reads its own.
+  // Up to kRows rows, in ascending order, and the rows that will be wanted next: a tile prefetches
+  // those while it reads its own. Of two tokens against 16384 x 8192 q4_0 on AVX-512: 4.3 ms;
+  // 8.5 ms where only tiles for one token prefetch; 7.2 ms one after the other.
   struct RowBlock {
     const std::byte* rows[kRows] = {};
     const std::byte* ahead[kRows] = {};
@@ -135,7 +136,7 @@ struct CpuKernels {
         for (int t = 0; t < T; ++t) xs[t] = {V::load(x[t] + first), V::load(x[t] + first + 16)};
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-          if constexpr (T == 1 && kPrefetches<D>) prefetch<D>(ahead[r] + offset, step);
+          if constexpr (kPrefetches<D>) prefetch<D>(ahead[r] + offset, step);
           Pair w;
           V::template decode<D>(rows[r] + offset, step, scales[r], w.first, w.second);
 #pragma GCC unroll 4
@@ -295,7 +296,7 @@ struct CpuKernels {
         for (int t = 0; t < T; ++t) sum[t] = {V::load(y[t] + first), V::load(y[t] + first + 16)};
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-          if constexpr (T == 1 && kPrefetches<D>) prefetch<D>(ahead[r] + offset, step);
+          if constexpr (kPrefetches<D>) prefetch<D>(ahead[r] + offset, step);
           Pair w;
           V::template decode<D>(rows[r] + offset, step, scales[r], w.first, w.second);
 #pragma GCC unroll 4
