@@ -70,6 +70,11 @@ void add_input_options(CLI::App& command, RunOptions& options) {
 
 void add_output_options(CLI::App& command, RunOptions& options) {
   command.add_option("--record", options.record, "write the activation trace, HDF5");
+  command.add_flag(
+      "--resume", options.resume,
+      "go on with an interrupted recording at its last complete task, if there is one");
+  command.add_flag("--overwrite", options.overwrite,
+                   "start an interrupted recording over; with --resume, only that of another run");
   command
       .add_option("--record-magnitudes", options.record_magnitudes,
                   "log8 or f16, :every=K for each K-th step: record |act(gate)| of all neurons "

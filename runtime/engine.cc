@@ -38,7 +38,9 @@ Engine::Engine(Comm& comm, const ModelShape& shape, const Partition& partition, 
       partition_(partition),
       decoder_(decoder),
       hooks_(hooks),
-      options_(std::move(options)) {
+      options_(std::move(options)),
+      step_total_(options_.step_begin),
+      pass_(options_.pass_begin) {
   TC_CHECK(options_.batch > 0 && options_.batch <= decoder.slot_count(), "a slot for each task");
   const uint64_t row_max = std::max(options_.chunk_max, options_.batch);
   words_.resize(row_max * decoder.neuron_pool().words_per_step());

@@ -91,6 +91,8 @@ struct EngineOptions {
   uint32_t batch = 1;               // tasks in flight, at most the decoder's slots
   // Observers get |act(gate)| of each step of the run whose number is a multiple; 0: of none.
   uint32_t magnitudes_every = 0;
+  // Where the run goes on: what observers were shown before.
+  uint32_t step_begin = 0, pass_begin = 0;
 };
 
 class Engine {

@@ -3,7 +3,10 @@
 namespace thermocline {
 
 std::string Recorder::finish(Comm& comm) {
-  together(comm, [&] { writer_->finish(); });
+  together(comm, [&] {
+    writer_->finish();
+    if (resume_ != nullptr) resume_->settle(writer_->safe_steps());
+  });
   std::string hash;
   together(comm, [&] {
     if (comm.rank() != 0) return;

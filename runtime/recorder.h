@@ -1,5 +1,6 @@
 // Recorder: an observer that writes what this rank's neurons did into its shard of a trace.
 //
+// With --resume it begins with what an interrupted run recorded (resume.h).
 // Goals: the trace is whole only when every task ran; anything less stays a partial file.
 // Thread-safety: one rank, one thread (the writer has a thread of its own).
 #pragma once
@@ -9,17 +10,20 @@
 
 #include "runtime/comm.h"
 #include "runtime/engine.h"
+#include "runtime/resume.h"
 #include "traces/trace.h"
 
 namespace thermocline {
 
 class Recorder final : public StepObserver {
  public:
-  Recorder(const std::string& path, const TraceHeader& header, uint32_t rank)
-      : path_(path), writer_(create_shard(path, header, rank)) {}
+  // resume: null, or what outlives the recorder.
+  Recorder(const std::string& path, const TraceHeader& header, uint32_t rank, Resume* resume)
+      : path_(path), writer_(create_shard(path, header, rank)), resume_(resume) {}
 
   void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override {
     writer_->append(info, times, data);
+    if (resume_ != nullptr) resume_->settle(writer_->safe_steps());
   }
   void on_task_end(const TaskRecord& task) override { writer_->end_task(task); }
 
@@ -29,6 +33,7 @@ class Recorder final : public StepObserver {
  private:
   std::string path_;
   std::unique_ptr<TraceWriter> writer_;
+  Resume* resume_;
 };
 
 }  // namespace thermocline

@@ -12,6 +12,7 @@
 #include "models/npy_file.h"
 #include "runtime/node_facts.h"
 #include "runtime/recorder.h"
+#include "runtime/resume.h"
 #include "runtime/run_report.h"
 #include "runtime/text_output.h"
 
@@ -166,10 +167,12 @@ class RankRun {
 
   void make_observers(const Decoder& decoder) {
     describe_rank(decoder);
+    const TraceHeader header = trace_header(decoder);
+    if (options_.resume) resume_.emplace(comm_, options_.record, header, options_.overwrite);
     together(comm_, [&] {
       if (!options_.record.empty()) {
-        recorder_.emplace(options_.record, trace_header(decoder),
-                          static_cast<uint32_t>(comm_.rank()));
+        recorder_.emplace(options_.record, header, static_cast<uint32_t>(comm_.rank()),
+                          resume_.has_value() ? &*resume_ : nullptr);
         hooks_.observers.push_back(&*recorder_);
       }
       if (!plan_.live.policies.empty()) {
@@ -243,13 +246,28 @@ class RankRun {
     return header;
   }
 
+  // What an interrupted run recorded goes to the observers first. Returns where this one begins.
+  ResumePoint take_over() {
+    if (!resume_.has_value()) return {};
+    const ResumePoint point = resume_->point();
+    together(comm_, [&] { resume_->replay(hooks_.observers); });
+    if (root()) {
+      fmt::print(text_out(), "resume   {} steps of {} tasks are taken over, {} tasks are left\n",
+                 point.step_count, point.task_count, plan_.tasks.size() - point.task_count);
+    }
+    return point;
+  }
+
   // True if the run was interrupted.
   bool execute(Decoder& decoder) {
-    Engine engine(comm_, plan_.shape, plan_.partition, decoder, hooks_,
-                  {stop_tokens(), plan_.shape.context_length, kChunkMax, interrupted, plan_.batch,
-                   plan_.magnitudes.every});
+    const ResumePoint point = take_over();
+    Engine engine(
+        comm_, plan_.shape, plan_.partition, decoder, hooks_,
+        {stop_tokens(), plan_.shape.context_length, kChunkMax, interrupted, plan_.batch,
+         plan_.magnitudes.every, static_cast<uint32_t>(point.step_count), point.pass_count});
     bool stopped = false;
-    for (const TaskResult& result : engine.run(plan_.tasks)) {
+    const std::span<const TaskInput> tasks(plan_.tasks);
+    for (const TaskResult& result : engine.run(tasks.subspan(point.task_count))) {
       if (result.step_count == 0) continue;  // interrupted before it began
       stopped = stopped || result.interrupted;
       outcome_.step_count += result.step_count;
@@ -273,10 +291,11 @@ class RankRun {
     std::string message = fmt::format("interrupted after {} steps of {} tasks", outcome_.step_count,
                                       plan_.tasks.size());
     if (!options_.record.empty()) {
-      message += fmt::format("; the steps so far are in {} (--allow-partial reads them)",
-                             partial_path(options_.record, 0));
+      message += fmt::format(
+          "; the steps so far are in {} (--allow-partial reads them); the same command with "
+          "--resume goes on from the last complete task",
+          partial_path(options_.record, 0));
     }
-    message += "; the same command again runs it from the start";
     comm_.barrier();
     throw AgreedError(ErrorKind::failed, root() ? message : "");
   }
@@ -322,6 +341,7 @@ class RankRun {
   RankFacts facts_{};
   ActivationProfile profile_;  // until live policies take it
   EngineHooks hooks_;
+  std::optional<Resume> resume_;  // outlives the recorder
   std::optional<Recorder> recorder_;
   std::optional<LivePolicies> live_;
   std::optional<NpyWriter> logits_;

@@ -9,6 +9,7 @@
 #include "models/error.h"
 #include "models/units.h"
 #include "runtime/kv_cache.h"
+#include "traces/interrupted.h"
 #include "traces/magnitude_codes.h"
 
 namespace thermocline {
@@ -111,6 +112,21 @@ LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& s
   return live;
 }
 
+// An interrupted recording is neither lost by a slip nor gone on with by chance.
+void check_resume(const RunOptions& options) {
+  if (options.resume && options.record.empty()) {
+    throw bad_usage("--resume needs --record TRACE: the recording that was interrupted");
+  }
+  if (options.resume && !options.logits.empty()) {
+    throw bad_usage("--resume: logits of what ran before are not kept; expected no --logits");
+  }
+  if (options.record.empty() || options.resume || options.overwrite) return;
+  if (!has_interrupted(options.record)) return;
+  throw bad_usage(options.record +
+                  ": an interrupted recording is there; --resume goes on with it, --overwrite "
+                  "starts over");
+}
+
 // How many tasks are in flight, and what that takes.
 void choose_batch(const RunOptions& options, RunPlan& plan) {
   if (options.batch == 0) throw bad_usage("--batch 0: expected at least 1");
@@ -188,6 +204,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   plan.live = choose_policies(options, shape, plan.ffn_types);
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_tasks(options, plan);
+  check_resume(options);
   choose_batch(options, plan);
   choose_magnitudes(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

@@ -33,6 +33,8 @@ struct RunOptions {
   bool teacher_forced = false;
   std::string logits;                      // path of the .npy
   std::string record;                      // path of the trace
+  bool resume = false;                     // goes on with what was recorded there
+  bool overwrite = false;                  // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
   std::string layout, rank_weights;

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "models/error.h"
 
@@ -118,6 +119,13 @@ MeasuredSteps measured_steps(const TraceReader& trace, const RecordingConfig& co
     }
   }
   return measured;
+}
+
+// How many passes these steps took.
+size_t passes_of(const std::vector<StepInfo>& steps, const std::vector<uint64_t>& decode) {
+  std::set<uint32_t> passes;
+  for (const uint64_t step : decode) passes.insert(steps[step].pass);
+  return passes.size();
 }
 
 std::vector<uint64_t> decode_steps_of(const std::vector<StepInfo>& steps) {
@@ -267,6 +275,12 @@ std::optional<ExecutedComparison> compare_executed(const TraceReader& trace,
   const std::vector<uint64_t> decode = decode_steps_of(trace.steps());
   reason = missing(config, decode, replayed);
   if (!reason.empty()) return std::nullopt;
+  if (passes_of(trace.steps(), decode) < decode.size()) {
+    reason =
+        "the run was batched: steps shared passes over the weights, which the model counts one "
+        "by one";
+    return std::nullopt;
+  }
   const MeasuredSteps measured = measured_steps(trace, config, decode);
   if (mean_of(measured.compute) <= 0.0) {
     reason = "the trace holds no measured times";

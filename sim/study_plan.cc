@@ -92,7 +92,8 @@ struct Planner {
     const StudyPrompts& prompts = study.prompts;
     stage.command =
         run_command(prompts.profile_split, limit_of(model.profile_limit, prompts.profile_limit));
-    append(stage.command, {"--record", file("profile.h5"), "--json", stage.output});
+    append(stage.command,
+           {"--record", file("profile.h5"), "--resume", "--overwrite", "--json", stage.output});
     stage.inputs = user_files();
     return stage;
   }
@@ -101,7 +102,8 @@ struct Planner {
     Stage stage = this->stage("test", "run.json");
     const StudyPrompts& prompts = study.prompts;
     stage.command = run_command(prompts.test_split, limit_of(model.test_limit, prompts.test_limit));
-    append(stage.command, {"--record", file("test.h5"), "--profile", file("profile.h5")});
+    append(stage.command, {"--record", file("test.h5"), "--resume", "--overwrite", "--profile",
+                           file("profile.h5")});
     append(stage.command, {"--policy", join(live_policies(study), ',')});
     append(stage.command, {"--budget", study.budgets, "--migration", study.migration});
     append(stage.command, {"--json", stage.output});

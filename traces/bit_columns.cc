@@ -79,11 +79,11 @@ NeuronOrder read_order(const Hdf5File& file, const NeuronPool& pool) {
     const uint64_t layer = place / pool.neuron_count;
     const uint64_t at = layer * pool.neuron_count + order[place];
     if (order[place] >= pool.neuron_count || placed[at]) {
-      throw bad_input(file.path(), fmt::format("each neuron of layer {} at one place",
-                                               pool.layer_begin + layer),
-                      fmt::format("neuron {} at place {}",
-                                  uint64_t{pool.neuron_begin} + order[place],
-                                  place % pool.neuron_count));
+      throw bad_input(
+          file.path(),
+          fmt::format("each neuron of layer {} at one place", pool.layer_begin + layer),
+          fmt::format("neuron {} at place {}", uint64_t{pool.neuron_begin} + order[place],
+                      place % pool.neuron_count));
     }
     placed[at] = true;
   }
@@ -151,15 +151,14 @@ BitColumns::BitColumns(const Hdf5File& file, const char* name, const NeuronPool&
 // A chunk, and what of it is wanted.
 struct BitColumns::Part {
   uint64_t block;
-  uint32_t chunk_layer;               // the chunk's first
-  uint32_t layer_begin, layer_end;    // wanted, in the pool
-  uint32_t target_layer;              // layer_begin in the target
-  uint32_t row_begin, row_count;      // of the block's 64 steps
-  uint64_t target_step;               // row_begin in the target
+  uint32_t chunk_layer;             // the chunk's first
+  uint32_t layer_begin, layer_end;  // wanted, in the pool
+  uint32_t target_layer;            // layer_begin in the target
+  uint32_t row_begin, row_count;    // of the block's 64 steps
+  uint64_t target_step;             // row_begin in the target
 };
 
-void BitColumns::read_part(const Part& part, const NeuronOrder& order,
-                           const Target& target) const {
+void BitColumns::read_part(const Part& part, const NeuronOrder& order, const Target& target) const {
   const uint64_t neurons = pool_.neuron_count, words = pool_.words_per_layer();
   thread_local std::vector<std::byte> stored;
   thread_local std::vector<uint64_t> chunk, columns;

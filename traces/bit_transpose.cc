@@ -1,18 +1,6 @@
 #include "traces/bit_transpose.h"
 
-#include <bit>
 #include <cstring>
-#include <initializer_list>
-
-// Several builds of a function, of which the fastest that the machine can run is called.
-#if defined(__x86_64__) && defined(__GNUC__)
-#define THERMOCLINE_FASTEST_BUILD \
-  [[gnu::target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")]]
-#define THERMOCLINE_FASTEST_COUNT [[gnu::target_clones("popcnt", "default")]]
-#else
-#define THERMOCLINE_FASTEST_BUILD
-#define THERMOCLINE_FASTEST_COUNT
-#endif
 
 namespace thermocline {
 namespace {
@@ -35,9 +23,8 @@ template <int kHalf>
 template <int kHalf>
 [[gnu::always_inline]] inline void exchange_lanes(Rows& rows, uint64_t mask) {
   const Rows lane = {0, 1, 2, 3, 4, 5, 6, 7};
-  const Rows other =
-      __builtin_shufflevector(rows, rows, 0 ^ kHalf, 1 ^ kHalf, 2 ^ kHalf, 3 ^ kHalf, 4 ^ kHalf,
-                              5 ^ kHalf, 6 ^ kHalf, 7 ^ kHalf);
+  const Rows other = __builtin_shufflevector(rows, rows, 0 ^ kHalf, 1 ^ kHalf, 2 ^ kHalf, 3 ^ kHalf,
+                                             4 ^ kHalf, 5 ^ kHalf, 6 ^ kHalf, 7 ^ kHalf);
   const Rows low = (rows & ~(mask << kHalf)) | ((other & mask) << kHalf);
   const Rows high = (rows & ~mask) | ((other >> kHalf) & mask);
   rows = (lane & kHalf) == 0 ? low : high;
@@ -48,8 +35,10 @@ template <int kHalf>
   Rows rows[kLanes];
   std::memcpy(rows, from, sizeof rows);
   for (int i = 0; i < 4; ++i) exchange<32>(rows[i], rows[i + 4], 0x00000000ffffffffull);
-  for (int i : {0, 1, 4, 5}) exchange<16>(rows[i], rows[i + 2], 0x0000ffff0000ffffull);
-  for (int i : {0, 2, 4, 6}) exchange<8>(rows[i], rows[i + 1], 0x00ff00ff00ff00ffull);
+  for (int i = 0; i < 8; i += i % 2 == 0 ? 1 : 3) {  // 0, 1, 4, 5
+    exchange<16>(rows[i], rows[i + 2], 0x0000ffff0000ffffull);
+  }
+  for (int i = 0; i < 8; i += 2) exchange<8>(rows[i], rows[i + 1], 0x00ff00ff00ff00ffull);
   for (Rows& eight : rows) {
     exchange_lanes<4>(eight, 0x0f0f0f0f0f0f0f0full);
     exchange_lanes<2>(eight, 0x3333333333333333ull);
@@ -58,11 +47,11 @@ template <int kHalf>
   std::memcpy(to, rows, sizeof rows);
 }
 
-}  // namespace
+// The bodies, compiled anew for the instructions of each version below.
 
-THERMOCLINE_FASTEST_BUILD
-void columns_of_rows(const uint64_t* rows, uint64_t stride, uint32_t row_count, uint32_t word_count,
-                     uint64_t* columns) {
+[[gnu::always_inline]] inline void columns_body(const uint64_t* rows, uint64_t stride,
+                                                uint32_t row_count, uint32_t word_count,
+                                                uint64_t* columns) {
   alignas(64) uint64_t square[kSide] = {};
   for (uint32_t word = 0; word < word_count; ++word) {
     for (uint32_t row = 0; row < row_count; ++row) square[row] = rows[row * stride + word];
@@ -70,9 +59,9 @@ void columns_of_rows(const uint64_t* rows, uint64_t stride, uint32_t row_count, 
   }
 }
 
-THERMOCLINE_FASTEST_BUILD
-void rows_of_columns(const uint64_t* columns, uint32_t word_count, uint32_t row_begin,
-                     uint32_t row_count, uint64_t* rows, uint64_t stride) {
+[[gnu::always_inline]] inline void rows_body(const uint64_t* columns, uint32_t word_count,
+                                             uint32_t row_begin, uint32_t row_count, uint64_t* rows,
+                                             uint64_t stride) {
   alignas(64) uint64_t square[kSide];
   for (uint32_t word = 0; word < word_count; ++word) {
     transpose(columns + uint64_t{word} * kSide, square);
@@ -82,11 +71,51 @@ void rows_of_columns(const uint64_t* columns, uint32_t word_count, uint32_t row_
   }
 }
 
-THERMOCLINE_FASTEST_COUNT
-uint64_t count_bits(const uint64_t* words, uint64_t count) {
-  uint64_t total = 0;
-  for (uint64_t i = 0; i < count; ++i) total += static_cast<uint64_t>(std::popcount(words[i]));
-  return total;
+using ToColumns = void (*)(const uint64_t*, uint64_t, uint32_t, uint32_t, uint64_t*);
+using ToRows = void (*)(const uint64_t*, uint32_t, uint32_t, uint32_t, uint64_t*, uint64_t);
+struct Version {
+  ToColumns to_columns;
+  ToRows to_rows;
+};
+
+#define TC_VERSION(name, target)                                                            \
+  target void columns_##name(const uint64_t* rows, uint64_t stride, uint32_t row_count,     \
+                             uint32_t word_count, uint64_t* columns) {                      \
+    columns_body(rows, stride, row_count, word_count, columns);                             \
+  }                                                                                         \
+  target void rows_##name(const uint64_t* columns, uint32_t word_count, uint32_t row_begin, \
+                          uint32_t row_count, uint64_t* rows, uint64_t stride) {            \
+    rows_body(columns, word_count, row_begin, row_count, rows, stride);                     \
+  }                                                                                         \
+  constexpr Version k_##name = {columns_##name, rows_##name}
+
+TC_VERSION(plain, );
+#if defined(__x86_64__)
+TC_VERSION(avx2, [[gnu::target("avx2")]]);
+TC_VERSION(avx512, [[gnu::target("avx2,avx512f")]]);
+#endif
+
+const Version& fastest() {
+  static const Version& version = []() -> const Version& {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) return k_avx512;
+    if (__builtin_cpu_supports("avx2")) return k_avx2;
+#endif
+    return k_plain;
+  }();
+  return version;
+}
+
+}  // namespace
+
+void columns_of_rows(const uint64_t* rows, uint64_t stride, uint32_t row_count, uint32_t word_count,
+                     uint64_t* columns) {
+  fastest().to_columns(rows, stride, row_count, word_count, columns);
+}
+
+void rows_of_columns(const uint64_t* columns, uint32_t word_count, uint32_t row_begin,
+                     uint32_t row_count, uint64_t* rows, uint64_t stride) {
+  fastest().to_rows(columns, word_count, row_begin, row_count, rows, stride);
 }
 
 }  // namespace thermocline

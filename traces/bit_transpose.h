@@ -3,8 +3,8 @@
 // Steps are recorded and replayed as rows (models/neuron.h); they are stored as columns, because
 // what a neuron does at 64 steps compresses far better than what 64 neurons do at one step.
 // Method: Warren, "Hacker's Delight", 7-3, on 64 x 64 bits.
-// Goals: memory speed without a compiler flag (the fastest of several builds of one function runs).
-// Thread-safety: pure functions.
+// Goals: near memory speed on any machine: the version for the widest instructions that it has
+// runs. Thread-safety: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,5 @@ void columns_of_rows(const uint64_t* rows, uint64_t stride, uint32_t row_count, 
 // The inverse, of rows [row_begin, row_begin + row_count) of the 64: written to rows[0..row_count).
 void rows_of_columns(const uint64_t* columns, uint32_t word_count, uint32_t row_begin,
                      uint32_t row_count, uint64_t* rows, uint64_t stride);
-
-// Bits that are set.
-uint64_t count_bits(const uint64_t* words, uint64_t count);
 
 }  // namespace thermocline

@@ -213,8 +213,8 @@ class MasterCheck {
       for (uint64_t layer = 0; layer < pool.layer_count; ++layer) {
         const auto here = alone.begin() + static_cast<std::ptrdiff_t>(layer * pool.neuron_count);
         const auto there =
-            joined.begin() + static_cast<std::ptrdiff_t>((pool.layer_begin + layer) * neurons +
-                                                         pool.neuron_begin);
+            joined.begin() +
+            static_cast<std::ptrdiff_t>((pool.layer_begin + layer) * neurons + pool.neuron_begin);
         expect(std::equal(here, here + pool.neuron_count, there), column.name, row.value_or(0), 1);
       }
     }
@@ -264,8 +264,8 @@ class MasterCheck {
     for (const TaskRecord& task : tasks) {
       tokens.insert(tokens.end(), task.generated.begin(), task.generated.end());
     }
-    expect(read<int32_t>(dataset::kGenerated, {0}, {tokens.size()}) == tokens, dataset::kGenerated, 0,
-           tasks.size());
+    expect(read<int32_t>(dataset::kGenerated, {0}, {tokens.size()}) == tokens, dataset::kGenerated,
+           0, tasks.size());
     for (size_t i = 0; i < tasks.size(); ++i) {
       expect(token_counts[i] == tasks[i].generated.size(), dataset::kTaskGenerated, 0,
              tasks.size());

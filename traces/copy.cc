@@ -62,14 +62,14 @@ struct TraceCopy::Source {
   const TraceReader& trace;
   const CopyProgress& progress;
   uint32_t layer_begin;
-  std::vector<uint32_t> ranks;                // by new rank
+  std::vector<uint32_t> ranks;  // by new rank
   std::vector<StepInfo> steps;
   std::vector<std::vector<StepTimes>> times;  // by new rank
   std::map<uint32_t, uint32_t> new_index;     // of its tasks
   std::vector<CopiedTask> tasks;              // by new index, from the first of this source
   uint32_t first_task, ended = 0;
-  std::optional<uint32_t> last_pass;  // of the step that was copied last
-  size_t magnitude_row = 0;           // the next that may be needed
+  std::optional<uint32_t> last_pass;         // of the step that was copied last
+  size_t magnitude_row = 0;                  // the next that may be needed
   std::vector<StepBlock> active, predicted;  // by new rank
   uint64_t done = 0;
 
@@ -127,8 +127,9 @@ void TraceCopy::add(const TraceReader& trace, const std::vector<StepRange>& rang
                     uint32_t layer_begin, const std::vector<uint32_t>& source_ranks,
                     const CopyProgress& progress) {
   TC_CHECK(source_ranks.size() == writers_.size(), "times for every rank of the copy");
-  Source source{trace, progress, layer_begin, source_ranks, trace.steps(), {}, {}, {}, task_count_,
-                0,     {},       0,           {},           {},            0};
+  Source source{trace, progress, layer_begin, source_ranks, trace.steps(),
+                {},    {},       {},          task_count_,  0,
+                {},    0,        {},          {},           0};
   for (const uint32_t rank : source_ranks) source.times.push_back(trace.times(rank));
   source.number_tasks(ranges, step_count_);
   const uint64_t step_bytes = whole_model(header_).words_per_step() * sizeof(uint64_t);

@@ -162,8 +162,8 @@ void run_merge(const MergeOptions& options) {
 
 void add_cut_command(CLI::App& trace) {
   const auto options = std::make_shared<CutOptions>();
-  CLI::App* command = trace.add_subcommand(
-      "cut", "some tasks, steps or layers of a trace as a trace of its own");
+  CLI::App* command =
+      trace.add_subcommand("cut", "some tasks, steps or layers of a trace as a trace of its own");
   command->add_option("TRACE", options->path, "the trace's master")->required();
   command->add_option("--out", options->out, "the new trace's master")->required();
   command->add_option("--tasks", options->what.tasks, "task ids, for example 11..20,35");

@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "models/error.h"
-#include "traces/bit_transpose.h"
+#include "traces/bit_sums.h"
 
 namespace thermocline {
 namespace {
@@ -26,7 +26,7 @@ double entropy_of(double share) {
 }
 
 Method method_of(std::span<const uint64_t> piece) {
-  const double share = static_cast<double>(count_bits(piece.data(), piece.size())) /
+  const double share = static_cast<double>(bit_sums().count(piece.data(), piece.size())) /
                        static_cast<double>(64 * piece.size());
   if (share < kRunsShare) return Method::runs;
   return entropy_of(share) > kStoredEntropy ? Method::stored : Method::huffman;

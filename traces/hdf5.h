@@ -49,8 +49,8 @@ using Extent = std::vector<uint64_t>;
 struct DatasetSpec {
   std::string name;  // "steps/token": groups are made as needed
   Element element;
-  Extent extent;       // at creation
-  Extent chunk;  // empty: contiguous and of fixed extent; else the first dimension may grow
+  Extent extent;  // at creation
+  Extent chunk;   // empty: contiguous and of fixed extent; else the first dimension may grow
   bool deflated = false;  // chunks are zlib streams
 };
 

@@ -35,9 +35,10 @@ std::vector<IndexRange> parse_index_ranges(std::string_view text, std::string_vi
     IndexRange range{};
     const bool valid = parse_range(text.substr(begin, comma - begin), range);
     if (!valid || (!ranges.empty() && range.first <= ranges.back().last)) {
-      throw bad_usage(fmt::format("{} '{}': expected ascending numbers and ranges, for example "
-                                  "0..3,8",
-                                  option, text));
+      throw bad_usage(
+          fmt::format("{} '{}': expected ascending numbers and ranges, for example "
+                      "0..3,8",
+                      option, text));
     }
     ranges.push_back(range);
     begin = comma + 1;

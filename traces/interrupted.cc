@@ -35,6 +35,7 @@ InterruptedShard::InterruptedShard(std::unique_ptr<Shard> shard) : shard_(std::m
 InterruptedShard::~InterruptedShard() = default;
 
 std::unique_ptr<InterruptedShard> InterruptedShard::take(const std::string& path, uint32_t rank) {
+  if (fs::exists(path)) return nullptr;
   const std::string aside = aside_path(path, rank);
   std::unique_ptr<Shard> best = open_or_null(aside);
   for (const std::string& name : {shard_path(path, rank), partial_path(path, rank)}) {
@@ -75,9 +76,9 @@ ResumePoint InterruptedShard::point(uint64_t step_max, uint32_t task_max) const 
       open.erase(left);
       ++ended;
     }
-    for (const uint64_t value : {static_cast<uint64_t>(static_cast<uint32_t>(step.token)),
-                                 uint64_t{step.position}, uint64_t{step.task},
-                                 static_cast<uint64_t>(step.phase), uint64_t{step.pass}}) {
+    for (const uint64_t value :
+         {static_cast<uint64_t>(static_cast<uint32_t>(step.token)), uint64_t{step.position},
+          uint64_t{step.task}, static_cast<uint64_t>(step.phase), uint64_t{step.pass}}) {
       content.add_value(value);
     }
     if (open.empty()) point = {i + 1, ended, step.pass + 1, content.value()};

@@ -3,8 +3,8 @@
 // The file is set aside under a name of its own (x.rank0003.h5.interrupted) before a new shard is
 //   begun, and stays until what it holds is safe in the new one: killed at any moment, nothing that
 //   was complete is lost.
-// A run goes on at a step before which every task that began had ended. In a batched run that may be
-//   earlier than the last task that ended; then the tasks in between are executed again.
+// A run goes on at a step before which every task that began had ended. In a batched run that may
+//   be earlier than the last task that ended; then the tasks in between are executed again.
 // Thread-safety: one thread.
 #pragma once
 
@@ -30,7 +30,8 @@ struct ResumePoint {
 class InterruptedShard {
  public:
   // Sets aside the shard of `rank` at `path`, finished or not, or finds one set aside before:
-  // whichever holds more steps. Null where none can be read.
+  // whichever holds more steps. Null where none can be read, and where the master is there: then
+  // nothing was interrupted.
   static std::unique_ptr<InterruptedShard> take(const std::string& path, uint32_t rank);
   ~InterruptedShard();
 
@@ -41,9 +42,10 @@ class InterruptedShard {
   // The last within these steps and tasks.
   ResumePoint point(uint64_t step_max, uint32_t task_max) const;
   // Calls on_step for each step before the point, and on_task after the last step of each task.
-  void replay(const ResumePoint& point,
-              const std::function<void(const StepInfo&, const StepTimes&, const StepData&)>& on_step,
-              const std::function<void(const TaskRecord&)>& on_task) const;
+  void replay(
+      const ResumePoint& point,
+      const std::function<void(const StepInfo&, const StepTimes&, const StepData&)>& on_step,
+      const std::function<void(const TaskRecord&)>& on_task) const;
   // Removes the file.
   void remove();
 

@@ -55,11 +55,7 @@ void write_times(Hdf5File& file, const std::vector<Shard>& shards, uint64_t step
   for (const Column& column : kTimeColumns) {
     std::vector<VirtualBlock> blocks;
     for (const Shard& shard : shards) {
-      blocks.push_back({name_of(shard),
-                        column.name,
-                        {steps},
-                        {0, shard.rank()},
-                        {steps, 1}});
+      blocks.push_back({name_of(shard), column.name, {steps}, {0, shard.rank()}, {steps, 1}});
     }
     file.create_virtual({column.name, column.element, {steps, shards.size()}, {}}, blocks);
   }
@@ -76,8 +72,8 @@ void write_columns(Hdf5File& file, const Shard& first, const Column (&columns)[N
   for (const Column& column : columns) write_column(file, first, column, rows);
 }
 
-void write_popcounts(Hdf5File& file, const char* name, Bits which,
-                     const std::vector<Shard>& shards, uint64_t steps) {
+void write_popcounts(Hdf5File& file, const char* name, Bits which, const std::vector<Shard>& shards,
+                     uint64_t steps) {
   const uint64_t layers = shards[0].header().shape.layer_count;
   const auto counts = file.create({name, Element::u32, {steps, layers}, {kBlockSteps, layers}});
   for (uint64_t begin = 0; begin < steps; begin += kPopcountBlock) {

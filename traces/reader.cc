@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <map>
 #include <thread>
 
 #include "models/error.h"
@@ -166,9 +167,9 @@ class Reader final : public TraceReader {
   void read_magnitudes(const NeuronPool& pool, uint64_t row_begin, uint64_t row_count,
                        std::vector<float>& magnitudes) const override {
     check_pool(pool);
-    TC_CHECK(row_begin <= magnitude_steps_.size() &&
-                 row_count <= magnitude_steps_.size() - row_begin,
-             "magnitudes that are there");
+    TC_CHECK(
+        row_begin <= magnitude_steps_.size() && row_count <= magnitude_steps_.size() - row_begin,
+        "magnitudes that are there");
     magnitudes.assign(row_count * pool.total(), 0.0f);
     std::vector<float> part;
     for (const Shard& shard : shards_) {
@@ -188,25 +189,14 @@ class Reader final : public TraceReader {
     }
   }
 
+  // Steps are hashed task by task: a batched run, whose tasks alternate, has the hash of the same
+  // tasks one after the other.
   std::string hash() const override {
     Fnv1a hash;
     add_header(hash);
-    for (const TaskRecord& task : tasks_) {
-      hash.add_value(task.task_id);
-      hash.add_value(task.step_begin);
-      hash.add_value(task.step_count);
-      hash.add_value(task.prompt_tokens);
-      for (const int32_t token : task.generated) hash.add_value(token);
-    }
-    for (const StepInfo& step : steps()) {
-      hash.add_value(step.token);
-      hash.add_value(step.position);
-      hash.add_value(step.task);
-      hash.add_value(step.phase);
-    }
-    for (uint64_t begin = 0; begin < step_count_; begin += kHashSteps) {
-      const uint64_t count = std::min(kHashSteps, step_count_ - begin);
-      for (const uint32_t active : popcounts(begin, count)) hash.add_value(active);
+    for (const auto& [index, of_task] : hashes_of_tasks()) {
+      if (index < tasks_.size()) add_task(hash, tasks_[index]);
+      hash.add_value(of_task.value());
     }
     for (const Shard& shard : shards_) {
       if (!missing_.empty()) hash.add_value(shard.rank());  // sums over some ranks
@@ -215,6 +205,33 @@ class Reader final : public TraceReader {
   }
 
  private:
+  static void add_task(Fnv1a& hash, const TaskRecord& task) {
+    hash.add_value(task.task_id);
+    hash.add_value(task.step_count);
+    hash.add_value(task.prompt_tokens);
+    for (const int32_t token : task.generated) hash.add_value(token);
+  }
+
+  std::map<uint32_t, Fnv1a> hashes_of_tasks() const {
+    std::map<uint32_t, Fnv1a> hashes;
+    const std::vector<StepInfo> infos = steps();
+    const uint64_t layers = header().shape.layer_count;
+    for (uint64_t begin = 0; begin < step_count_; begin += kHashSteps) {
+      const uint64_t count = std::min(kHashSteps, step_count_ - begin);
+      const std::vector<uint32_t> counts = popcounts(begin, count);
+      for (uint64_t i = 0; i < count; ++i) {
+        const StepInfo& step = infos[begin + i];
+        Fnv1a& hash = hashes[step.task];
+        hash.add_value(step.token);
+        hash.add_value(step.position);
+        hash.add_value(step.phase);
+        for (uint64_t layer = 0; layer < layers; ++layer)
+          hash.add_value(counts[i * layers + layer]);
+      }
+    }
+    return hashes;
+  }
+
   void add_header(Fnv1a& hash) const {
     const TraceHeader& header = this->header();
     for (const std::string* text :

@@ -68,7 +68,8 @@ RepairResult repair_trace(const std::string& path, const std::string& out,
   const auto trace = open_trace(path, {.allow_partial = true});
   for (uint32_t rank = 0; rank < trace->header().pools.size(); ++rank) {
     if (trace->holds(rank)) continue;
-    throw bad_input(path, fmt::format("the neurons of rank {}, without which no trace is whole", rank),
+    throw bad_input(path,
+                    fmt::format("the neurons of rank {}, without which no trace is whole", rank),
                     fmt::format("none (trace info --allow-partial shows what the others hold): {}",
                                 fmt::join(trace->missing(), "; ")));
   }

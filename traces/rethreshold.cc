@@ -10,16 +10,16 @@
 
 #include "models/error.h"
 #include "models/hash.h"
-#include "traces/bit_transpose.h"
+#include "traces/bit_sums.h"
 #include "traces/magnitude_codes.h"
 #include "traces/profile.h"
 
 namespace thermocline {
 namespace {
 
-constexpr int kBinShift = 16;         // below: all but sign, exponent and 7 bits of the mantissa
-constexpr uint32_t kBins = 1 << 15;   // of magnitudes by layer
-constexpr uint32_t kCodes = 256;      // of magnitudes by neuron
+constexpr int kBinShift = 16;        // below: all but sign, exponent and 7 bits of the mantissa
+constexpr uint32_t kBins = 1 << 15;  // of magnitudes by layer
+constexpr uint32_t kCodes = 256;     // of magnitudes by neuron
 
 uint32_t bin_of(float magnitude) { return std::bit_cast<uint32_t>(magnitude) >> kBinShift; }
 // The largest magnitude of a bin.
@@ -77,7 +77,7 @@ class Rethresholded final : public TraceReader {
       for (uint32_t layer = 0; layer < whole.layer_count; ++layer) {
         const uint64_t words = whole.words_per_layer();
         counts.push_back(
-            static_cast<uint32_t>(count_bits(block.words.data() + layer * words, words)));
+            static_cast<uint32_t>(bit_sums().count(block.words.data() + layer * words, words)));
       }
     }
     return counts;
@@ -159,7 +159,8 @@ class Rethresholded final : public TraceReader {
     for (uint32_t layer = 0; layer < header_.shape.layer_count; ++layer) {
       std::vector<uint32_t> counts(uint64_t{neurons} * kCodes);
       for_each_row(layer, [&counts](const std::vector<float>& magnitudes) {
-        for (size_t i = 0; i < magnitudes.size(); ++i) ++counts[i * kCodes + log8_of(magnitudes[i])];
+        for (size_t i = 0; i < magnitudes.size(); ++i)
+          ++counts[i * kCodes + log8_of(magnitudes[i])];
       });
       double sum = 0;
       for (uint32_t i = 0; i < neurons; ++i) {

@@ -19,14 +19,14 @@ inline constexpr const char* kShardKind = "thermocline-trace-shard";
 inline constexpr const char* kMasterKind = "thermocline-trace";
 
 namespace dataset {
-inline constexpr const char* kActive = "active";                     // u64 (block, layer, place)
-inline constexpr const char* kPredicted = "predicted";               // the same
-inline constexpr const char* kOrder = "neuron_order";                // u32 (layer, place)
-inline constexpr const char* kPopcounts = "popcounts";               // u32 (step, layer)
+inline constexpr const char* kActive = "active";        // u64 (block, layer, place)
+inline constexpr const char* kPredicted = "predicted";  // the same
+inline constexpr const char* kOrder = "neuron_order";   // u32 (layer, place)
+inline constexpr const char* kPopcounts = "popcounts";  // u32 (step, layer)
 inline constexpr const char* kPredictedPopcounts = "predicted_popcounts";
-inline constexpr const char* kMagnitudes = "magnitudes";          // u8 or f16 (row, layer, neuron)
+inline constexpr const char* kMagnitudes = "magnitudes";           // u8 or f16 (row, layer, neuron)
 inline constexpr const char* kMagnitudeSteps = "magnitude_steps";  // u64 (row)
-inline constexpr const char* kPools = "pools";                       // u32 (rank, 4)
+inline constexpr const char* kPools = "pools";                     // u32 (rank, 4)
 inline constexpr const char* kThresholds = "activation_thresholds";  // f32 (layer)
 inline constexpr const char* kToken = "steps/token";
 inline constexpr const char* kPosition = "steps/position";
@@ -52,10 +52,8 @@ struct Column {
 };
 
 inline constexpr Column kStepColumns[] = {
-    {dataset::kToken, Element::i32},
-    {dataset::kPosition, Element::u32},
-    {dataset::kTask, Element::u32},
-    {dataset::kPhase, Element::u8},
+    {dataset::kToken, Element::i32}, {dataset::kPosition, Element::u32},
+    {dataset::kTask, Element::u32},  {dataset::kPhase, Element::u8},
     {dataset::kPass, Element::u32},
 };
 inline constexpr Column kTimeColumns[] = {
@@ -65,10 +63,8 @@ inline constexpr Column kTimeColumns[] = {
     {dataset::kWait, Element::u64},
 };
 inline constexpr Column kTaskColumns[] = {
-    {dataset::kTaskId, Element::i32},
-    {dataset::kTaskBegin, Element::u32},
-    {dataset::kTaskSteps, Element::u32},
-    {dataset::kTaskPrompt, Element::u32},
+    {dataset::kTaskId, Element::i32},        {dataset::kTaskBegin, Element::u32},
+    {dataset::kTaskSteps, Element::u32},     {dataset::kTaskPrompt, Element::u32},
     {dataset::kTaskGenerated, Element::u32},
 };
 

@@ -1,7 +1,7 @@
 // Selection: the layers and steps of a trace that a command is asked for, read block by block.
 //
-// "--layers 0..3 --steps 0..999 --tasks 11..20,35": layers (one range) and steps count from 0, tasks
-//   are named as the prompts file names them. Each narrows the others.
+// "--layers 0..3 --steps 0..999 --tasks 11..20,35": layers (one range) and steps count from 0,
+//   tasks are named as the prompts file names them. Each narrows the others.
 // Goals: what is selected looks like a smaller trace: layers and tasks count from 0 again; bounded
 //   memory (one stored block of steps at a time, and the column of steps).
 // Thread-safety: const after construction; it refers to the reader.

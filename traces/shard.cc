@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "models/error.h"
-#include "traces/bit_transpose.h"
+#include "traces/bit_sums.h"
 #include "traces/deflate.h"
 #include "traces/magnitude_codes.h"
 #include "traces/schema.h"
@@ -228,7 +228,7 @@ void Shard::check_rows(Bits which, uint64_t begin, uint64_t count, uint32_t laye
     for (uint32_t layer = 0; layer < layer_count; ++layer) {
       const uint64_t* row = target.data + step * target.step_stride + uint64_t{layer} * words;
       const uint32_t expected = stored[step * pool().layer_count + layer_begin + layer];
-      const uint64_t found = count_bits(row, words);
+      const uint64_t found = bit_sums().count(row, words);
       if (found == expected) continue;
       throw bad_input(
           path(),
@@ -252,8 +252,9 @@ void Shard::read_magnitudes(uint64_t begin, uint64_t count, uint32_t layer_begin
       if (in_chunk == 0 || layer == layer_begin) {
         magnitudes_->read_chunk({row, layer - in_chunk, 0}, stored);
         if (!inflate(stored, chunk)) {
-          throw bad_input(path(), fmt::format("magnitudes of step {}, layer {} as written",
-                                              magnitude_steps_[row], pool().layer_begin + layer),
+          throw bad_input(path(),
+                          fmt::format("magnitudes of step {}, layer {} as written",
+                                      magnitude_steps_[row], pool().layer_begin + layer),
                           "a damaged chunk");
         }
       }

@@ -13,7 +13,7 @@
 
 #include "models/error.h"
 #include "traces/bit_columns.h"
-#include "traces/bit_transpose.h"
+#include "traces/bit_sums.h"
 #include "traces/deflate.h"
 #include "traces/hdf5.h"
 #include "traces/magnitude_codes.h"
@@ -104,10 +104,12 @@ class ShardFile {
   void add_magnitudes() {
     const uint64_t layers = pool_.layer_count, neurons = pool_.neuron_count;
     const Element element = magnitude_format_ == MagnitudeFormat::f16 ? Element::f16 : Element::u8;
-    magnitude_layers_ =
-        layers_per_chunk(pool_.layer_count, neurons * bytes_of(magnitude_format_));
-    columns_[dataset::kMagnitudes] = file_->create(
-        {dataset::kMagnitudes, element, {0, layers, neurons}, {1, magnitude_layers_, neurons}, true});
+    magnitude_layers_ = layers_per_chunk(pool_.layer_count, neurons * bytes_of(magnitude_format_));
+    columns_[dataset::kMagnitudes] = file_->create({dataset::kMagnitudes,
+                                                    element,
+                                                    {0, layers, neurons},
+                                                    {1, magnitude_layers_, neurons},
+                                                    true});
     add_column({dataset::kMagnitudeSteps, Element::u64});
   }
 
@@ -141,7 +143,7 @@ class ShardFile {
     std::vector<uint32_t> counts(rows.size() / words);
     for (uint64_t row = 0; row < counts.size(); ++row) {
       TC_CHECK(spare_bits_are_zero(rows[(row + 1) * words - 1]), "bits past the last neuron");
-      counts[row] = static_cast<uint32_t>(count_bits(rows.data() + row * words, words));
+      counts[row] = static_cast<uint32_t>(bit_sums().count(rows.data() + row * words, words));
     }
     Hdf5Dataset& column = *columns_.at(name);
     column.extend(step_count_ + counts.size() / layers);

@@ -1,9 +1,9 @@
 #include "traces/zip_file.h"
 
 #include <fmt/format.h>
+#include <zlib.h>
 
 #include <algorithm>
-#include <array>
 #include <set>
 
 #include "models/byte_reader.h"
@@ -20,16 +20,6 @@ constexpr size_t kAlignment = 64;
 constexpr uint16_t kPaddingId = 0x4354;  // of the extra field that aligns an entry
 constexpr uint16_t kDosDay = 0x0021;     // 1980-01-01, the format's first
 constexpr uint16_t kVersion = 20, kStored = 0;
-
-constexpr std::array<uint32_t, 256> crc_table() {
-  std::array<uint32_t, 256> table = {};
-  for (uint32_t i = 0; i < 256; ++i) {
-    uint32_t value = i;
-    for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ (value % 2 == 1 ? 0xedb88320u : 0u);
-    table[i] = value;
-  }
-  return table;
-}
 
 // An entry of the central directory.
 struct Listed {
@@ -170,10 +160,8 @@ void write_listed(Output& out, const ZipEntry& entry, size_t offset) {
 }  // namespace
 
 uint32_t crc32(std::string_view bytes) {
-  static constexpr std::array<uint32_t, 256> table = crc_table();
-  uint32_t crc = 0xffffffff;
-  for (const char c : bytes) crc = (crc >> 8) ^ table[(crc ^ static_cast<uint8_t>(c)) & 255];
-  return ~crc;
+  return static_cast<uint32_t>(
+      ::crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
 std::vector<ZipEntry> parse_zip(std::span<const std::byte> bytes, const std::string& path) {

@@ -85,8 +85,11 @@ def check_oracle_general(path, bits, steps):
 
 def main():
     with h5py.File(sys.argv[1], "r") as trace:
-        neurons = int(trace.attrs["ffn_dim"])
-        bits = np.unpackbits(trace["active"][:], axis=2, bitorder="little")[:, :, :neurons]
+        words = trace["active"][:].view(np.uint8).reshape(-1, *trace["active"].shape[1:], 8)
+        by_place = np.unpackbits(words, axis=3, bitorder="little").transpose(0, 3, 1, 2)
+        by_place = by_place.reshape(-1, *by_place.shape[2:])[:trace.attrs["step_count"]]
+        bits = np.empty_like(by_place)
+        np.put_along_axis(bits, trace["neuron_order"][:][None].astype(int), by_place, axis=2)
         steps = {name: trace["steps/" + name][:] for name in ("token", "position", "phase")}
     checks = {"npy": check_npy, "counts-csv": check_counts_csv, "powerinfer": check_powerinfer,
               "oracle-general": check_oracle_general}

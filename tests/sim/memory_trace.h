@@ -20,7 +20,8 @@ class MemoryTrace final : public TraceReader {
       : header_(std::move(header)), whole_(std::move(whole)) {
     times_.resize(header_.pools.size(), std::vector<StepTimes>(whole_.step_count));
     for (uint64_t i = 0; i < whole_.step_count; ++i) {
-      steps_.push_back({0, static_cast<uint32_t>(i), 0, i < 3 ? Phase::prefill : Phase::decode});
+      steps_.push_back({0, static_cast<uint32_t>(i), 0, i < 3 ? Phase::prefill : Phase::decode,
+                        static_cast<uint32_t>(i)});
     }
   }
 

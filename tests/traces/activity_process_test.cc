@@ -12,8 +12,8 @@
 #include "models/hash.h"
 #include "traces/bernoulli_bits.h"
 #include "traces/statistics.h"
-#include "traces/top_fifth.h"
 #include "traces/synthetic_tasks.h"
+#include "traces/top_fifth.h"
 
 namespace thermocline::test {
 namespace {

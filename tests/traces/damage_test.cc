@@ -308,8 +308,8 @@ TEST_CASE("an order that names a neuron twice is refused") {
   REQUIRE(at != std::string::npos);
   bytes[at + 4 * 70] ^= 1;
   write_file(shard_path(path, 0), bytes);
-  CHECK_THAT(open_error(path), Contains("t.rank0000.h5") &&
-                                   Contains("each neuron of layer 1 at one place"));
+  CHECK_THAT(open_error(path),
+             Contains("t.rank0000.h5") && Contains("each neuron of layer 1 at one place"));
 }
 
 }  // namespace

@@ -92,7 +92,7 @@ TEST_CASE("selections that hold nothing are usage errors that say what there is"
   write_fixture(path, three_ranks(), 20);
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"--layers", "3..5"}, "0 to 4"},
-      {{"--layers", "3..1"}, "FIRST..LAST"},
+      {{"--layers", "3..1"}, "ascending numbers and ranges"},
       {{"--steps", "20..30"}, "20 steps"},
       {{"--tasks", "13"}, "none of the trace's"},
       {{"--layers", "x"}, "x"}};

@@ -130,8 +130,7 @@ inline void write_fixture_shards(const std::string& path, const TraceHeader& hea
   }
 }
 
-inline void write_fixture(const std::string& path, const TraceHeader& header,
-                          uint64_t step_count) {
+inline void write_fixture(const std::string& path, const TraceHeader& header, uint64_t step_count) {
   write_fixture_shards(path, header, step_count);
   write_master(path);
 }
