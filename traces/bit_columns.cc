@@ -22,6 +22,36 @@ constexpr uint64_t kColumnBytes = sizeof(uint64_t);
 
 uint64_t blocks_of(uint64_t steps) { return (steps + kBlockSteps - 1) / kBlockSteps; }
 
+// Rows of a step lie as far apart as steps are long: 280 KiB at 70B, a multiple of 4 KiB, so that
+// one word of 64 rows is 64 lines of one cache set. Squares go through a buffer, in which they are
+// neighbours, and rows are touched once for so many words.
+constexpr uint32_t kStripWords = 32;
+
+void load_columns(const uint64_t* rows, uint64_t stride, uint32_t row_count, uint32_t word_count,
+                  uint64_t* columns) {
+  alignas(64) std::array<uint64_t, kBlockSteps * kStripWords> strip;
+  for (uint32_t word = 0; word < word_count; word += kStripWords) {
+    const uint32_t count = std::min(kStripWords, word_count - word);
+    for (uint32_t row = 0; row < row_count; ++row) {
+      std::copy_n(rows + row * stride + word, count, strip.data() + row * kStripWords);
+    }
+    columns_of_rows(strip.data(), kStripWords, row_count, count, columns + uint64_t{word} * 64);
+  }
+}
+
+void store_rows(const uint64_t* columns, uint32_t word_count, uint32_t row_begin,
+                uint32_t row_count, uint64_t* rows, uint64_t stride) {
+  alignas(64) std::array<uint64_t, kBlockSteps * kStripWords> strip;
+  for (uint32_t word = 0; word < word_count; word += kStripWords) {
+    const uint32_t count = std::min(kStripWords, word_count - word);
+    rows_of_columns(columns + uint64_t{word} * 64, count, row_begin, row_count, strip.data(),
+                    kStripWords);
+    for (uint32_t row = 0; row < row_count; ++row) {
+      std::copy_n(strip.data() + row * kStripWords, count, rows + row * stride + word);
+    }
+  }
+}
+
 // Counting sort of places 0..64, most active first.
 void order_layer(std::span<const uint64_t> columns, uint32_t* order) {
   std::array<uint32_t, kBlockSteps + 2> begin{};
@@ -116,8 +146,8 @@ void BitColumnsWriter::write(std::span<const uint64_t> rows, uint32_t step_count
   const uint64_t words = pool_.words_per_layer(), neurons = pool_.neuron_count;
   dataset_->extend(block_count_ + 1);
   for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
-    columns_of_rows(rows.data() + layer * words, pool_.words_per_step(), step_count,
-                    static_cast<uint32_t>(words), columns_.data());
+    load_columns(rows.data() + layer * words, pool_.words_per_step(), step_count,
+                 static_cast<uint32_t>(words), columns_.data());
     const uint32_t* place = order.data() + layer * neurons;
     uint64_t* ordered = chunk_.data() + layer % chunk_layers_ * neurons;
     for (uint64_t i = 0; i < neurons; ++i) ordered[i] = columns_[place[i]];
@@ -180,8 +210,8 @@ void BitColumns::read_part(const Part& part, const NeuronOrder& order,
     for (uint64_t i = 0; i < neurons; ++i) columns[place[i]] = ordered[i];
     uint64_t* rows = target.data + part.target_step * target.step_stride +
                      (part.target_layer + layer - part.layer_begin) * words;
-    rows_of_columns(columns.data(), static_cast<uint32_t>(words), part.row_begin, part.row_count,
-                    rows, target.step_stride);
+    store_rows(columns.data(), static_cast<uint32_t>(words), part.row_begin, part.row_count, rows,
+               target.step_stride);
   }
 }
 
