@@ -39,15 +39,26 @@ void load_columns(const uint64_t* rows, uint64_t stride, uint32_t row_count, uin
   }
 }
 
-void store_rows(const uint64_t* columns, uint32_t word_count, uint32_t row_begin,
-                uint32_t row_count, uint64_t* rows, uint64_t stride) {
-  alignas(64) std::array<uint64_t, kBlockSteps * kStripWords> strip;
-  for (uint32_t word = 0; word < word_count; word += kStripWords) {
-    const uint32_t count = std::min(kStripWords, word_count - word);
-    rows_of_columns(columns + uint64_t{word} * 64, count, row_begin, row_count, strip.data(),
-                    kStripWords);
-    for (uint32_t row = 0; row < row_count; ++row) {
-      std::copy_n(strip.data() + row * kStripWords, count, rows + row * stride + word);
+// What of a block's 64 rows is wanted, and where the first goes.
+struct WantedRows {
+  uint32_t begin, count;
+  uint64_t* rows;
+  uint64_t stride;
+};
+
+// One layer. `ordered`: (neuron_count) by place; `places`: of its neurons.
+void store_rows(const uint64_t* ordered, std::span<const uint32_t> places,
+                const WantedRows& wanted) {
+  alignas(64) std::array<uint64_t, kBlockSteps * kStripWords> columns, strip;
+  for (size_t begin = 0; begin < places.size(); begin += columns.size()) {
+    const auto here = places.subspan(begin, std::min(columns.size(), places.size() - begin));
+    const auto words = static_cast<uint32_t>((here.size() + 63) / 64);
+    for (size_t i = 0; i < here.size(); ++i) columns[i] = ordered[here[i]];
+    std::fill(columns.begin() + here.size(), columns.begin() + uint64_t{words} * 64, 0);
+    rows_of_columns(columns.data(), words, wanted.begin, wanted.count, strip.data(), kStripWords);
+    for (uint32_t row = 0; row < wanted.count; ++row) {
+      std::copy_n(strip.data() + row * kStripWords, words,
+                  wanted.rows + row * wanted.stride + begin / 64);
     }
   }
 }
@@ -93,7 +104,7 @@ void write_order(Hdf5Dataset& dataset, const NeuronPool& pool, const NeuronOrder
   dataset.write<uint32_t>({0, 0}, {pool.layer_count, pool.neuron_count}, of_model);
 }
 
-NeuronOrder read_order(const Hdf5File& file, const NeuronPool& pool) {
+NeuronPlaces read_places(const Hdf5File& file, const NeuronPool& pool) {
   const auto dataset = file.open(dataset::kOrder);
   const Extent extent = {pool.layer_count, pool.neuron_count};
   const bool plain = dataset->element() == Element::u32 && dataset->extent() == extent;
@@ -103,21 +114,22 @@ NeuronOrder read_order(const Hdf5File& file, const NeuronPool& pool) {
   }
   NeuronOrder order(pool.total());
   dataset->read<uint32_t>({0, 0}, extent, order);
-  std::vector<bool> placed(pool.total());
+  constexpr uint32_t kNowhere = UINT32_MAX;
+  NeuronPlaces places(pool.total(), kNowhere);
   for (uint64_t place = 0; place < order.size(); ++place) {
     order[place] -= pool.neuron_begin;  // wraps if below
     const uint64_t layer = place / pool.neuron_count;
     const uint64_t at = layer * pool.neuron_count + order[place];
-    if (order[place] >= pool.neuron_count || placed[at]) {
+    if (order[place] >= pool.neuron_count || places[at] != kNowhere) {
       throw bad_input(file.path(), fmt::format("each neuron of layer {} at one place",
                                                pool.layer_begin + layer),
                       fmt::format("neuron {} at place {}",
                                   uint64_t{pool.neuron_begin} + order[place],
                                   place % pool.neuron_count));
     }
-    placed[at] = true;
+    places[at] = static_cast<uint32_t>(place % pool.neuron_count);
   }
-  return order;
+  return places;
 }
 
 uint32_t layers_per_chunk(uint32_t layer_count, uint64_t row_bytes) {
@@ -188,11 +200,11 @@ struct BitColumns::Part {
   uint64_t target_step;               // row_begin in the target
 };
 
-void BitColumns::read_part(const Part& part, const NeuronOrder& order,
+void BitColumns::read_part(const Part& part, const NeuronPlaces& places,
                            const Target& target) const {
   const uint64_t neurons = pool_.neuron_count, words = pool_.words_per_layer();
   thread_local std::vector<std::byte> stored;
-  thread_local std::vector<uint64_t> chunk, columns;
+  thread_local std::vector<uint64_t> chunk;
   dataset_->read_chunk({part.block, part.chunk_layer, 0}, stored);
   chunk.resize(chunk_layers_ * neurons);
   if (!inflate(stored, std::as_writable_bytes(std::span(chunk)))) {
@@ -203,20 +215,18 @@ void BitColumns::read_part(const Part& part, const NeuronOrder& order,
                                 pool_.layer_begin + part.chunk_layer + chunk_layers_ - 1),
                     "a damaged chunk");
   }
-  columns.assign(words * 64, 0);
   for (uint32_t layer = part.layer_begin; layer < part.layer_end; ++layer) {
-    const uint64_t* ordered = chunk.data() + (layer - part.chunk_layer) * neurons;
-    const uint32_t* place = order.data() + layer * neurons;
-    for (uint64_t i = 0; i < neurons; ++i) columns[place[i]] = ordered[i];
     uint64_t* rows = target.data + part.target_step * target.step_stride +
                      (part.target_layer + layer - part.layer_begin) * words;
-    store_rows(columns.data(), static_cast<uint32_t>(words), part.row_begin, part.row_count, rows,
-               target.step_stride);
+    store_rows(chunk.data() + (layer - part.chunk_layer) * neurons,
+               std::span(places).subspan(layer * neurons, neurons),
+               {part.row_begin, part.row_count, rows, target.step_stride});
   }
 }
 
 void BitColumns::read(uint64_t begin, uint64_t count, uint32_t layer_begin, uint32_t layer_count,
-                      const NeuronOrder& order, const Target& target, uint32_t thread_count) const {
+                      const NeuronPlaces& places, const Target& target,
+                      uint32_t thread_count) const {
   if (count == 0 || layer_count == 0) return;
   std::vector<Part> parts;
   const uint64_t end = begin + count;
@@ -233,7 +243,7 @@ void BitColumns::read(uint64_t begin, uint64_t count, uint32_t layer_begin, uint
     }
   }
   for_each_parallel(parts.size(), thread_count,
-                    [&](size_t i) { read_part(parts[i], order, target); });
+                    [&](size_t i) { read_part(parts[i], places, target); });
 }
 
 }  // namespace thermocline
