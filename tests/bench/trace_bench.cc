@@ -255,26 +255,39 @@ struct Bound {
   double bytes;  // that independent neurons take, each at the frequency with which it fired
 };
 
-Bound bound_of(const Sample& sample) {
-  const uint32_t words = sample.pool.words_per_layer(), neurons = sample.pool.neuron_count;
-  std::vector<uint64_t> columns(uint64_t{words} * 64);
+// How often each neuron of a layer fired in blocks [begin, end).
+std::vector<uint64_t> counts_of(const Sample& sample, uint32_t layer, uint64_t begin,
+                                uint64_t end) {
+  const uint32_t words = sample.pool.words_per_layer();
+  std::vector<uint64_t> columns(uint64_t{words} * 64), counts(sample.pool.neuron_count);
+  for (uint64_t block = begin; block < end; ++block) {
+    columns_of_rows(sample.block(block) + uint64_t{layer} * words, sample.pool.words_per_step(),
+                    sample.steps_in(block), words, columns.data());
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += count_bits(&columns[i], 1);
+  }
+  return counts;
+}
+
+// With frequencies of every `window` steps, a multiple of 64.
+Bound bound_of(const Sample& sample, uint64_t window) {
   Bound bound{0, 0};
-  for (uint32_t layer = 0; layer < sample.pool.layer_count; ++layer) {
-    std::vector<uint64_t> counts(neurons);
-    for (uint64_t block = 0; block < sample.block_count(); ++block) {
-      columns_of_rows(sample.block(block) + uint64_t{layer} * words, sample.pool.words_per_step(),
-                      sample.steps_in(block), words, columns.data());
-      for (uint32_t i = 0; i < neurons; ++i) counts[i] += count_bits(&columns[i], 1);
-    }
-    const auto steps = static_cast<double>(sample.step_count);
-    for (const uint64_t count : counts) {
-      bound.activity += static_cast<double>(count);
-      bound.bytes += entropy_of(static_cast<double>(count) / steps) * steps / 8;
+  const uint64_t window_blocks = (window + kBlockSteps - 1) / kBlockSteps;
+  for (uint64_t begin = 0; begin < sample.block_count(); begin += window_blocks) {
+    const uint64_t end = std::min(begin + window_blocks, sample.block_count());
+    const auto steps =
+        static_cast<double>((end - 1 - begin) * kBlockSteps + sample.steps_in(end - 1));
+    for (uint32_t layer = 0; layer < sample.pool.layer_count; ++layer) {
+      for (const uint64_t count : counts_of(sample, layer, begin, end)) {
+        bound.activity += static_cast<double>(count);
+        bound.bytes += entropy_of(static_cast<double>(count) / steps) * steps / 8;
+      }
     }
   }
   bound.activity /= sample.raw_bytes() * 8;
   return bound;
 }
+
+Bound bound_of(const Sample& sample) { return bound_of(sample, sample.step_count); }
 
 // --- layouts and filters, in memory ---
 
@@ -726,6 +739,10 @@ void print_sample(const Options& options, const Sample& sample, Csv& csv) {
       "  bound of independent neurons: ratio {:.3f}\n",
       sample.name, sample.pool.layer_count, sample.pool.neuron_count, sample.step_count,
       sample.raw_bytes() / 1e6, 100 * bound.activity, sample.raw_bytes() / bound.bytes);
+  if (sample.task_steps > 0) {
+    fmt::print("  with the frequencies of each task of {} steps: ratio {:.3f}\n", sample.task_steps,
+               sample.raw_bytes() / bound_of(sample, sample.task_steps).bytes);
+  }
   csv.add(sample.name, "bound", "ratio", sample.raw_bytes() / bound.bytes);
   csv.add(sample.name, "bound", "activity", bound.activity);
   print_filters(options, sample, bound, csv);
