@@ -22,6 +22,47 @@ constexpr uint64_t kColumnBytes = sizeof(uint64_t);
 
 uint64_t blocks_of(uint64_t steps) { return (steps + kBlockSteps - 1) / kBlockSteps; }
 
+// Rows of a step lie as far apart as steps are long: 280 KiB at 70B, a multiple of 4 KiB, so that
+// one word of 64 rows is 64 lines of one cache set. Squares go through a buffer, in which they are
+// neighbours, and rows are touched once for so many words.
+constexpr uint32_t kStripWords = 32;
+
+void load_columns(const uint64_t* rows, uint64_t stride, uint32_t row_count, uint32_t word_count,
+                  uint64_t* columns) {
+  alignas(64) std::array<uint64_t, kBlockSteps * kStripWords> strip;
+  for (uint32_t word = 0; word < word_count; word += kStripWords) {
+    const uint32_t count = std::min(kStripWords, word_count - word);
+    for (uint32_t row = 0; row < row_count; ++row) {
+      std::copy_n(rows + row * stride + word, count, strip.data() + row * kStripWords);
+    }
+    columns_of_rows(strip.data(), kStripWords, row_count, count, columns + uint64_t{word} * 64);
+  }
+}
+
+// What of a block's 64 rows is wanted, and where the first goes.
+struct WantedRows {
+  uint32_t begin, count;
+  uint64_t* rows;
+  uint64_t stride;
+};
+
+// One layer. `ordered`: (neuron_count) by place; `places`: of its neurons.
+void store_rows(const uint64_t* ordered, std::span<const uint32_t> places,
+                const WantedRows& wanted) {
+  alignas(64) std::array<uint64_t, kBlockSteps * kStripWords> columns, strip;
+  for (size_t begin = 0; begin < places.size(); begin += columns.size()) {
+    const auto here = places.subspan(begin, std::min(columns.size(), places.size() - begin));
+    const auto words = static_cast<uint32_t>((here.size() + 63) / 64);
+    for (size_t i = 0; i < here.size(); ++i) columns[i] = ordered[here[i]];
+    std::fill(columns.begin() + here.size(), columns.begin() + uint64_t{words} * 64, 0);
+    rows_of_columns(columns.data(), words, wanted.begin, wanted.count, strip.data(), kStripWords);
+    for (uint32_t row = 0; row < wanted.count; ++row) {
+      std::copy_n(strip.data() + row * kStripWords, words,
+                  wanted.rows + row * wanted.stride + begin / 64);
+    }
+  }
+}
+
 // Counting sort of places 0..64, most active first.
 void order_layer(std::span<const uint64_t> columns, uint32_t* order) {
   std::array<uint32_t, kBlockSteps + 2> begin{};
@@ -63,7 +104,7 @@ void write_order(Hdf5Dataset& dataset, const NeuronPool& pool, const NeuronOrder
   dataset.write<uint32_t>({0, 0}, {pool.layer_count, pool.neuron_count}, of_model);
 }
 
-NeuronOrder read_order(const Hdf5File& file, const NeuronPool& pool) {
+NeuronPlaces read_places(const Hdf5File& file, const NeuronPool& pool) {
   const auto dataset = file.open(dataset::kOrder);
   const Extent extent = {pool.layer_count, pool.neuron_count};
   const bool plain = dataset->element() == Element::u32 && dataset->extent() == extent;
@@ -73,21 +114,22 @@ NeuronOrder read_order(const Hdf5File& file, const NeuronPool& pool) {
   }
   NeuronOrder order(pool.total());
   dataset->read<uint32_t>({0, 0}, extent, order);
-  std::vector<bool> placed(pool.total());
+  constexpr uint32_t kNowhere = UINT32_MAX;
+  NeuronPlaces places(pool.total(), kNowhere);
   for (uint64_t place = 0; place < order.size(); ++place) {
     order[place] -= pool.neuron_begin;  // wraps if below
     const uint64_t layer = place / pool.neuron_count;
     const uint64_t at = layer * pool.neuron_count + order[place];
-    if (order[place] >= pool.neuron_count || placed[at]) {
+    if (order[place] >= pool.neuron_count || places[at] != kNowhere) {
       throw bad_input(
           file.path(),
           fmt::format("each neuron of layer {} at one place", pool.layer_begin + layer),
           fmt::format("neuron {} at place {}", uint64_t{pool.neuron_begin} + order[place],
                       place % pool.neuron_count));
     }
-    placed[at] = true;
+    places[at] = static_cast<uint32_t>(place % pool.neuron_count);
   }
-  return order;
+  return places;
 }
 
 uint32_t layers_per_chunk(uint32_t layer_count, uint64_t row_bytes) {
@@ -116,8 +158,8 @@ void BitColumnsWriter::write(std::span<const uint64_t> rows, uint32_t step_count
   const uint64_t words = pool_.words_per_layer(), neurons = pool_.neuron_count;
   dataset_->extend(block_count_ + 1);
   for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
-    columns_of_rows(rows.data() + layer * words, pool_.words_per_step(), step_count,
-                    static_cast<uint32_t>(words), columns_.data());
+    load_columns(rows.data() + layer * words, pool_.words_per_step(), step_count,
+                 static_cast<uint32_t>(words), columns_.data());
     const uint32_t* place = order.data() + layer * neurons;
     uint64_t* ordered = chunk_.data() + layer % chunk_layers_ * neurons;
     for (uint64_t i = 0; i < neurons; ++i) ordered[i] = columns_[place[i]];
@@ -158,10 +200,11 @@ struct BitColumns::Part {
   uint64_t target_step;             // row_begin in the target
 };
 
-void BitColumns::read_part(const Part& part, const NeuronOrder& order, const Target& target) const {
+void BitColumns::read_part(const Part& part, const NeuronPlaces& places,
+                           const Target& target) const {
   const uint64_t neurons = pool_.neuron_count, words = pool_.words_per_layer();
   thread_local std::vector<std::byte> stored;
-  thread_local std::vector<uint64_t> chunk, columns;
+  thread_local std::vector<uint64_t> chunk;
   dataset_->read_chunk({part.block, part.chunk_layer, 0}, stored);
   chunk.resize(chunk_layers_ * neurons);
   if (!inflate(stored, std::as_writable_bytes(std::span(chunk)))) {
@@ -172,20 +215,18 @@ void BitColumns::read_part(const Part& part, const NeuronOrder& order, const Tar
                                 pool_.layer_begin + part.chunk_layer + chunk_layers_ - 1),
                     "a damaged chunk");
   }
-  columns.assign(words * 64, 0);
   for (uint32_t layer = part.layer_begin; layer < part.layer_end; ++layer) {
-    const uint64_t* ordered = chunk.data() + (layer - part.chunk_layer) * neurons;
-    const uint32_t* place = order.data() + layer * neurons;
-    for (uint64_t i = 0; i < neurons; ++i) columns[place[i]] = ordered[i];
     uint64_t* rows = target.data + part.target_step * target.step_stride +
                      (part.target_layer + layer - part.layer_begin) * words;
-    rows_of_columns(columns.data(), static_cast<uint32_t>(words), part.row_begin, part.row_count,
-                    rows, target.step_stride);
+    store_rows(chunk.data() + (layer - part.chunk_layer) * neurons,
+               std::span(places).subspan(layer * neurons, neurons),
+               {part.row_begin, part.row_count, rows, target.step_stride});
   }
 }
 
 void BitColumns::read(uint64_t begin, uint64_t count, uint32_t layer_begin, uint32_t layer_count,
-                      const NeuronOrder& order, const Target& target, uint32_t thread_count) const {
+                      const NeuronPlaces& places, const Target& target,
+                      uint32_t thread_count) const {
   if (count == 0 || layer_count == 0) return;
   std::vector<Part> parts;
   const uint64_t end = begin + count;
@@ -202,7 +243,7 @@ void BitColumns::read(uint64_t begin, uint64_t count, uint32_t layer_begin, uint
     }
   }
   for_each_parallel(parts.size(), thread_count,
-                    [&](size_t i) { read_part(parts[i], order, target); });
+                    [&](size_t i) { read_part(parts[i], places, target); });
 }
 
 }  // namespace thermocline

@@ -25,6 +25,8 @@ namespace thermocline {
 
 // The neuron (from 0 within the pool) at each place: (layer_count, neuron_count).
 using NeuronOrder = std::vector<uint32_t>;
+// Its inverse, the place of each neuron.
+using NeuronPlaces = std::vector<uint32_t>;
 
 // By activity in up to 64 steps; of equals the lower index first.
 // rows: (step_count, layer_count, words_per_layer).
@@ -34,7 +36,7 @@ NeuronOrder order_by_activity(const NeuronPool& pool, std::span<const uint64_t> 
 std::unique_ptr<Hdf5Dataset> create_order(Hdf5File& file, const NeuronPool& pool);
 void write_order(Hdf5Dataset& dataset, const NeuronPool& pool, const NeuronOrder& order);
 // Errors: another type or extent, a neuron that is missing or stands at two places.
-NeuronOrder read_order(const Hdf5File& file, const NeuronPool& pool);
+NeuronPlaces read_places(const Hdf5File& file, const NeuronPool& pool);
 
 // Layers that share a chunk of `row_bytes` a layer: the largest divisor of layer_count that keeps
 // it at 256 KiB or less.
@@ -72,13 +74,13 @@ class BitColumns {
   // Steps [begin, +count) of layers [layer_begin, +layer_count) of the pool, from 0.
   // Errors: a chunk that is missing or damaged.
   void read(uint64_t begin, uint64_t count, uint32_t layer_begin, uint32_t layer_count,
-            const NeuronOrder& order, const Target& target, uint32_t thread_count) const;
+            const NeuronPlaces& places, const Target& target, uint32_t thread_count) const;
 
   uint64_t stored_bytes() const { return dataset_->stored_bytes(); }
 
  private:
   struct Part;
-  void read_part(const Part& part, const NeuronOrder& order, const Target& target) const;
+  void read_part(const Part& part, const NeuronPlaces& places, const Target& target) const;
 
   std::string path_, name_;
   NeuronPool pool_;

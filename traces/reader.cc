@@ -267,7 +267,8 @@ class Reader final : public TraceReader {
     block.pool = pool;
     block.step_begin = step_begin;
     block.step_count = step_count;
-    block.words.assign(step_count * pool.words_per_step(), 0);
+    // Not zeroed: shards tile the pool, and clear_spare_bits() sees to the rest of the last word.
+    block.words.resize(step_count * pool.words_per_step());
     const Wanted wanted{which, block, thread_count_};
     for (const Shard& shard : shards_) {
       const Overlap shared = overlap_of(shard.pool(), pool);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "models/error.h"
+#include "models/parallel.h"
 #include "traces/bit_sums.h"
 #include "traces/deflate.h"
 #include "traces/magnitude_codes.h"
@@ -45,7 +46,7 @@ Shard::Shard(const std::string& path) : file_(open_hdf5(path)) {
 }
 
 void Shard::open_bits() {
-  if (step_count_ > 0) order_ = read_order(*file_, pool());
+  if (step_count_ > 0) places_ = read_places(*file_, pool());
   const auto open = [this](const char* bits, const char* popcounts) {
     bits_.emplace_back(*file_, bits, pool(), step_count_, finished_);
     popcounts_.push_back(open_steps(popcounts, Element::u32, {pool().layer_count}));
@@ -216,26 +217,31 @@ void Shard::read(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begi
                  uint32_t thread_count) const {
   TC_CHECK(begin <= step_count_ && count <= step_count_ - begin, "steps within the shard");
   bits_.at(static_cast<size_t>(which))
-      .read(begin, count, layer_begin, layer_count, order_, target, thread_count);
-  check_rows(which, begin, count, layer_begin, layer_count, target);
+      .read(begin, count, layer_begin, layer_count, places_, target, thread_count);
+  check_rows(which, begin, count, layer_begin, layer_count, target, thread_count);
 }
 
 void Shard::check_rows(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begin,
-                       uint32_t layer_count, const BitColumns::Target& target) const {
+                       uint32_t layer_count, const BitColumns::Target& target,
+                       uint32_t thread_count) const {
   const std::vector<uint32_t> stored = popcounts(begin, count, which);
   const uint32_t words = pool().words_per_layer();
-  for (uint64_t step = 0; step < count; ++step) {
+  std::vector<uint64_t> found(count * layer_count);
+  for_each_parallel(count, thread_count, [&](size_t step) {
     for (uint32_t layer = 0; layer < layer_count; ++layer) {
-      const uint64_t* row = target.data + step * target.step_stride + uint64_t{layer} * words;
-      const uint32_t expected = stored[step * pool().layer_count + layer_begin + layer];
-      const uint64_t found = bit_sums().count(row, words);
-      if (found == expected) continue;
-      throw bad_input(
-          path(),
-          fmt::format("{} active neurons at step {}, layer {}, as counted when they were written",
-                      expected, begin + step, pool().layer_begin + layer_begin + layer),
-          fmt::format("{}", found));
+      found[step * layer_count + layer] = bit_sums().count(
+          target.data + step * target.step_stride + uint64_t{layer} * words, words);
     }
+  });
+  for (uint64_t row = 0; row < found.size(); ++row) {
+    const uint64_t step = row / layer_count, layer = layer_begin + row % layer_count;
+    const uint32_t expected = stored[step * pool().layer_count + layer];
+    if (found[row] == expected) continue;
+    throw bad_input(
+        path(),
+        fmt::format("{} active neurons at step {}, layer {}, as counted when they were written",
+                    expected, begin + step, pool().layer_begin + layer),
+        fmt::format("{}", found[row]));
   }
 }
 

@@ -67,7 +67,8 @@ class Shard {
   void open_bits();
   void open_magnitudes();
   void check_rows(Bits which, uint64_t begin, uint64_t count, uint32_t layer_begin,
-                  uint32_t layer_count, const BitColumns::Target& target) const;
+                  uint32_t layer_count, const BitColumns::Target& target,
+                  uint32_t thread_count) const;
   std::vector<uint32_t> steps_by_task(uint64_t task_count, uint64_t step_count) const;
   std::vector<std::vector<int32_t>> generated(const std::vector<uint32_t>& counts) const;
   template <class T>
@@ -78,7 +79,7 @@ class Shard {
   uint32_t rank_ = 0;
   bool finished_ = false;
   uint64_t step_count_ = 0;
-  NeuronOrder order_;
+  NeuronPlaces places_;
   // By Bits; predicted ones only where the header has them.
   std::vector<BitColumns> bits_;
   std::vector<std::unique_ptr<Hdf5Dataset>> popcounts_;
