@@ -19,6 +19,8 @@ static_assert(std::endian::native == std::endian::little, "words are read as byt
 
 constexpr uint64_t kChunkBytesMax = uint64_t{256} << 10;
 constexpr uint64_t kColumnBytes = sizeof(uint64_t);
+// Numbers that differ from one another compress by less, even in ascending order.
+constexpr uint64_t kOrderCompressionMax = 16;
 
 uint64_t blocks_of(uint64_t steps) { return (steps + kBlockSteps - 1) / kBlockSteps; }
 
@@ -95,20 +97,26 @@ NeuronOrder order_by_activity(const NeuronPool& pool, std::span<const uint64_t> 
 }
 
 std::unique_ptr<Hdf5Dataset> create_order(Hdf5File& file, const NeuronPool& pool) {
-  return file.create({dataset::kOrder, Element::u32, {pool.layer_count, pool.neuron_count}, {}});
+  const uint64_t layers = pool.layer_count, neurons = pool.neuron_count;
+  return file.create({dataset::kOrder, Element::u32, {layers, neurons}, {1, neurons}, true});
 }
 
 void write_order(Hdf5Dataset& dataset, const NeuronPool& pool, const NeuronOrder& order) {
   std::vector<uint32_t> of_model(order);
   for (uint32_t& neuron : of_model) neuron += pool.neuron_begin;
-  dataset.write<uint32_t>({0, 0}, {pool.layer_count, pool.neuron_count}, of_model);
+  const uint64_t neurons = pool.neuron_count;
+  for (uint64_t layer = 0; layer < pool.layer_count; ++layer) {
+    const auto of_layer = std::span(of_model).subspan(layer * neurons, neurons);
+    dataset.write_chunk({layer, 0}, deflate_bytes(std::as_bytes(of_layer)));
+  }
 }
 
 NeuronPlaces read_places(const Hdf5File& file, const NeuronPool& pool) {
   const auto dataset = file.open(dataset::kOrder);
   const Extent extent = {pool.layer_count, pool.neuron_count};
   const bool plain = dataset->element() == Element::u32 && dataset->extent() == extent;
-  if (!plain || dataset->stored_bytes() != pool.total() * sizeof(uint32_t)) {
+  const uint64_t bytes = pool.total() * sizeof(uint32_t);
+  if (!plain || bytes / kOrderCompressionMax > dataset->stored_bytes()) {
     throw bad_input(file.path(), "dataset neuron_order as the schema has it",
                     "another type, extent or size");
   }

@@ -292,24 +292,20 @@ TEST_CASE("bits that do not add up to their popcounts are an Error that names st
   CHECK_THAT(check_trace(path)[2].line, Contains("good to step 3 of 70"));
 }
 
-TEST_CASE("an order that names a neuron twice is refused") {
+TEST_CASE("an order that names a neuron twice, or one of another rank, is refused") {
   const TempDir folder;
-  const std::string path = folder / "t.h5";
-  write_fixture(path, three_ranks(), 70);
-  std::string bytes = read_file(shard_path(path, 0));
-  const NeuronPool pool = three_ranks().pools[0];
-  std::vector<uint64_t> rows;
-  for (uint64_t step = 0; step < kBlockSteps; ++step) {
-    const auto words = fixture_words(pool, step);
-    rows.insert(rows.end(), words.begin(), words.end());
+  const NeuronPool pool = three_ranks().pools[1];  // neurons 64 to 119
+  const uint32_t wrong = GENERATE(5, 56, 1u << 31);
+  {
+    NeuronOrder order(5 * 56);
+    for (uint32_t place = 0; place < order.size(); ++place) order[place] = place % 56;
+    order[62] = wrong;  // at place 6 of layer 1
+    const auto file = create_hdf5(folder / "order.h5");
+    write_order(*create_order(*file, pool), pool, order);
+    file->close();
   }
-  const NeuronOrder order = order_by_activity(pool, rows, kBlockSteps);
-  const size_t at = bytes.find({reinterpret_cast<const char*>(order.data()), 4 * order.size()});
-  REQUIRE(at != std::string::npos);
-  bytes[at + 4 * 70] ^= 1;
-  write_file(shard_path(path, 0), bytes);
-  CHECK_THAT(open_error(path),
-             Contains("t.rank0000.h5") && Contains("each neuron of layer 1 at one place"));
+  CHECK_THAT(error_of([&] { read_places(*open_hdf5(folder / "order.h5"), pool); }),
+             Contains("each neuron of layer 1 at one place") && Contains("at place 6"));
 }
 
 }  // namespace
