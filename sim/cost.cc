@@ -121,6 +121,17 @@ MeasuredSteps measured_steps(const TraceReader& trace, const RecordingConfig& co
   return measured;
 }
 
+// Why the trace's neurons are not those that its times were measured with; empty where they are.
+std::string not_as_executed(const TraceHeader& header) {
+  if (header.activation_rule.starts_with("abs(act)>")) {
+    return "the activation threshold was moved after the run";
+  }
+  const auto config = nlohmann::json::parse(header.config_json, nullptr, false);
+  const auto cut = config.is_object() ? config.value("cut", nlohmann::json()) : nlohmann::json();
+  const bool fewer_layers = cut.is_object() && cut.value("layers", std::string()) != "";
+  return fewer_layers ? "some of the layers that ran were cut out of the trace" : "";
+}
+
 // How many passes these steps took.
 size_t passes_of(const std::vector<StepInfo>& steps, const std::vector<uint64_t>& decode) {
   std::set<uint32_t> passes;
@@ -273,7 +284,8 @@ std::optional<ExecutedComparison> compare_executed(const TraceReader& trace,
                                                    const ReplayResult& replayed,
                                                    std::string& reason) {
   const std::vector<uint64_t> decode = decode_steps_of(trace.steps());
-  reason = missing(config, decode, replayed);
+  reason = not_as_executed(trace.header());
+  if (reason.empty()) reason = missing(config, decode, replayed);
   if (!reason.empty()) return std::nullopt;
   if (passes_of(trace.steps(), decode) < decode.size()) {
     reason =

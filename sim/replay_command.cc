@@ -22,10 +22,14 @@ constexpr uint32_t kThreadsMax = 1024;
 
 struct ReplayFlags {
   std::string trace, profile, policies, budgets = "auto", migration = "32MiB", cluster;
-  std::string json, csv;
+  std::string activation_threshold, json, csv;
   uint32_t thread_count = 0;  // 0: one per core
   bool list = false;
   bool allow_partial = false;
+
+  OpenOptions open_options() const {
+    return {.allow_partial = allow_partial, .activation_threshold = activation_threshold};
+  }
 };
 
 std::string all_policies() {
@@ -65,7 +69,7 @@ std::unique_ptr<TraceReader> open_profile(const ReplayFlags& flags, const TraceR
     return nullptr;
   }
   const bool self = flags.profile == "self";
-  auto profile = open_trace(self ? flags.trace : flags.profile, {flags.allow_partial});
+  auto profile = open_trace(self ? flags.trace : flags.profile, flags.open_options());
   const TraceHeader& header = trace.header();
   check_profile(profile->header(), flags.profile, header.shape, header.weight_hash, "trace");
   hash = self ? trace_hash : profile->hash();
@@ -148,7 +152,7 @@ void run_replay(const ReplayFlags& flags) {
   // Before the trace: a wrong name is known without reading it.
   std::vector<PolicySpec> policies =
       parse_policies(flags.policies.empty() ? all_policies() : flags.policies);
-  const auto trace = open_trace(flags.trace, {flags.allow_partial});
+  const auto trace = open_trace(flags.trace, flags.open_options());
   for (const std::string& line : trace->missing()) note(line);
   ReplayOptions options = options_of(flags, std::move(policies), trace->header());
   const RecordingConfig config = recording_config(trace->header(), flags.trace);
@@ -195,6 +199,9 @@ void add_replay_command(CLI::App& app) {
       ->check(CLI::Range(1u, kThreadsMax));
   command->add_option("--json", flags->json, "write the rows to FILE ('-': standard output)");
   command->add_option("--csv", flags->csv, "write the policy rows to FILE");
+  command->add_option("--activation-threshold", flags->activation_threshold,
+                      "another one, where magnitudes were recorded (of trace and profile): 0.1, "
+                      "p90 (of each layer), p90/neuron");
   command->add_flag("--allow-partial", flags->allow_partial,
                     "accept unfinished traces: the steps that all shards hold");
   command->add_flag("--list", flags->list, "print the policies and their parameters");

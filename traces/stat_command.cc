@@ -27,6 +27,7 @@ struct StatOptions {
   std::string path, json, plots;
   uint32_t skipped = 0, threads = 0;
   StatisticsOptions counted;  // lags and windows besides those of the figures
+  std::string threshold;
   bool allow_partial = false;
 };
 
@@ -145,7 +146,8 @@ void run_stat(const StatOptions& options) {
   if (options.threads > kThreadsMax) {
     throw bad_usage(fmt::format("--threads {}: expected at most {}", options.threads, kThreadsMax));
   }
-  const auto trace = open_trace(options.path, {.allow_partial = options.allow_partial});
+  const auto trace = open_trace(options.path, {.allow_partial = options.allow_partial,
+                                               .activation_threshold = options.threshold});
   for (const std::string& line : trace->missing()) {
     fmt::print(stderr, "thermocline trace stat: {}\n", line);
   }
@@ -180,6 +182,9 @@ void add_stat_command(CLI::App& trace) {
       ->allow_extra_args(false)
       ->capture_default_str();
   command->add_option("--threads", options->threads, "default: the cores of this process");
+  command->add_option("--activation-threshold", options->threshold,
+                      "another one, where magnitudes were recorded: 0.1, p90 (of each layer), "
+                      "p90/neuron");
   command->add_flag("--allow-partial", options->allow_partial,
                     "accept an unfinished trace: the steps that all shards hold");
   command->footer("Example: thermocline trace stat results/test.h5 --json stat.json --plots plots");

@@ -156,6 +156,24 @@ TEST_CASE("wrong options of replay are errors that say what is valid") {
   CHECK_THROWS_AS(app.parse("replay " + (fixture.folder / "none.h5")), Error);
 }
 
+TEST_CASE("replay moves the activation threshold of traces with magnitudes, and says so") {
+  const TempDir folder;
+  write_fixture(folder / "t.h5", with_everything(three_ranks(), MagnitudeFormat::log8), 90);
+  CLI::App app;
+  add_replay_command(app);
+  CapturedOutput output(folder / "stdout.txt");
+  app.parse("replay " + (folder / "t.h5") + " --profile self --policy fixed --budget 50% " +
+            "--activation-threshold p75 --json " + (folder / "rows.json"));
+  const std::string text = output.stop();
+  CHECK(text.find("the activation threshold was moved after the run") != std::string::npos);
+  const auto rows = Json::parse(read_file(folder / "rows.json")).at("rows");
+  const auto moved = open_trace(folder / "t.h5", {.activation_threshold = "p75"});
+  uint64_t needed = 0;
+  for (const uint32_t count : moved->popcounts(0, moved->step_count())) needed += count;
+  CHECK(rows.at(0).at("counters").at("needed") == needed);
+  CHECK(rows.at(0).at("trace_hash") == moved->hash());
+}
+
 TEST_CASE("replay lists the policies with their parameters") {
   Fixture fixture;
   const std::string output = fixture.run("--list");

@@ -47,6 +47,15 @@ void check_figures(const nlohmann::json& row, const ActivityStatistics& expected
   }
 }
 
+TEST_CASE("trace stat sees the bits of a moved activation threshold") {
+  const TempDir folder;
+  write_fixture(folder / "t.h5", with_everything(three_ranks(), MagnitudeFormat::log8), 90);
+  const auto rows =
+      rows_of(folder / "stat.json", {folder / "t.h5", "--activation-threshold", "0.1"});
+  CHECK(rows[0].at("activation_rule") == "abs(act)>0.1");
+  CHECK(rows[0].at("step_count") == 30);
+}
+
 TEST_CASE("trace stat has a row for the model and one for each layer") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
