@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/units.h"
 #include "traces/convert_command.h"
 #include "traces/copy_commands.h"
+#include "traces/magnitude_codes.h"
 #include "traces/profile.h"
 #include "traces/repair.h"
 #include "traces/stat_command.h"
@@ -68,6 +70,47 @@ uint64_t prefill_steps(const TraceReader& trace) {
   }));
 }
 
+// Passes over the weights: fewer than steps where prompts were prefilled or tasks batched.
+uint64_t pass_count(const TraceReader& trace) {
+  std::set<uint32_t> passes;
+  for (const StepInfo& step : trace.steps()) passes.insert(step.pass);
+  return passes.size();
+}
+
+uint64_t generated_tokens(const TraceReader& trace) {
+  uint64_t total = 0;
+  for (const TaskRecord& task : trace.tasks()) total += task.generated.size();
+  return total;
+}
+
+// What was done to the trace since it was recorded.
+nlohmann::ordered_json history_of(const TraceHeader& header) {
+  const auto config = nlohmann::ordered_json::parse(header.config_json, nullptr, false);
+  nlohmann::ordered_json history = nlohmann::ordered_json::object();
+  for (const char* key : {"cut", "merged", "repaired"}) {
+    if (config.is_object() && config.contains(key)) history[key] = config.at(key);
+  }
+  return history;
+}
+
+// Mean of a rank's decode steps.
+nlohmann::ordered_json time_row(const TraceReader& trace, const std::vector<StepInfo>& steps,
+                                uint32_t rank) {
+  const std::vector<StepTimes> times = trace.times(rank);
+  double sums[4] = {}, count = 0;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (steps[i].phase != Phase::decode) continue;
+    ++count;
+    const uint64_t parts[4] = {times[i].compute_ns, times[i].transfer_ns, times[i].comm_ns,
+                               times[i].wait_ns};
+    for (int part = 0; part < 4; ++part) sums[part] += static_cast<double>(parts[part]) * 1e-6;
+  }
+  for (double& sum : sums) sum = count == 0 ? 0 : sum / count;
+  return {{"kind", "times"},        {"rank", rank},        {"compute_ms", sums[0]},
+          {"transfer_ms", sums[1]}, {"comm_ms", sums[2]},  {"wait_ms", sums[3]},
+          {"decode_steps", count},  {"source", "measured"}};
+}
+
 nlohmann::ordered_json info_row(const TraceReader& trace, const Options& options,
                                 const std::vector<Activity>& layers) {
   const TraceHeader& header = trace.header();
@@ -99,6 +142,12 @@ nlohmann::ordered_json info_row(const TraceReader& trace, const Options& options
           {"task_count", trace.tasks().size()},
           {"file_bytes", trace.file_bytes()},
           {"active_share", whole.share(trace.step_count())},
+          {"pass_count", pass_count(trace)},
+          {"generated_tokens", generated_tokens(trace)},
+          {"predicted", header.has_predicted},
+          {"magnitudes", name_of(header.magnitudes)},
+          {"magnitude_steps", trace.magnitude_steps().size()},
+          {"history", history_of(header)},
           {"finished", trace.finished()},
           {"missing", trace.missing()}};
 }
@@ -112,6 +161,10 @@ nlohmann::ordered_json info_rows(const TraceReader& trace, const Options& option
                     {"layer", layer},
                     {"active", layers[layer].active},
                     {"active_share", layers[layer].share(trace.step_count())}});
+  }
+  const std::vector<StepInfo> steps = trace.steps();
+  for (uint32_t rank = 0; rank < trace.header().pools.size(); ++rank) {
+    if (trace.holds(rank)) rows.push_back(time_row(trace, steps, rank));
   }
   return rows;
 }
@@ -135,6 +188,17 @@ void show_facts(const TraceReader& trace, const nlohmann::ordered_json& row) {
   show(fmt::format("steps    {}: {} prefill, {} decode; {} tasks\n", trace.step_count(),
                    row.at("prefill_steps").get<uint64_t>(), row.at("decode_steps").get<uint64_t>(),
                    trace.tasks().size()));
+  show(fmt::format("holds    bits{}{}, {} generated tokens; {} passes over the weights\n",
+                   header.has_predicted ? ", predicted bits" : "",
+                   header.magnitudes == MagnitudeFormat::none
+                       ? ""
+                       : fmt::format(", magnitudes ({}) of {} steps", name_of(header.magnitudes),
+                                     trace.magnitude_steps().size()),
+                   row.at("generated_tokens").get<uint64_t>(),
+                   row.at("pass_count").get<uint64_t>()));
+  for (const auto& [what, how] : row.at("history").items()) {
+    show(fmt::format("{:<8} {}\n", what, how.dump()));
+  }
   const uint64_t raw = trace.step_count() * shape.layer_count * ((shape.ffn_dim + 7) / 8);
   show(fmt::format("size     {} on disk for {} of bits\n", format_bytes(trace.file_bytes()),
                    format_bytes(raw)));
@@ -153,12 +217,25 @@ void show_activity(const nlohmann::ordered_json& rows) {
                    100 * rows.at(0).at("active_share").get<double>()));
 }
 
+void show_times(const nlohmann::ordered_json& rows) {
+  show(fmt::format("\n{:>5}  {:>10} {:>10} {:>10} {:>10}  ms, mean of a decode step\n", "rank",
+                   "compute", "transfer", "comm", "wait"));
+  for (const auto& row : rows) {
+    if (row.at("kind") != "times") continue;
+    show(fmt::format("{:>5}  {:>10.4f} {:>10.4f} {:>10.4f} {:>10.4f}\n",
+                     row.at("rank").get<uint32_t>(), row.at("compute_ms").get<double>(),
+                     row.at("transfer_ms").get<double>(), row.at("comm_ms").get<double>(),
+                     row.at("wait_ms").get<double>()));
+  }
+}
+
 void run_info(const Options& options) {
   const auto trace = open_trace(options.path, {.allow_partial = options.allow_partial});
   const nlohmann::ordered_json rows = info_rows(*trace, options);
   if (options.json != "-") {
     show_facts(*trace, rows.at(0));
     show_activity(rows);
+    show_times(rows);
   }
   if (!options.json.empty()) write_json(options.json, "trace info", rows);
 }

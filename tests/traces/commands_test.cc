@@ -30,7 +30,11 @@ TEST_CASE("trace info says what a trace holds") {
   const std::string path = folder / "t.h5";
   write_fixture(path, three_ranks(), 60);
   const auto rows = rows_of(folder / "info.json", {"info", path});
-  REQUIRE(rows.size() == 1 + 5);
+  REQUIRE(rows.size() == 1 + 5 + 3);
+  CHECK(rows[0].at("pass_count") == 30);
+  CHECK(rows[0].at("generated_tokens") == 42);
+  CHECK(rows[6].at("kind") == "times");
+  CHECK(rows[8].at("comm_ms").get<double>() == Approx(0.000235).epsilon(0.5));
   CHECK(rows[0].at("model") == "preset:tiny,seed=1");
   CHECK(rows[0].at("weights") == "synthetic");
   CHECK(rows[0].at("ranks") == 3);
