@@ -227,6 +227,18 @@ TEST_CASE("a folder that cannot be written to is an Error at once") {
                     Contains("none/t.rank0000.h5.partial") && Contains("No such file"));
 }
 
+TEST_CASE("a read-only file system is an Error at once, and leaves nothing") {
+  const TempDir folder;
+  if (::mount("tmpfs", folder.path().c_str(), "tmpfs", MS_RDONLY, "size=1m") != 0) {
+    WARN("skipped: a read-only file system cannot be mounted here");
+    return;
+  }
+  CHECK_THROWS_WITH(create_shard(folder / "t.h5", one_rank(), 0),
+                    Contains("t.rank0000.h5.partial") && Contains("Read-only file system"));
+  CHECK(std::filesystem::is_empty(folder.path()));
+  CHECK(::umount(folder.path().c_str()) == 0);
+}
+
 TEST_CASE("a writer that is dropped without finish keeps its steps as a partial") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
