@@ -115,10 +115,12 @@ TraceHeader merged_header(const std::vector<std::unique_ptr<TraceReader>>& trace
   TraceHeader merged = traces[0]->header();
   Json parts = Json::array();
   Fnv1a prompts;
+  bool same_prompts = true;
   for (size_t i = 0; i < traces.size(); ++i) {
     TraceHeader other = traces[i]->header();
     parts.push_back({{"trace_hash", traces[i]->hash()}, {"prompts", other.prompts}});
     prompts.add(other.prompts_hash);
+    same_prompts = same_prompts && other.prompts_hash == merged.prompts_hash;
     if (i > 0 && merged.prompts != other.prompts) merged.prompts += " + " + other.prompts;
     for (std::string TraceHeader::*free : {&TraceHeader::version, &TraceHeader::prompts,
                                            &TraceHeader::prompts_hash, &TraceHeader::config_json}) {
@@ -129,7 +131,8 @@ TraceHeader merged_header(const std::vector<std::unique_ptr<TraceReader>>& trace
     if (field.empty()) continue;
     throw bad_input(paths[i], "the model, weights and layout of " + paths[0], "another " + field);
   }
-  if (traces.size() > 1) merged.prompts_hash = prompts.hex();
+  // Parts of one set of prompts are of that set: two halves have the hash of the whole.
+  if (!same_prompts) merged.prompts_hash = prompts.hex();
   note_in(merged, "merged", parts);
   return merged;
 }

@@ -12,7 +12,7 @@
 namespace thermocline {
 namespace {
 
-constexpr uint64_t kHashedBytes = uint64_t{64} << 20;  // at a time
+constexpr uint64_t kHashedBytes = uint64_t{8} << 20;  // mapped at a time
 
 }  // namespace
 

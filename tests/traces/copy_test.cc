@@ -158,6 +158,7 @@ TEST_CASE("two halves that were recorded apart merge into the whole") {
   for (const uint64_t step : {0, 69, 70, 128, 199}) check_step(*trace, step, step);
   for (uint64_t task = 0; task < 20; ++task) CHECK(trace->tasks()[task] == fixture_task(task));
   CHECK(trace->steps()[199].task == 19);
+  CHECK(trace->hash() == open_trace(folder / "t.h5")->hash());
 }
 
 TEST_CASE("traces of different weights or layouts do not merge") {
