@@ -7,6 +7,7 @@
 #include <future>
 
 #include "models/error.h"
+#include "traces/bit_sums.h"
 
 namespace thermocline {
 namespace {
@@ -75,10 +76,22 @@ void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
 
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                              uint64_t step_count) {
-  ActivationProfile profile(pool);
-  for_each_block(reader, pool, step_begin, step_count, [&profile](const StepBlock& block) {
-    for (uint64_t i = 0; i < block.step_count; ++i) profile.add(block.step(i));
+  std::vector<BitCounter> layers(pool.layer_count, BitCounter(pool.neuron_count));
+  for_each_block(reader, pool, step_begin, step_count, [&layers](const StepBlock& block) {
+    for (uint64_t i = 0; i < block.step_count; ++i) {
+      const ActiveStep step = block.step(i);
+      for (uint32_t layer = 0; layer < layers.size(); ++layer) {
+        layers[layer].add(step.layer(layer).words.data());
+      }
+    }
   });
+  ActivationProfile profile(pool);
+  profile.step_count = step_count;
+  for (uint32_t layer = 0; layer < layers.size(); ++layer) {
+    const auto counts = layers[layer].counts();
+    std::copy(counts.begin(), counts.end(),
+              profile.counts.begin() + static_cast<ptrdiff_t>(layer) * pool.neuron_count);
+  }
   return profile;
 }
 
