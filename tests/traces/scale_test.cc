@@ -40,10 +40,10 @@ constexpr uint64_t kLayers = 2, kNeurons = 28672;
 constexpr uint32_t kRanks = 4;
 constexpr double kRecall = 0.95, kPrecision = 0.6;
 constexpr double kPeakMebibytesMax = 1024;
-// More than for a tenth of the steps. Measured: up to 35, of which 15 are replay's blocks of up to
-// 32 MiB, which 2,000 steps do not fill, and the rest what steps are besides bits: tokens, times,
-// counters. A command that held the bits of 18,000 steps would need 123, the records of
-// oracle-general 84. 100,000 steps of whatever layers cost at most 5.5 times this.
+// More than for a tenth of the steps. Measured: up to 35 for replay, of which 14 are its blocks of
+// up to 32 MiB, which 2,000 steps do not fill, and up to 17 for all others: what steps are besides
+// bits (tokens, times, counters), and blocks in flight. A command that held the bits of 18,000
+// steps would need 123 more, one that held the records of oracle-general over 80.
 constexpr double kGrowthMebibytesMax = 48;
 
 struct Cost {
@@ -303,7 +303,7 @@ void convert_bits(Commands& commands, const Original& original) {
   CHECK(back[0].at("step_count") == count);
   CHECK(same_bits(commands / "t.h5", first, commands / "n.h5", 0, count));
 
-  // A record is 24 bytes for each active neuron, here a hundred times the bits: fewer steps.
+  // A record is 24 bytes for each active neuron, here 70 times the bits: fewer steps.
   const uint64_t steps = original.steps / 50;
   const uint64_t active = active_by_layer(commands / "t.h5", first, steps)[0];
   const json records = commands.run("to oracle-general",
