@@ -73,13 +73,36 @@ void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
   visit_blocks({reader, pool, step_begin, step_count, reader.header().has_predicted}, visit);
 }
 
+ProfileCounter::ProfileCounter(const NeuronPool& pool)
+    : pool_(pool), layers_(pool.layer_count, BitCounter(pool.neuron_count)) {}
+
+void ProfileCounter::add(const ActiveStep& active) {
+  ++step_count_;
+  const uint64_t* row = active.words.data();
+  for (BitCounter& layer : layers_) {
+    layer.add(row);
+    row += pool_.words_per_layer();
+  }
+}
+
+ActivationProfile ProfileCounter::profile() {
+  ActivationProfile profile(pool_);
+  profile.step_count = step_count_;
+  auto next = profile.counts.begin();
+  for (BitCounter& layer : layers_) {
+    const std::span<const uint32_t> counts = layer.counts();
+    next = std::copy(counts.begin(), counts.end(), next);
+  }
+  return profile;
+}
+
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
                              uint64_t step_count) {
-  ActivationProfile profile(pool);
-  for_each_block(reader, pool, step_begin, step_count, [&profile](const StepBlock& block) {
-    for (uint64_t i = 0; i < block.step_count; ++i) profile.add(block.step(i));
+  ProfileCounter counter(pool);
+  for_each_block(reader, pool, step_begin, step_count, [&counter](const StepBlock& block) {
+    for (uint64_t i = 0; i < block.step_count; ++i) counter.add(block.step(i));
   });
-  return profile;
+  return counter.profile();
 }
 
 void check_profile(const TraceHeader& profile, const std::string& path, const ModelShape& shape,
