@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "models/error.h"
+#include "traces/profile.h"
 
 namespace thermocline {
 namespace {
@@ -71,7 +72,7 @@ void note_made_steps(SourceFacts& facts, uint64_t counted_total) {
 
 ActivationProfile count_selected(const Selection& selection, int64_t task,
                                  const std::function<void(uint64_t steps)>& progress) {
-  ActivationProfile profile(selection.pool());
+  ProfileCounter counter(selection.pool());
   StepBlock block;
   for (size_t i = 0; i < selection.block_count(); ++i) {
     stop_if_interrupted();
@@ -85,11 +86,11 @@ ActivationProfile count_selected(const Selection& selection, int64_t task,
     if (!any) continue;
     selection.read(i, block);
     for (uint64_t k = 0; k < block.step_count; ++k) {
-      if (of_task(block.step_begin + k)) profile.add(block.step(k));
+      if (of_task(block.step_begin + k)) counter.add(block.step(k));
     }
     progress(selection.block_end(i));
   }
-  return profile;
+  return counter.profile();
 }
 
 }  // namespace thermocline

@@ -7,7 +7,6 @@
 #include <future>
 
 #include "models/error.h"
-#include "traces/bit_sums.h"
 
 namespace thermocline {
 namespace {
@@ -74,25 +73,36 @@ void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
   visit_blocks({reader, pool, step_begin, step_count, reader.header().has_predicted}, visit);
 }
 
-ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
-                             uint64_t step_count) {
-  std::vector<BitCounter> layers(pool.layer_count, BitCounter(pool.neuron_count));
-  for_each_block(reader, pool, step_begin, step_count, [&layers](const StepBlock& block) {
-    for (uint64_t i = 0; i < block.step_count; ++i) {
-      const ActiveStep step = block.step(i);
-      for (uint32_t layer = 0; layer < layers.size(); ++layer) {
-        layers[layer].add(step.layer(layer).words.data());
-      }
-    }
-  });
-  ActivationProfile profile(pool);
-  profile.step_count = step_count;
-  for (uint32_t layer = 0; layer < layers.size(); ++layer) {
-    const auto counts = layers[layer].counts();
-    std::copy(counts.begin(), counts.end(),
-              profile.counts.begin() + static_cast<ptrdiff_t>(layer) * pool.neuron_count);
+ProfileCounter::ProfileCounter(const NeuronPool& pool)
+    : pool_(pool), layers_(pool.layer_count, BitCounter(pool.neuron_count)) {}
+
+void ProfileCounter::add(const ActiveStep& active) {
+  ++step_count_;
+  const uint64_t* row = active.words.data();
+  for (BitCounter& layer : layers_) {
+    layer.add(row);
+    row += pool_.words_per_layer();
+  }
+}
+
+ActivationProfile ProfileCounter::profile() {
+  ActivationProfile profile(pool_);
+  profile.step_count = step_count_;
+  auto next = profile.counts.begin();
+  for (BitCounter& layer : layers_) {
+    const std::span<const uint32_t> counts = layer.counts();
+    next = std::copy(counts.begin(), counts.end(), next);
   }
   return profile;
+}
+
+ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
+                             uint64_t step_count) {
+  ProfileCounter counter(pool);
+  for_each_block(reader, pool, step_begin, step_count, [&counter](const StepBlock& block) {
+    for (uint64_t i = 0; i < block.step_count; ++i) counter.add(block.step(i));
+  });
+  return counter.profile();
 }
 
 void check_profile(const TraceHeader& profile, const std::string& path, const ModelShape& shape,

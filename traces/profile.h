@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "models/neuron.h"
+#include "traces/bit_sums.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -29,6 +31,20 @@ using PredictedVisit = std::function<void(const StepBlock& active, const StepBlo
 void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
                               uint64_t step_begin, uint64_t step_count,
                               const PredictedVisit& visit);
+
+// Firing counts of a pool, step by step, with a BitCounter for each layer: several times as fast as
+// ActivationProfile::add(), for 5 bytes a neuron more. Belongs to one thread.
+class ProfileCounter {
+ public:
+  explicit ProfileCounter(const NeuronPool& pool);
+  void add(const ActiveStep& active);  // of the pool
+  ActivationProfile profile();
+
+ private:
+  NeuronPool pool_;
+  uint64_t step_count_ = 0;
+  std::vector<BitCounter> layers_;
+};
 
 // How often each neuron of `pool` fired in steps [step_begin, step_begin + step_count).
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,

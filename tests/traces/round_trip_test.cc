@@ -146,14 +146,15 @@ TEST_CASE("a profile counts firings over a range of steps") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
   const TraceHeader header = three_ranks();
-  write_fixture(path, header, 50);
+  write_fixture(path, header, 200);
   const NeuronPool& pool = header.pools[1];
-  const ActivationProfile profile = profile_of(*open_trace(path), pool, 13, 30);
-  CHECK(profile.step_count == 30);
+  // More steps than a BitCounter's planes hold.
+  const ActivationProfile profile = profile_of(*open_trace(path), pool, 13, 170);
+  CHECK(profile.step_count == 170);
   for (uint32_t layer = 0; layer < pool.layer_count; ++layer) {
     for (uint32_t i = 0; i < pool.neuron_count; ++i) {
       uint32_t expected = 0;
-      for (uint64_t step = 13; step < 43; ++step) {
+      for (uint64_t step = 13; step < 183; ++step) {
         expected += fixture_bit(step, layer, pool.neuron_begin + i);
       }
       CHECK(profile.counts[layer * pool.neuron_count + i] == expected);
