@@ -17,7 +17,7 @@ constexpr uint64_t kPieceWords = 512;
 constexpr uint64_t kPieceBytes = kPieceWords * sizeof(uint64_t);
 // Above this entropy of its bytes, of 8 bits each, a piece is stored: it would be little smaller,
 // and reading it needs no decoding. Below this share of set bits, runs of zero bytes are long.
-constexpr float kStoredEntropy = 0.75f;
+constexpr float kStoredEntropy = 0.70f;
 constexpr double kRunsShare = 0.04;
 
 enum class Method { stored, huffman, runs };

@@ -40,7 +40,9 @@
 #include "traces/bit_sums.h"
 #include "traces/bit_transpose.h"
 #include "traces/deflate.h"
+#include "traces/hdf5.h"
 #include "traces/profile.h"
+#include "traces/schema.h"
 #include "traces/trace.h"
 
 using namespace thermocline;
@@ -544,7 +546,7 @@ struct Speed {
 
 struct FileFigures {
   Speed write;
-  double read_per_core;        // one thread
+  double read_per_core;        // for each second of CPU time, of however many threads
   double read_all, read_cold;  // all cores, wall; cold: dropped from the page cache
   double bytes, once_bytes;    // of the shard; the order of the neurons, which is there once
 };
@@ -562,14 +564,14 @@ FileFigures measure_file(const Options& options, const Sample& sample) {
   FileFigures figures{};
   figures.write = measure_write(options, sample, path);
   figures.bytes = static_cast<double>(std::filesystem::file_size(shard));
-  figures.once_bytes = static_cast<double>(sample.pool.total() * sizeof(uint32_t));
+  figures.once_bytes = static_cast<double>(open_hdf5(shard)->open(dataset::kOrder)->stored_bytes());
   write_master(path);
   const double raw = sample.raw_bytes() / 1e6;
   const auto one = open_trace(path, {.threads = 1});
   const auto all = open_trace(path, {.threads = available_cores()});
   check_reads(*all, sample);
   figures.read_per_core =
-      raw / best_seconds(options, CLOCK_THREAD_CPUTIME_ID, [&] { read_all(*one, sample.pool); });
+      raw / best_seconds(options, CLOCK_PROCESS_CPUTIME_ID, [&] { read_all(*one, sample.pool); });
   figures.read_all =
       raw / best_seconds(options, CLOCK_MONOTONIC, [&] { read_all(*all, sample.pool); });
   double cold = 1e9;
