@@ -180,7 +180,7 @@ TEST_CASE("an interrupted recording of another run starts over where it may") {
   run.check();
 }
 
-TEST_CASE("--resume where nothing was interrupted runs from the start") {
+TEST_CASE("resuming where nothing was interrupted runs from the start") {
   const ResumedRun run("", "--local-ranks 2");
   const CommandResult result = run_command(run.command("parts", "--resume"));
   INFO(result.output);
