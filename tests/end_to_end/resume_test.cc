@@ -145,7 +145,8 @@ TEST_CASE("a job that lost a rank goes on at its last complete task", "[mpi]") {
   run.check();
 }
 
-TEST_CASE("SIGTERM leaves a trace to go on with, and only --resume or --overwrite touch it") {
+TEST_CASE("SIGTERM leaves a trace to go on with, and only --resume or --overwrite touch it",
+          "[slow]") {
   const ResumedRun run("", "--local-ranks 2");
   const std::string path = run.path("parts.h5");
   // timeout ends with 124 whatever its child says.
@@ -169,7 +170,7 @@ TEST_CASE("SIGTERM leaves a trace to go on with, and only --resume or --overwrit
   run.check();
 }
 
-TEST_CASE("an interrupted recording of another run starts over where it may") {
+TEST_CASE("an interrupted recording of another run starts over where it may", "[slow]") {
   const ResumedRun run("", "--local-ranks 2");
   run.stop("KILL", run.command("parts", "--seed 2"));
   REQUIRE(has_interrupted(run.path("parts.h5")));
@@ -180,7 +181,7 @@ TEST_CASE("an interrupted recording of another run starts over where it may") {
   run.check();
 }
 
-TEST_CASE("resuming where nothing was interrupted runs from the start") {
+TEST_CASE("resuming where nothing was interrupted runs from the start", "[slow]") {
   const ResumedRun run("", "--local-ranks 2");
   const CommandResult result = run_command(run.command("parts", "--resume"));
   INFO(result.output);

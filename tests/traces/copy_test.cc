@@ -202,7 +202,7 @@ TEST_CASE("repair leaves out the tasks of a damaged block, and keeps those after
   // Damage what is between the chunks of the first and the last block.
   std::string bytes = read_file(shard_path(folder / "t.h5", 1));
   size_t changed = 0;
-  for (size_t at = bytes.size() / 4; changed == 0 && at < bytes.size(); at += 97) {
+  for (size_t at = bytes.size() / 4; changed == 0 && at < bytes.size(); at += 997) {
     std::string damaged = bytes;
     damaged[at] = static_cast<char>(damaged[at] ^ 16);
     write_file(shard_path(folder / "t.h5", 1), damaged);
