@@ -53,6 +53,7 @@ Resume::Resume(Comm& comm, const std::string& path, const TraceHeader& header, b
     shard_->remove();
     shard_.reset();
   });
+  found_ = shard_ != nullptr;
   Remains mine;
   if (shard_) mine = {shard_->step_count(), shard_->task_count()};
   std::vector<Remains> all(static_cast<size_t>(comm.size()));

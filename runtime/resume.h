@@ -27,6 +27,8 @@ class Resume {
   // belong together.
   Resume(Comm& comm, const std::string& path, const TraceHeader& header, bool overwrite);
 
+  // Whether this rank found a recording of this run.
+  bool found() const { return found_; }
   // All zeros where nothing can be taken over.
   const ResumePoint& point() const { return point_; }
   // What is taken over, as if it happened now.
@@ -37,6 +39,7 @@ class Resume {
 
  private:
   std::unique_ptr<InterruptedShard> shard_;  // null: none, or no longer needed
+  bool found_ = false;
   ResumePoint point_;
 };
 

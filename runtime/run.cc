@@ -251,7 +251,7 @@ class RankRun {
     if (!resume_.has_value()) return {};
     const ResumePoint point = resume_->point();
     together(comm_, [&] { resume_->replay(hooks_.observers); });
-    if (root()) {
+    if (root() && resume_->found()) {
       fmt::print(text_out(), "resume   {} steps of {} tasks are taken over, {} tasks are left\n",
                  point.step_count, point.task_count, plan_.tasks.size() - point.task_count);
     }

@@ -177,7 +177,7 @@ TEST_CASE("an interrupted recording of another run starts over where it may", "[
   const CommandResult last = run_command(run.command("parts", "--resume --overwrite"));
   INFO(last.output);
   REQUIRE(last.exit_code == 0);
-  CHECK_THAT(last.output, Contains("0 steps of 0 tasks are taken over"));
+  CHECK_THAT(last.output, !Contains("are taken over"));
   run.check();
 }
 
