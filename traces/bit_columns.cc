@@ -22,8 +22,6 @@ constexpr uint64_t kColumnBytes = sizeof(uint64_t);
 // Numbers that differ from one another compress by less, even in ascending order.
 constexpr uint64_t kOrderCompressionMax = 16;
 
-uint64_t blocks_of(uint64_t steps) { return (steps + kBlockSteps - 1) / kBlockSteps; }
-
 // Rows of a step lie as far apart as steps are long: 280 KiB at 70B, a multiple of 4 KiB, so that
 // one word of 64 rows is 64 lines of one cache set. Squares go through a buffer, in which they are
 // neighbours, and rows are touched once for so many words.

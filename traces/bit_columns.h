@@ -23,6 +23,9 @@
 
 namespace thermocline {
 
+// Blocks that hold so many steps; the last may be partly filled.
+constexpr uint64_t blocks_of(uint64_t steps) { return (steps + kBlockSteps - 1) / kBlockSteps; }
+
 // The neuron (from 0 within the pool) at each place: (layer_count, neuron_count).
 using NeuronOrder = std::vector<uint32_t>;
 // Its inverse, the place of each neuron.

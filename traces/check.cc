@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <optional>
-#include <thread>
 
+#include "models/cli.h"
 #include "models/error.h"
 #include "traces/master.h"
 #include "traces/profile.h"
@@ -19,8 +19,6 @@ constexpr uint64_t kBlockBytes = uint64_t{8} << 20;
 uint64_t block_steps(const NeuronPool& pool) {
   return whole_blocks(kBlockBytes / (pool.words_per_step() * sizeof(uint64_t)));
 }
-
-uint32_t thread_count() { return std::max(1u, std::thread::hardware_concurrency()); }
 
 // Counts what has been checked, over all files.
 class Tally {
@@ -42,9 +40,9 @@ void read_steps(const Shard& shard, uint64_t begin, uint64_t count, ShardChecksu
   const uint32_t layers = shard.pool().layer_count;
   const uint64_t stride = shard.pool().words_per_step();
   std::vector<uint64_t> rows(count * stride);
-  shard.read(Bits::active, begin, count, 0, layers, {rows.data(), stride}, thread_count());
+  shard.read(Bits::active, begin, count, 0, layers, {rows.data(), stride}, available_cores());
   if (shard.header().has_predicted) {
-    shard.read(Bits::predicted, begin, count, 0, layers, {rows.data(), stride}, thread_count());
+    shard.read(Bits::predicted, begin, count, 0, layers, {rows.data(), stride}, available_cores());
   }
   const auto infos = shard.steps(begin, count);
   const auto times = shard.times(begin, count);
@@ -180,7 +178,7 @@ class MasterCheck {
   // The virtual datasets of neurons are one mapping each: where it is right at both ends of the
   // trace, it is right. Read as plain HDF5 reads them, against each shard alone.
   void check_mappings() const {
-    const uint64_t blocks = (master_.step_count + kBlockSteps - 1) / kBlockSteps;
+    const uint64_t blocks = blocks_of(master_.step_count);
     check_mapping<uint32_t>({dataset::kOrder, Element::u32}, std::nullopt);
     std::vector<const char*> names = {dataset::kActive};
     if (master_.header.has_predicted) names.push_back(dataset::kPredicted);

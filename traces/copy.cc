@@ -22,18 +22,29 @@ struct CopiedTask {
 
 }  // namespace
 
-std::vector<StepRange> steps_of_tasks(const TraceReader& trace, const std::vector<bool>& keep) {
+std::vector<StepRange> ranges_of(const std::vector<uint64_t>& steps) {
   std::vector<StepRange> ranges;
-  const std::vector<StepInfo> steps = trace.steps();
-  for (uint64_t step = 0; step < steps.size(); ++step) {
-    if (steps[step].task >= keep.size() || !keep[steps[step].task]) continue;
-    if (!ranges.empty() && ranges.back().end == step) {
-      ++ranges.back().end;
-    } else {
-      ranges.push_back({step, step + 1});
-    }
+  for (const uint64_t step : steps) {
+    if (ranges.empty() || ranges.back().end != step) ranges.push_back({step, step});
+    ++ranges.back().end;
   }
   return ranges;
+}
+
+std::vector<StepRange> steps_of_tasks(const TraceReader& trace, const std::vector<bool>& keep) {
+  const std::vector<StepInfo> infos = trace.steps();
+  std::vector<uint64_t> kept;
+  for (uint64_t step = 0; step < infos.size(); ++step) {
+    if (infos[step].task < keep.size() && keep[infos[step].task]) kept.push_back(step);
+  }
+  return ranges_of(kept);
+}
+
+void note_in(TraceHeader& header, const char* key, const nlohmann::ordered_json& note) {
+  auto config = nlohmann::ordered_json::parse(header.config_json, nullptr, false);
+  if (!config.is_object()) config = nlohmann::ordered_json::object();
+  config[key] = note;
+  header.config_json = config.dump();
 }
 
 TraceHeader cut_header(const TraceHeader& header, LayerRange layers,

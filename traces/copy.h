@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct LayerRange {
   uint32_t begin, end;
 };
 
+// Ascending steps as ranges.
+std::vector<StepRange> ranges_of(const std::vector<uint64_t>& steps);
+
 // The steps of the tasks for which `keep` (by index) is true, as ascending ranges.
 std::vector<StepRange> steps_of_tasks(const TraceReader& trace, const std::vector<bool>& keep);
 
@@ -35,6 +39,9 @@ std::vector<StepRange> steps_of_tasks(const TraceReader& trace, const std::vecto
 // source_ranks: for each pool that is left, the rank that it comes from.
 TraceHeader cut_header(const TraceHeader& header, LayerRange layers,
                        std::vector<uint32_t>& source_ranks);
+
+// Says in config_json what was done to a trace, beside the configuration of the run.
+void note_in(TraceHeader& header, const char* key, const nlohmann::ordered_json& note);
 
 using CopyProgress = std::function<void(uint64_t steps_done)>;
 

@@ -44,23 +44,6 @@ void check_out(const std::string& out, const std::vector<std::string>& sources) 
   }
 }
 
-std::vector<StepRange> ranges_of(const std::vector<uint64_t>& steps) {
-  std::vector<StepRange> ranges;
-  for (const uint64_t step : steps) {
-    if (ranges.empty() || ranges.back().end != step) ranges.push_back({step, step});
-    ++ranges.back().end;
-  }
-  return ranges;
-}
-
-// What was cut from what, beside the configuration of the run.
-void note_in(TraceHeader& header, const char* key, const Json& note) {
-  Json config = Json::parse(header.config_json, nullptr, false);
-  if (!config.is_object()) config = Json::object();
-  config[key] = note;
-  header.config_json = config.dump();
-}
-
 void report(const TraceReader& trace, const std::string& path, const std::string& command,
             const std::string& json) {
   const TraceHeader& header = trace.header();

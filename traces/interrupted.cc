@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <thread>
 
+#include "models/cli.h"
 #include "models/error.h"
 #include "models/hash.h"
 #include "traces/shard.h"
@@ -94,7 +94,7 @@ void InterruptedShard::replay(
   const uint64_t stride = pool.words_per_step();
   const std::vector<TaskRecord> tasks = shard_->tasks();
   const std::vector<uint64_t>& sampled = shard_->magnitude_steps();
-  const uint32_t threads = std::max(1u, std::thread::hardware_concurrency());
+  const uint32_t threads = available_cores();
   std::vector<uint64_t> active(kBlockSteps * stride), predicted;
   std::vector<uint32_t> steps_of(tasks.size());
   std::vector<float> magnitudes;

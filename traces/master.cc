@@ -41,14 +41,13 @@ void join(Hdf5File& file, const Column& column, const std::vector<Shard>& shards
 
 void write_bits(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {
   const TraceHeader& header = shards[0].header();
-  const uint64_t blocks = (steps + kBlockSteps - 1) / kBlockSteps;
+  const uint64_t blocks = blocks_of(steps);
   join(file, {dataset::kOrder, Element::u32}, shards, std::nullopt);
   join(file, {dataset::kActive, Element::u64}, shards, blocks);
   if (header.has_predicted) join(file, {dataset::kPredicted, Element::u64}, shards, blocks);
   if (header.magnitudes == MagnitudeFormat::none) return;
-  const Element element = header.magnitudes == MagnitudeFormat::f16 ? Element::f16 : Element::u8;
   const uint64_t rows = shards[0].magnitude_steps().size();
-  join(file, {dataset::kMagnitudes, element}, shards, rows);
+  join(file, {dataset::kMagnitudes, element_of(header.magnitudes)}, shards, rows);
 }
 
 void write_times(Hdf5File& file, const std::vector<Shard>& shards, uint64_t steps) {

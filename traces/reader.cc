@@ -5,8 +5,8 @@
 #include <bit>
 #include <cstring>
 #include <map>
-#include <thread>
 
+#include "models/cli.h"
 #include "models/error.h"
 #include "models/hash.h"
 #include "traces/master.h"
@@ -368,8 +368,7 @@ class PartialTrace {
 }  // namespace
 
 std::unique_ptr<TraceReader> open_trace(const std::string& path, const OpenOptions& options) {
-  const uint32_t threads =
-      options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  const uint32_t threads = options.threads != 0 ? options.threads : available_cores();
   auto trace =
       options.allow_partial ? PartialTrace(path).reader(threads) : open_whole(path, threads);
   if (options.activation_threshold.empty()) return trace;

@@ -79,10 +79,7 @@ RepairResult repair_trace(const std::string& path, const std::string& out,
   const auto ranges = steps_of_tasks(*trace, whole_tasks(*trace, good, result.lost));
   if (ranges.empty()) throw bad_input(path, "a task that is whole", "none");
   TraceHeader header = trace->header();
-  auto config = nlohmann::ordered_json::parse(header.config_json, nullptr, false);
-  if (!config.is_object()) config = nlohmann::ordered_json::object();
-  config["repaired"] = {{"lost", result.lost}};
-  header.config_json = config.dump();
+  note_in(header, "repaired", {{"lost", result.lost}});
   std::vector<uint32_t> ranks(header.pools.size());
   std::iota(ranks.begin(), ranks.end(), 0);
   TraceCopy copy(out, header);

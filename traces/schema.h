@@ -68,6 +68,11 @@ inline constexpr Column kTaskColumns[] = {
     {dataset::kTaskGenerated, Element::u32},
 };
 
+// Of the dataset of magnitudes; format is not none.
+constexpr Element element_of(MagnitudeFormat format) {
+  return format == MagnitudeFormat::f16 ? Element::f16 : Element::u8;
+}
+
 // Throws Error{input} naming `origin` unless the pools tile layers x ffn_dim exactly, without
 // overlap, each beginning at a multiple of 8 neurons.
 void validate_pools(const TraceHeader& header, const std::string& origin);

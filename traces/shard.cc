@@ -62,11 +62,11 @@ void Shard::open_magnitudes() {
   magnitudes_ = file_->open(dataset::kMagnitudes);
   const Extent& extent = magnitudes_->extent();
   const Extent& chunk = magnitudes_->chunk();
-  const Element element = header_.magnitudes == MagnitudeFormat::f16 ? Element::f16 : Element::u8;
-  const bool fits = magnitudes_->element() == element && magnitudes_->deflated() &&
-                    extent.size() == 3 && extent[1] == pool().layer_count &&
-                    extent[2] == pool().neuron_count && chunk[0] == 1 && chunk[1] <= extent[1] &&
-                    chunk[2] == extent[2] && steps->extent().size() == 1;
+  const bool fits = magnitudes_->element() == element_of(header_.magnitudes) &&
+                    magnitudes_->deflated() && extent.size() == 3 &&
+                    extent[1] == pool().layer_count && extent[2] == pool().neuron_count &&
+                    chunk[0] == 1 && chunk[1] <= extent[1] && chunk[2] == extent[2] &&
+                    steps->extent().size() == 1;
   if (!fits) {
     throw bad_input(path(), "dataset magnitudes as the schema has it", "another type or extent");
   }

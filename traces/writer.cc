@@ -103,7 +103,7 @@ class ShardFile {
 
   void add_magnitudes() {
     const uint64_t layers = pool_.layer_count, neurons = pool_.neuron_count;
-    const Element element = magnitude_format_ == MagnitudeFormat::f16 ? Element::f16 : Element::u8;
+    const Element element = element_of(magnitude_format_);
     magnitude_layers_ = layers_per_chunk(pool_.layer_count, neurons * bytes_of(magnitude_format_));
     columns_[dataset::kMagnitudes] = file_->create({dataset::kMagnitudes,
                                                     element,
