@@ -53,6 +53,8 @@ struct ActiveSet {
 struct ActiveStep {
   const NeuronPool* pool;
   std::span<const uint64_t> words;  // (layer_count, words_per_layer)
+  uint32_t task = 0;                // which request
+  bool prompt = false;              // a position of its prompt, not a decoded token
 
   ActiveSet layer(uint32_t local_layer) const {
     const uint32_t stride = pool->words_per_layer();
@@ -93,17 +95,25 @@ class HotSet {
     return true;
   }
 
-  uint64_t count() const { return count_; }
-  std::span<const uint64_t> words() const { return words_; }
-  const NeuronPool& pool() const { return pool_; }
+  // The whole set at once: (layer_count, words_per_layer), spare bits zero.
+  void assign(std::span<const uint64_t> words) {
+    words_.assign(words.begin(), words.end());
+    count_ = 0;
+    for (const uint64_t word : words_) count_ += static_cast<uint64_t>(std::popcount(word));
+  }
 
- private:
+  // Where the bit of a neuron is in words().
   uint64_t word_of(uint32_t flat) const {
     return uint64_t{flat / pool_.neuron_count} * pool_.words_per_layer() +
            flat % pool_.neuron_count / 64;
   }
   uint32_t bit_of(uint32_t flat) const { return flat % pool_.neuron_count % 64; }
 
+  uint64_t count() const { return count_; }
+  std::span<const uint64_t> words() const { return words_; }
+  const NeuronPool& pool() const { return pool_; }
+
+ private:
   NeuronPool pool_;
   std::vector<uint64_t> words_;
   uint64_t count_ = 0;

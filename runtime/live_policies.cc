@@ -21,9 +21,12 @@ LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile p
   }
 }
 
-void LivePolicies::on_step(const StepInfo& /*info*/, const StepTimes& /*times*/,
+void LivePolicies::on_step(const StepInfo& info, const StepTimes& /*times*/,
                            const StepData& data) {
-  for (const auto& driver : drivers_) driver->step({&profile_.pool, data.active});
+  const bool prompt = info.phase == Phase::prefill;
+  for (const auto& driver : drivers_) {
+    driver->step({&profile_.pool, data.active, info.task, prompt});
+  }
 }
 
 std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {

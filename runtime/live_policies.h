@@ -14,7 +14,7 @@
 
 #include "runtime/comm.h"
 #include "runtime/engine.h"
-#include "sim/policy.h"
+#include "sim/policy_driver.h"
 
 namespace thermocline {
 

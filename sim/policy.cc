@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <numeric>
 
 #include "models/error.h"
 #include "models/text.h"
@@ -17,6 +18,18 @@ std::string text_of(double value) {
   return {buffer, end};
 }
 
+// A number, or the index of a word.
+double parse_value(const PolicyEntry& entry, const PolicyParameter& parameter,
+                   std::string_view text) {
+  if (parameter.choices.empty()) return parse_number(text);
+  const auto found = std::find(parameter.choices.begin(), parameter.choices.end(), text);
+  if (found == parameter.choices.end()) {
+    throw unknown_name("value of parameter " + parameter.name + " of policy '" + entry.name + "'",
+                       text, parameter.choices);
+  }
+  return static_cast<double>(found - parameter.choices.begin());
+}
+
 // "name:a=1,b=2", with or without the parameters that stand at their default.
 std::string text_of(const PolicyEntry& entry, const PolicyValues& values, bool with_defaults) {
   std::string text = entry.name;
@@ -24,7 +37,7 @@ std::string text_of(const PolicyEntry& entry, const PolicyValues& values, bool w
   for (const PolicyParameter& parameter : entry.parameters) {
     const double value = values.at(parameter.name);
     if (!with_defaults && value == parameter.value_default) continue;
-    text += separator + parameter.name + "=" + text_of(value);
+    text += separator + parameter.name + "=" + value_text(parameter, value);
     separator = ',';
   }
   return text;
@@ -78,7 +91,7 @@ class PolicyListParser {
  private:
   void begin_policy(std::string_view name) {
     PolicySpec spec;
-    spec.entry = &policies().by_name(name);
+    spec.entry = &policies().by_name(name == "fixed" ? "fixed-topk" : name);
     for (const PolicyParameter& parameter : spec.entry->parameters) {
       spec.values[parameter.name] = parameter.value_default;
     }
@@ -95,7 +108,7 @@ class PolicyListParser {
     PolicySpec& spec = specs_.back();
     const std::string name(assignment.substr(0, equals));
     const PolicyParameter& parameter = parameter_by_name(*spec.entry, name);
-    const double value = parse_number(assignment.substr(equals + 1));
+    const double value = parse_value(*spec.entry, parameter, assignment.substr(equals + 1));
     check_range(*spec.entry, parameter, value);
     if (std::find(seen_.begin(), seen_.end(), name) != seen_.end()) {
       throw bad_usage("policy '" + spec.entry->name + "': parameter '" + name + "' is set twice");
@@ -130,8 +143,41 @@ std::string PolicySpec::parameters() const {
 
 std::vector<PolicySpec> parse_policies(std::string_view text) {
   PolicyListParser parser;
-  for (const std::string_view piece : split(text, ',')) parser.add(piece);
+  for (const std::string_view piece : split(text, ',')) {
+    if (piece != "all") {
+      parser.add(piece);
+      continue;
+    }
+    for (const std::string& name : policies().names()) parser.add(name);
+  }
   return parser.finish();
+}
+
+std::string value_text(const PolicyParameter& parameter, double value) {
+  if (parameter.choices.empty()) return text_of(value);
+  return parameter.choices.at(static_cast<size_t>(value));
+}
+
+void RankedPolicy::start(const PolicyContext& context, HotSet& hot) {
+  if (context.hot_count_max == 0) return;
+  for (const uint32_t flat : ranking(context)) {
+    if (hot.count() == context.hot_count_max) return;
+    hot.insert(flat);
+  }
+}
+
+std::vector<uint32_t> ranked_by_count(const std::vector<uint32_t>& counts) {
+  if (counts.empty()) return {};
+  // A counting sort: begin[c] is where neurons of count c start.
+  const uint32_t largest = *std::max_element(counts.begin(), counts.end());
+  std::vector<uint32_t> begin(uint64_t{largest} + 2);
+  for (const uint32_t count : counts) ++begin[largest - count + 1];
+  std::partial_sum(begin.begin(), begin.end(), begin.begin());
+  std::vector<uint32_t> order(counts.size());
+  for (uint32_t flat = 0; flat < counts.size(); ++flat) {
+    order[begin[largest - counts[flat]]++] = flat;
+  }
+  return order;
 }
 
 void fill_hottest(const ActivationProfile& profile, uint64_t count_max, uint64_t count_min,
@@ -163,83 +209,6 @@ uint64_t bundles_of_pool(uint64_t budget_bytes, uint64_t bundle_bytes, const Neu
   if (model_neuron_count == 0) return 0;
   const uint64_t bundles = std::min(budget_bytes / bundle_bytes, model_neuron_count);
   return bundles * pool.total() / model_neuron_count;
-}
-
-double hit_ratio(const HotSetStats& stats) {
-  if (stats.needed == 0) return 1.0;
-  return static_cast<double>(stats.hits) / static_cast<double>(stats.needed);
-}
-
-double moved_bytes_per_token(const HotSetStats& stats, uint64_t bundle_bytes) {
-  if (stats.step_count == 0) return 0.0;
-  return static_cast<double>(stats.admitted * bundle_bytes) / static_cast<double>(stats.step_count);
-}
-
-void add_pool(HotSetStats& sum, const HotSetStats& pool) {
-  TC_CHECK(sum.step_count == 0 || sum.step_count == pool.step_count, "pools of different runs");
-  sum.step_count = pool.step_count;
-  sum.needed += pool.needed;
-  sum.hits += pool.hits;
-  sum.admitted += pool.admitted;
-  sum.evicted += pool.evicted;
-  sum.refused += pool.refused;
-  sum.loaded += pool.loaded;
-  sum.hot_count_peak += pool.hot_count_peak;
-}
-
-PolicyDriver::PolicyDriver(const PolicySpec& spec, const PolicyContext& context)
-    : context_(context), policy_(spec.make()), hot_(context.pool) {
-  if (!spec.entry->needs_future) context_.future = nullptr;
-  context_.hot_count_max = std::min(context.hot_count_max, context.pool.total());
-  TC_CHECK(!spec.entry->needs_future || context_.future != nullptr,
-           "policy " + spec.entry->name + " needs the future");
-  for (const ActivationProfile* profile : {context_.profile, context_.future}) {
-    TC_CHECK(profile == nullptr || profile->pool == context_.pool, "a profile of another pool");
-  }
-  policy_->start(context_, hot_);
-  TC_CHECK(hot_.count() <= context_.hot_count_max, spec.label() + " starts above its budget");
-  stats_.loaded = hot_.count();
-  stats_.hot_count_peak = hot_.count();
-}
-
-StepCounts PolicyDriver::step(const ActiveStep& active) {
-  const std::span<const uint64_t> hot = hot_.words();
-  TC_CHECK(active.words.size() == hot.size(), "a step of another pool");
-  uint64_t needed = 0, hits = 0;
-  for (size_t w = 0; w < hot.size(); ++w) {
-    needed += static_cast<uint64_t>(std::popcount(active.words[w]));
-    hits += static_cast<uint64_t>(std::popcount(active.words[w] & hot[w]));
-  }
-  moves_.evict.clear();
-  moves_.admit.clear();
-  policy_->step(active, hot_, moves_);
-  const uint32_t admitted = apply();
-  ++stats_.step_count;
-  stats_.needed += needed;
-  stats_.hits += hits;
-  return {static_cast<uint32_t>(needed), static_cast<uint32_t>(hits), admitted};
-}
-
-// An illegal move is a bug of the policy; one that budget or migration limit forbids is refused.
-uint32_t PolicyDriver::apply() {
-  const uint64_t total = context_.pool.total();
-  for (const uint32_t flat : moves_.evict) {
-    TC_CHECK(flat < total && hot_.erase(flat), "evicts a neuron that is not hot");
-  }
-  uint32_t admitted = 0;
-  for (const uint32_t flat : moves_.admit) {
-    TC_CHECK(flat < total && !hot_.contains(flat), "admits a neuron that is hot already");
-    if (hot_.count() >= context_.hot_count_max || admitted >= context_.admit_count_max) {
-      ++stats_.refused;
-      continue;
-    }
-    hot_.insert(flat);
-    ++admitted;
-  }
-  stats_.evicted += moves_.evict.size();
-  stats_.admitted += admitted;
-  stats_.hot_count_peak = std::max(stats_.hot_count_peak, hot_.count());
-  return admitted;
 }
 
 }  // namespace thermocline

@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "sim/policy.h"
+#include "sim/policy_driver.h"
 #include "traces/trace.h"
 
 namespace thermocline {

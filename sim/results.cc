@@ -7,7 +7,7 @@
 
 #include "models/cli.h"
 #include "models/error.h"
-#include "sim/policy.h"
+#include "sim/policy_driver.h"
 #include "traces/activity_figures.h"
 
 namespace thermocline {

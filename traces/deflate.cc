@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "models/error.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 
 namespace thermocline {
 namespace {

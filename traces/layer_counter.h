@@ -14,7 +14,7 @@
 #include <span>
 #include <vector>
 
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/sequences.h"
 #include "traces/statistics.h"
 #include "traces/top_fifth.h"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "models/neuron.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/trace.h"
 
 namespace thermocline {

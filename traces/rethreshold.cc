@@ -10,7 +10,7 @@
 
 #include "models/error.h"
 #include "models/hash.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/magnitude_codes.h"
 #include "traces/profile.h"
 

@@ -6,7 +6,7 @@
 
 #include "models/error.h"
 #include "models/parallel.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/deflate.h"
 #include "traces/magnitude_codes.h"
 #include "traces/schema.h"

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "models/error.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 
 namespace thermocline {
 namespace {

@@ -13,7 +13,7 @@
 
 #include "models/error.h"
 #include "traces/bit_columns.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/deflate.h"
 #include "traces/hdf5.h"
 #include "traces/magnitude_codes.h"

@@ -37,7 +37,7 @@
 #include "runtime/kernels/bandwidth.h"
 #include "traces/activity_process.h"
 #include "traces/bit_columns.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/bit_transpose.h"
 #include "traces/deflate.h"
 #include "traces/hdf5.h"

@@ -13,7 +13,7 @@
 
 #include "models/counter_random.h"
 #include "models/error.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/statistics.h"
 
 using namespace thermocline;

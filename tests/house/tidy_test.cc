@@ -28,12 +28,12 @@ const std::vector<Room>& dependency_table() {
   static const std::vector<Room> table = {
       {"models/", {"models/"}},
       {"traces/", {"models/", "traces/"}},
-      {"sim/policy.", {"models/", "sim/policy."}},
+      {"sim/policy", {"models/", "sim/policy"}},  // policy.h and its driver
       {"sim/policies/", {"models/", "sim/policy.", "sim/policies/"}},
       {"sim/", {"models/", "traces/", "sim/"}},
       {"runtime/kernels/", {"models/dtype.h", "runtime/kernels/"}},
-      {"runtime/", {"runtime/", "models/", "traces/", "sim/policy."}},
-      {"runtime/main.cc", {"runtime/", "models/", "traces/", "sim/policy.", "sim/commands.h"}},
+      {"runtime/", {"runtime/", "models/", "traces/", "sim/policy"}},
+      {"runtime/main.cc", {"runtime/", "models/", "traces/", "sim/policy", "sim/commands.h"}},
       {"tests/", {""}},
   };
   return table;

@@ -18,7 +18,7 @@ std::string golden_rows() {
   const MemoryTrace trace = random_trace(2026, three_rank_header(), 300, 60);
   const MemoryTrace profile = random_trace(1984, three_rank_header(), 120, 0);
   ReplayOptions options;
-  std::string names = "ewma:halflife=8,cap=3,residency=4,gamma=0.8,fixed:threshold=0.2";
+  std::string names = "ewma:halflife=8,cap=3,residency=4,gamma=0.8,fixed-topk:scope=layer";
   for (const std::string& name : policies().names()) names += "," + name;
   options.policies = parse_policies(names);
   options.budgets = {384 * 41, 384 * 204, 384 * 367};  // a tenth, a half, nine tenths

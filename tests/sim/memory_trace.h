@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "models/error.h"
-#include "tests/sim/tiny_traces.h"
+#include "tests/policies/tiny_traces.h"
 #include "traces/trace.h"
 
 namespace thermocline::test {

@@ -11,7 +11,7 @@
 
 #include "tests/sim/memory_trace.h"
 #include "tests/support.h"
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 #include "traces/top_fifth.h"
 
 namespace thermocline::test {

@@ -1,4 +1,4 @@
-#include "traces/bit_sums.h"
+#include "models/bit_sums.h"
 
 #include <algorithm>
 #include <bit>

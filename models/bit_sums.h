@@ -2,7 +2,7 @@
 //
 // Goals: integers, the same from every version; a plain version for any machine, which tests hold
 //   the others against; chosen once per process.
-// Non-goals: what rows mean (traces/layer_counter.h).
+// Non-goals: what rows mean.
 // Thread-safety: pure functions over their arguments; a BitCounter belongs to one thread.
 #pragma once
 

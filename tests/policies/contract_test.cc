@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <set>
 
-#include "sim/policy.h"
-#include "tests/sim/tiny_traces.h"
+#include "sim/policy_driver.h"
+#include "tests/policies/tiny_case.h"
 
 using namespace thermocline;
 using namespace thermocline::test;
@@ -28,6 +28,7 @@ struct Case {
   NeuronPool pool;
   PoolSteps steps;
   ActivationProfile profile, future;
+  FutureUses uses;
 
   explicit Case(uint64_t seed) {
     Lcg random(seed);
@@ -35,9 +36,10 @@ struct Case {
     profile = random_steps(random, pool, 30, 0).profile();
     steps = random_steps(random, pool, 80, 20);
     future = steps.profile();
+    uses = future_uses_of(steps);
   }
   PolicyContext context(uint64_t hot_max, uint64_t admit_max) const {
-    return {pool, &profile, &future, hot_max, admit_max};
+    return {pool, &profile, &future, hot_max, admit_max, &uses, 384, {900e9, 60e9, 1e-5}};
   }
 };
 
@@ -120,7 +122,9 @@ TEST_CASE("an online policy never decides by what comes later") {
       const auto all = hits_by_step(spec, context, tiny.steps, 80);
       // Another future: the driver must not hand it on, and the steps after 40 differ.
       ActivationProfile other_future(tiny.pool);
+      FutureUses other_uses{tiny.pool, 0, {}};
       context.future = &other_future;
+      context.future_uses = &other_uses;
       PoolSteps other = tiny.steps;
       for (size_t w = 40 * tiny.pool.words_per_step(); w < other.words.size(); ++w) {
         other.words[w] = 0;
