@@ -92,7 +92,8 @@ class RowReader {
 
 Counters counters_of(const RowReader& row) {
   const RowReader object = row.object("counters");
-  for_each_counter({}, [&](const char* name, uint64_t) { object.count(name); });
+  const HotSetStats none;
+  for_each_counter(none, [&](const char* name, uint64_t) { object.count(name); });
   Counters counters;
   for (const auto& [name, value] : object.json().items()) {
     counters[name] = object.count(name.c_str());
