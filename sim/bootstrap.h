@@ -21,6 +21,7 @@ namespace thermocline {
 struct TaskSums {
   double hits = 0, needed = 0;              // active neurons: in fast memory, and all
   double decode_ms = 0, decode_tokens = 0;  // modelled time of the decode steps
+  bool operator==(const TaskSums&) const = default;
 };
 
 // Ratios of sums over tasks: hits / needed, where more is better, and decode_ms / decode_tokens

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "models/error.h"
 
@@ -23,6 +24,24 @@ double middle_of(uint64_t bucket) {
 }
 
 }  // namespace
+
+LogHistogram::LogHistogram(const Parts& parts)
+    : sum_(parts.sum), least_(parts.least), greatest_(parts.greatest) {
+  for (const auto& [bucket, count] : parts.buckets) {
+    TC_CHECK(bucket <= bucket_of(std::numeric_limits<double>::max()), "a bucket of a number");
+    cover(bucket);
+    buckets_[bucket - first_] += count;
+    count_ += count;
+  }
+}
+
+LogHistogram::Parts LogHistogram::parts() const {
+  Parts parts{{}, sum_, least_, greatest_};
+  for (size_t i = 0; i < buckets_.size(); ++i) {
+    if (buckets_[i] > 0) parts.buckets.emplace_back(first_ + i, buckets_[i]);
+  }
+  return parts;
+}
 
 // Grows by whole powers of two: times of one policy seldom span more than a few.
 void LogHistogram::cover(uint64_t bucket) {

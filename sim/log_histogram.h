@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "models/distribution.h"
@@ -28,6 +29,16 @@ class LogHistogram {
   uint64_t count() const { return count_; }
   double sum() const { return sum_; }
   std::optional<Distribution> distribution() const;  // nothing without values
+
+  // All it holds, to be stored and made again.
+  struct Parts {
+    std::vector<std::pair<uint64_t, uint64_t>> buckets;  // (bucket, values) of those with values
+    double sum = 0, least = 0, greatest = 0;
+  };
+  LogHistogram() = default;
+  explicit LogHistogram(const Parts& parts);
+  Parts parts() const;
+  bool operator==(const LogHistogram&) const = default;
 
  private:
   void cover(uint64_t bucket);

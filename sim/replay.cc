@@ -99,11 +99,12 @@ class Replayer {
         ranks_(ranks_of(header_, options.pools)),
         rank_count_(1 + *std::max_element(ranks_.begin(), ranks_.end())),
         infos_(trace.steps()) {
-    result_.step_count = trace.step_count();
-    result_.pool_count = static_cast<uint32_t>(pools_.size());
-    result_.watched_task = median_task(trace.tasks());
-    add_rows();
-    for (const std::vector<size_t>& rows : turns()) turns_.push_back(rows);
+    result_ = empty_result(trace, options);
+    for (const ReplayStats& row : result_.rows) {
+      TC_CHECK(profile != nullptr || row.policy.entry->needs_future,
+               row.policy.label() + " needs a profile");
+    }
+    turns_ = turns();
   }
 
   ReplayResult run() {
@@ -117,22 +118,6 @@ class Replayer {
   }
 
  private:
-  void add_rows() {
-    for (const PolicySpec& policy : options_.policies) {
-      TC_CHECK(profile_ != nullptr || policy.entry->needs_future, policy.label() + " needs a profile");
-      if (options_.fill == Fill::demand && policy.entry->make_request == nullptr) {
-        throw bad_usage("policy '" + policy.label() + "' has no form for --fill demand");
-      }
-      for (const ReplayBudget& budget : options_.budgets) {
-        ReplayStats row;
-        row.policy = policy;
-        row.budget_bytes = budget.bytes;
-        row.hot_max.resize(rank_count_);
-        result_.rows.push_back(std::move(row));
-      }
-    }
-  }
-
   // Rows that share a pass over the trace: all ranked policies, which cost little; of the others as
   // many as keep the threads busy.
   std::vector<std::vector<size_t>> turns() const {
@@ -457,6 +442,28 @@ StepCounts ReplayStats::counts(uint64_t step) const {
     sum.admitted += counts.admitted;
   }
   return sum;
+}
+
+ReplayResult empty_result(const TraceReader& trace, const ReplayOptions& options) {
+  ReplayResult result;
+  result.step_count = trace.step_count();
+  result.pool_count = static_cast<uint32_t>(pools_of(trace.header(), options.pools).size());
+  result.watched_task = median_task(trace.tasks());
+  const size_t rank_count = options.pools == Pools::model ? 1 : trace.header().pools.size();
+  for (const PolicySpec& policy : options.policies) {
+    if (options.fill == Fill::demand && policy.entry->make_request == nullptr) {
+      throw bad_usage("policy '" + policy.label() + "' has no form for --fill demand; " +
+                      "--list says which have");
+    }
+    for (const ReplayBudget& budget : options.budgets) {
+      ReplayStats row;
+      row.policy = policy;
+      row.budget_bytes = budget.bytes;
+      row.hot_max.resize(rank_count);
+      result.rows.push_back(std::move(row));
+    }
+  }
+  return result;
 }
 
 ReplayResult replay(const TraceReader& trace, const TraceReader* profile,

@@ -46,6 +46,8 @@ struct StepShape {
   uint64_t active_sum = 0;  // active neurons, summed over the positions
 };
 
+struct ReplayStats;
+
 struct ReplayOptions {
   std::vector<PolicySpec> policies;
   std::vector<ReplayBudget> budgets;

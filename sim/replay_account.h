@@ -11,7 +11,7 @@
 
 #include "sim/bootstrap.h"
 #include "sim/cost.h"
-#include "sim/quantiles.h"
+#include "sim/log_histogram.h"
 #include "traces/trace.h"
 
 namespace thermocline {

@@ -7,7 +7,6 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "sim/commands.h"
-#include "sim/curve.h"
 #include "sim/replay_job.h"
 #include "sim/replay_tables.h"
 #include "sim/results.h"
@@ -20,8 +19,7 @@ constexpr uint32_t kThreadsMax = 1024;
 void write_results(const ReplayFlags& flags, const ReplayJob& job) {
   const nlohmann::ordered_json rows = job.rows();
   if (flags.json != "-") {
-    fmt::print("{}{}{}", tuned_table(job), replay_table(job), answer_lines(rows));
-    fmt::print("{}", replay_notes(job));
+    fmt::print("{}{}{}", tuned_table(job), replay_table(job), replay_notes(job));
   }
   if (!flags.json.empty()) write_json(flags.json, "replay", rows);
   if (!flags.csv.empty()) write_file(flags.csv, csv_of(rows));
@@ -39,7 +37,6 @@ void run_replay(const ReplayFlags& flags, WorkGroup& group) {
   job.run();
   if (!group.first()) return;
   write_results(flags, job);
-  if (!flags.curve.empty()) write_file(flags.curve, job.curve_csv());
 }
 
 void add_what(CLI::App& command, ReplayFlags& flags) {
@@ -89,9 +86,6 @@ void add_conditions(CLI::App& command, ReplayFlags& flags) {
 void add_results(CLI::App& command, ReplayFlags& flags) {
   command.add_option("--json", flags.json, "write the rows to FILE ('-': standard output)");
   command.add_option("--csv", flags.csv, "write the policy rows to FILE");
-  command.add_option("--curve", flags.curve,
-                     "write hits at 1,000 budgets to FILE (CSV), of all policies whose ranking does "
-                     "not depend on the budget: one pass over the trace");
   command.add_flag("--resume", flags.resume,
                    "go on with what an ended replay into the same --json FILE had finished");
   command.add_option("--seed", flags.seed, "of the bootstrap over tasks");
