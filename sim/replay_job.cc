@@ -176,16 +176,15 @@ void ReplayJob::tune() {
   tuned_ = tune_policies(*validation, profile_.get(), options_, [&](const std::string& policy) {
     note(group_, "tuning " + policy + " on " + flags_.tune);
   });
-  options_.policies.clear();
+  // Beside the policies as they were given, so that both what tuning gained and the counters of
+  // live runs can be seen.
   for (const Tuned& tuned : tuned_) {
     const auto same = [&](const PolicySpec& spec) {
       return spec.resolved() == tuned.policy.resolved();
     };
-    if (std::any_of(options_.policies.begin(), options_.policies.end(), same)) {
-      note(group_, tuned.given.label() + " was tuned to what another policy is; left out");
-    } else {
-      options_.policies.push_back(tuned.policy);
-    }
+    if (std::any_of(options_.policies.begin(), options_.policies.end(), same)) continue;
+    options_.policies.push_back(tuned.policy);
+    tuned_policies_.insert(tuned.policy.resolved());
   }
 }
 
@@ -284,6 +283,7 @@ void ReplayJob::replay_batch(uint32_t batch) {
   report.trace_hash = trace_hash_;
   report.profile_hash = profile_hash_;
   report.tuned_on = tuned_on_;
+  report.tuned = tuned_policies_;
   report.options = &options_;
   report.cluster = &cluster_;
   report.batch = batch;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,7 @@ class ReplayJob {
   std::vector<uint32_t> batches_;
   std::string trace_hash_, profile_hash_, tuned_on_, executed_reason_;
   std::vector<Tuned> tuned_;
+  std::set<std::string> tuned_policies_;  // resolved
   std::vector<ReplayReport> reports_;
   std::optional<ExecutedComparison> executed_;
 };

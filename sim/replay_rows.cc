@@ -54,7 +54,7 @@ double percent_of_ffn(const ReplayReport& report, uint64_t bytes) {
 }
 
 // The conditions that make a comparison fair, in every row.
-void add_conditions(Json& json, const ReplayReport& report) {
+void add_conditions(Json& json, const ReplayReport& report, const PolicySpec& policy) {
   const ReplayOptions& options = *report.options;
   json["fill"] = options.fill == Fill::demand ? "demand" : "step";
   json["pools"] = name_of(options.pools);
@@ -62,7 +62,8 @@ void add_conditions(Json& json, const ReplayReport& report) {
   json["batch"] = report.batch;
   json["warmup_steps"] = options.warmup_steps;
   json["migration_bytes"] = options.migration_bytes;
-  json["tuned_on"] = report.tuned_on.empty() ? Json(nullptr) : Json(report.tuned_on);
+  const bool tuned = report.tuned.count(policy.resolved()) > 0;
+  json["tuned_on"] = tuned ? Json(report.tuned_on) : Json(nullptr);
 }
 
 // Bytes for each step (a token; with a batch, a step of all its requests).
@@ -136,7 +137,7 @@ Json policy_row(const ReplayReport& report, size_t i) {
   json["oracle"] = row.policy.entry->needs_future;
   json["budget_bytes"] = row.budget_bytes;
   json["budget_percent"] = percent_of_ffn(report, row.budget_bytes);
-  add_conditions(json, report);
+  add_conditions(json, report, row.policy);
   add_traffic(json, row.total, report.header->bundle_bytes());
   json["regret_static"] = regret(report, row, "oracle-static");
   json["regret_clairvoyant"] = regret(report, row, "belady");
@@ -160,7 +161,7 @@ Json comparison_row(const ReplayReport& report, const PolicyComparison& comparis
   json["versus_parameters"] = versus.policy.parameters();
   json["budget_bytes"] = row.budget_bytes;
   json["budget_percent"] = percent_of_ffn(report, row.budget_bytes);
-  add_conditions(json, report);
+  add_conditions(json, report, row.policy);
   const bool hits = comparison.metric == TaskMetric::hit_ratio;
   json["metric"] = hits ? "hit_ratio" : "tpot_ms";
   json["source"] = hits ? "measured" : "modelled";

@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@ struct ReplayReport {
   std::string trace_hash;
   std::string profile_hash;  // of the profile trace; "self" where the trace is its own profile
   std::string tuned_on;      // hash of the validation trace; empty where nothing was tuned
+  std::set<std::string> tuned;  // policies (resolved) with parameters that were found there
   const ReplayOptions* options = nullptr;
   ReplayResult result;
   const Cluster* cluster = nullptr;

@@ -13,12 +13,14 @@
 #include <string>
 
 #include "models/embedded.h"
+#include "sim/study.h"
 
 namespace thermocline {
 
 struct StudyOptions {
   std::string path = std::string(kDemoStudy);  // STUDY.toml
   std::string out;                             // empty: results/NAME
+  StudyExtras extras;                          // a checkpoint and prompts of the user's
   bool resume = false;                         // go on in a folder that holds results
   bool dry_run = false;                        // print the commands, write nothing
   std::string program;                         // empty: the running executable
