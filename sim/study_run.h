@@ -20,10 +20,10 @@ namespace thermocline {
 struct StudyOptions {
   std::string path = std::string(kDemoStudy);  // STUDY.toml
   std::string out;                             // empty: results/NAME
-  StudyExtras extras;                          // a checkpoint and prompts of the user's
   bool resume = false;                         // go on in a folder that holds results
   bool dry_run = false;                        // print the commands, write nothing
   std::string program;                         // empty: the running executable
+  StudyExtras extras = {};                     // a checkpoint and prompts of the user's
 };
 
 // Prints as it goes. Errors: a bad study, a failed stage, live counters that differ from the

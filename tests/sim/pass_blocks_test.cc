@@ -45,7 +45,7 @@ TEST_CASE("blocks hold every step once, whatever the passes") {
         }
         if (range.count == 1) continue;
         REQUIRE(blocks.union_of(0, pass).words == joined);
-        REQUIRE(blocks.union_of(0, pass).needed == std::popcount(joined[0]));
+        REQUIRE(blocks.union_of(0, pass).needed == static_cast<uint32_t>(std::popcount(joined[0])));
       }
     }
     CHECK(next == 9001);

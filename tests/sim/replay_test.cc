@@ -205,7 +205,7 @@ TEST_CASE("groups move as one and are counted by neuron") {
   const TraceHeader header = memory_header(2, 70, {{0, 2, 0, 70}});
   const MemoryTrace trace = random_trace(15, header, 40, 0);
   for (const uint32_t group : {1u, 4u, 64u, 128u}) {
-    auto options = options_of("fixed,lru", {384 * 100});
+    auto options = options_of("fixed,ewma", {384 * 100});
     options.group = group;
     const ReplayResult result = replay(trace, &trace, options);
     for (const ReplayStats& row : result.rows) {
