@@ -1,7 +1,5 @@
 // ewma against a slow, obvious version of itself.
-#include <cmath>
-
-#include "tests/policies/tiny_case.h"
+#include "tests/policies/slow_scores.h"
 
 using namespace thermocline;
 using namespace thermocline::test;
@@ -12,30 +10,16 @@ namespace {
 class ReferenceEwma final : public SlowRun {
  public:
   ReferenceEwma(const TinyCase& tiny, const PolicyValues& values)
-      : SlowRun(tiny), values_(values) {
-    const double halflife = values.at("halflife");
-    growth_ = std::exp2(1.0 / halflife);
-    alpha_ = 1.0 - 1.0 / growth_;
-    swaps_ = values.at("cap") == 0 ? admit_max()
-                                   : std::min<uint64_t>(static_cast<uint64_t>(values.at("cap")),
-                                                        admit_max());
-    const double step_count = std::max<double>(1.0, static_cast<double>(profile().step_count));
-    for (const uint32_t count : profile().counts) {
-      scores_.push_back(static_cast<uint32_t>(count * (weight_ / alpha_ / step_count)));
-    }
-    admitted_at_.assign(scores_.size(), -1e9);
+      : SlowRun(tiny),
+        values_(values),
+        scores_(values.at("halflife"), profile()),
+        admitted_at_(scores_.size(), -1e9) {
+    swaps_ = std::min<uint64_t>(admit_max(), scores_.size());
+    if (values.at("cap") > 0) swaps_ = std::min(swaps_, static_cast<uint64_t>(values.at("cap")));
   }
 
  private:
-  FlatSet start() override {
-    hot_ = hottest(profile(), budget(), 0.0);
-    search();
-    return hot_;
-  }
-
-  bool is_stronger(uint32_t a, uint32_t b) const {
-    return scores_[a] != scores_[b] ? scores_[a] > scores_[b] : a < b;
-  }
+  FlatSet start() override { return hottest(profile(), budget(), 0.0); }
 
   void search() {
     next_search_ = time_ + values_.at("period");
@@ -43,20 +27,18 @@ class ReferenceEwma final : public SlowRun {
     for (const uint32_t flat : hot_) {
       if (admitted_at_[flat] + values_.at("residency") <= time_) victims_.push_back(flat);
     }
-    std::sort(victims_.begin(), victims_.end(), [&](uint32_t a, uint32_t b) {
-      return scores_[a] != scores_[b] ? scores_[a] < scores_[b] : a < b;
-    });
-    const auto wanted = std::clamp<size_t>(
-        static_cast<size_t>(values_.at("period")) * std::min<size_t>(swaps_, scores_.size()), 64,
-        65536);
+    std::sort(victims_.begin(), victims_.end(),
+              [&](uint32_t a, uint32_t b) { return scores_.is_weaker(a, b); });
+    const auto wanted =
+        std::clamp<size_t>(static_cast<size_t>(values_.at("period")) * swaps_, 64, 65536);
     if (victims_.size() > wanted) victims_.resize(wanted);
     fired_since_.clear();
   }
 
   bool may_enter(uint32_t flat) const {
     const double gamma = std::round(values_.at("gamma") * 1024);
-    const double floor = std::floor(values_.at("floor") * weight_ / alpha_);
-    return scores_[flat] * gamma > scores_[victims_.front()] * 1024.0 && scores_[flat] >= floor;
+    return scores_[flat] * gamma > scores_[victims_.front()] * 1024.0 &&
+           scores_[flat] >= scores_.of_share(values_.at("floor"));
   }
 
   void drop_fired() {
@@ -65,25 +47,20 @@ class ReferenceEwma final : public SlowRun {
     }
   }
 
-  void decay() {
-    weight_ *= growth_;
-    if (weight_ < 1048576) return;
-    weight_ /= 256;
-    for (uint32_t& score : scores_) score /= 256;
-  }
-
   void step(const FlatSet& active, Moves& moves) override {
     time_ += 1;
-    decay();
+    scores_.begin_step();
+    if (swaps_ == 0) return;
     drop_fired();
     if (victims_.empty() || time_ >= next_search_) search();
+    scores_.add(active);
     std::vector<uint32_t> cold;
     for (const uint32_t flat : active) {
-      scores_[flat] += static_cast<uint32_t>(weight_);
       fired_since_.insert(flat);
       if (!hot_.count(flat)) cold.push_back(flat);
     }
-    std::sort(cold.begin(), cold.end(), [&](uint32_t a, uint32_t b) { return is_stronger(a, b); });
+    std::sort(cold.begin(), cold.end(),
+              [&](uint32_t a, uint32_t b) { return scores_.is_stronger(a, b); });
     for (size_t i = 0; i < std::min<size_t>(cold.size(), swaps_); ++i) {
       drop_fired();
       if (victims_.empty() || !may_enter(cold[i])) break;
@@ -95,9 +72,9 @@ class ReferenceEwma final : public SlowRun {
   }
 
   const PolicyValues& values_;
-  double growth_, alpha_, weight_ = 4096, time_ = 0, next_search_ = 0;
-  uint64_t swaps_;
-  std::vector<uint32_t> scores_;
+  double time_ = 0, next_search_ = 0;
+  uint64_t swaps_ = 0;
+  SlowScores scores_;
   FlatSet fired_since_;
   std::vector<uint32_t> victims_;
   std::vector<double> admitted_at_;
@@ -143,4 +120,17 @@ TEST_CASE("ewma follows a hot set that moves, and its threshold moves with it") 
   for (uint32_t flat = 50; flat < 100; ++flat) CHECK(driver.hot().contains(flat));
   CHECK(driver.stats().admitted == 50);
   CHECK(thresholds.size() > 10);
+}
+
+TEST_CASE("ewma fills its budget where there is no profile") {
+  const NeuronPool pool{0, 2, 0, 70};
+  PoolSteps steps{pool, 30, std::vector<uint64_t>(30 * pool.words_per_step())};
+  for (uint64_t i = 0; i < 30; ++i) {
+    for (uint32_t flat = 0; flat < 140; flat += 3) steps.set(i, flat);
+  }
+  PolicyDriver driver(parse_policies("ewma")[0], {pool, nullptr, nullptr, 20, 4});
+  for (uint64_t i = 0; i < 30; ++i) driver.step(steps.step(i));
+  CHECK(driver.hot().count() == 20);
+  CHECK(driver.stats().admitted == 20);
+  for (uint32_t flat = 0; flat < 60; flat += 3) CHECK(driver.hot().contains(flat));
 }
