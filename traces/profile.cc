@@ -7,6 +7,7 @@
 #include <future>
 
 #include "models/error.h"
+#include "models/parallel.h"
 
 namespace thermocline {
 namespace {
@@ -73,8 +74,10 @@ void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
   visit_blocks({reader, pool, step_begin, step_count, reader.header().has_predicted}, visit);
 }
 
-ProfileCounter::ProfileCounter(const NeuronPool& pool)
-    : pool_(pool), layers_(pool.layer_count, BitCounter(pool.neuron_count)) {}
+ProfileCounter::ProfileCounter(const NeuronPool& pool, uint32_t thread_count)
+    : pool_(pool),
+      thread_count_(thread_count),
+      layers_(pool.layer_count, BitCounter(pool.neuron_count)) {}
 
 void ProfileCounter::add(const ActiveStep& active) {
   ++step_count_;
@@ -83,6 +86,15 @@ void ProfileCounter::add(const ActiveStep& active) {
     layer.add(row);
     row += pool_.words_per_layer();
   }
+}
+
+void ProfileCounter::add(const StepBlock& block) {
+  step_count_ += block.step_count;
+  const uint64_t stride = pool_.words_per_step();
+  for_each_parallel(layers_.size(), thread_count_, [&](size_t layer) {
+    const uint64_t* first = block.words.data() + layer * pool_.words_per_layer();
+    layers_[layer].add(first, stride, block.step_count);
+  });
 }
 
 ActivationProfile ProfileCounter::profile() {
@@ -97,11 +109,10 @@ ActivationProfile ProfileCounter::profile() {
 }
 
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
-                             uint64_t step_count) {
-  ProfileCounter counter(pool);
-  for_each_block(reader, pool, step_begin, step_count, [&counter](const StepBlock& block) {
-    for (uint64_t i = 0; i < block.step_count; ++i) counter.add(block.step(i));
-  });
+                             uint64_t step_count, uint32_t thread_count) {
+  ProfileCounter counter(pool, thread_count);
+  for_each_block(reader, pool, step_begin, step_count,
+                 [&counter](const StepBlock& block) { counter.add(block); });
   return counter.profile();
 }
 

@@ -8,8 +8,8 @@
 #include <functional>
 #include <vector>
 
-#include "models/neuron.h"
 #include "models/bit_sums.h"
+#include "models/neuron.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -32,23 +32,25 @@ void for_each_predicted_block(const TraceReader& reader, const NeuronPool& pool,
                               uint64_t step_begin, uint64_t step_count,
                               const PredictedVisit& visit);
 
-// Firing counts of a pool, step by step, with a BitCounter for each layer: several times as fast as
-// ActivationProfile::add(), for 5 bytes a neuron more. Belongs to one thread.
+// Firing counts of a pool with a BitCounter for each layer: many times as fast as
+// ActivationProfile::add(), for 6 bytes a neuron more. Belongs to one thread.
 class ProfileCounter {
  public:
-  explicit ProfileCounter(const NeuronPool& pool);
+  explicit ProfileCounter(const NeuronPool& pool, uint32_t thread_count = 1);
   void add(const ActiveStep& active);  // of the pool
+  void add(const StepBlock& block);    // the same, faster; its layers on several threads
   ActivationProfile profile();
 
  private:
   NeuronPool pool_;
+  uint32_t thread_count_;
   uint64_t step_count_ = 0;
   std::vector<BitCounter> layers_;
 };
 
 // How often each neuron of `pool` fired in steps [step_begin, step_begin + step_count).
 ActivationProfile profile_of(const TraceReader& reader, const NeuronPool& pool, uint64_t step_begin,
-                             uint64_t step_count);
+                             uint64_t step_count, uint32_t thread_count = 1);
 
 // Throws Error{input} unless the profile was recorded on a model of this size and these weights.
 // `whose`: "model" or "trace", for the message.

@@ -135,6 +135,30 @@ TEST_CASE("an online policy never decides by what comes later") {
   }
 }
 
+TEST_CASE("a ranked policy is one ranking: nested over budgets, and no step moves a neuron") {
+  for (const PolicyEntry* entry : policies().entries()) {
+    if (!entry->ranked) continue;
+    for (const PolicySpec& spec : variants_of(*entry)) {
+      for (uint64_t seed = 0; seed < 6; ++seed) {
+        const Case tiny(seed);
+        std::vector<uint64_t> smaller(tiny.pool.words_per_step());
+        for (uint64_t budget = 0; budget <= tiny.pool.total() + 1; ++budget) {
+          INFO(spec.resolved() << ", seed " << seed << ", budget " << budget);
+          PolicyDriver driver(spec, tiny.context(budget, 9));
+          const auto words = driver.hot().words();
+          const std::vector<uint64_t> hot(words.begin(), words.end());
+          for (size_t w = 0; w < hot.size(); ++w) REQUIRE((smaller[w] & ~hot[w]) == 0);
+          for (uint64_t i = 0; budget % 16 == 0 && i < tiny.steps.step_count; ++i) {
+            driver.step(tiny.steps.step(i));
+            REQUIRE(std::equal(words.begin(), words.end(), hot.begin()));
+          }
+          smaller = hot;
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("only an oracle gets the future") {
   static const ActivationProfile* seen = nullptr;
   class Spy final : public Policy {

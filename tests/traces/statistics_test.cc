@@ -571,21 +571,54 @@ TEST_CASE("sums over rows of bits are the same in every version") {
   }
 }
 
+TEST_CASE("eight rows at once are added up as they would be one by one, in every version") {
+  Lcg random(8);
+  const size_t size = GENERATE(1, 7, 8, 33, 448), stride = size + 3;
+  constexpr uint32_t kTimes = 31;  // to the most that planes hold
+  std::vector<uint64_t> rows(kTimes * kRowsAtOnce * stride);
+  for (uint64_t& word : rows) word = ~(uint64_t{random.next()} << 32 & random.next());
+  std::vector<uint32_t> expected(64 * size, 3);
+  for (size_t row = 0; row < kTimes * kRowsAtOnce; ++row) {
+    for (size_t i = 0; i < 64 * size; ++i) {
+      expected[i] += rows[row * stride + i / 64] >> i % 64 & 1;
+    }
+  }
+  for (const BitSums& sums : all_bit_sums()) {
+    INFO(sums.name << ", " << size << " words");
+    std::vector<uint64_t> planes(kBitPlanes * size);
+    std::vector<uint32_t> counts(64 * size, 3);
+    for (uint32_t i = 0; i < kTimes; ++i) {
+      sums.add_rows(planes.data(), rows.data() + i * kRowsAtOnce * stride, stride, size);
+    }
+    sums.flush(planes.data(), counts.data(), size);
+    CHECK(counts == expected);
+    CHECK(planes == std::vector<uint64_t>(kBitPlanes * size));
+  }
+}
+
 TEST_CASE("a bit counter counts past what its planes hold") {
   Lcg random(7);
   const uint32_t neurons = GENERATE(1u, 64u, 130u);
   BitCounter counter(neurons);
   for (int round = 0; round < 2; ++round) {
     std::vector<uint32_t> expected(neurons);
+    const size_t words = (neurons + 63) / 64;
+    std::vector<uint64_t> rows;  // not added yet
     for (uint32_t i = 0; i < 3 * kBitPlaneSum + 5; ++i) {
-      std::vector<uint64_t> row((neurons + 63) / 64);
+      std::vector<uint64_t> row(words);
       for (uint32_t neuron = 0; neuron < neurons; ++neuron) {
         const bool set = neuron % 3 == 0 || random.below(3) == 0;  // some always: full planes
         row[neuron / 64] |= uint64_t{set} << neuron % 64;
         expected[neuron] += set;
       }
-      counter.add(row.data());
+      rows.insert(rows.end(), row.begin(), row.end());
+      if (random.below(20) != 0) continue;
+      if (random.below(8) == 0) counter.counts();  // may be asked at any time
+      counter.add(rows.data(), words, rows.size() / words - 1);
+      counter.add(rows.data() + rows.size() - words);
+      rows.clear();
     }
+    counter.add(rows.data(), words, rows.size() / words);
     const auto counts = counter.counts();
     CHECK(std::vector<uint32_t>(counts.begin(), counts.end()) == expected);
     counter.clear();
