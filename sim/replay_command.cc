@@ -23,6 +23,7 @@ void write_results(const ReplayFlags& flags, const ReplayJob& job) {
   }
   if (!flags.json.empty()) write_json(flags.json, "replay", rows);
   if (!flags.csv.empty()) write_file(flags.csv, csv_of(rows));
+  if (!flags.curve.empty()) write_file(flags.curve, job.curve_csv());
   job.forget_partial();
 }
 
@@ -86,6 +87,9 @@ void add_conditions(CLI::App& command, ReplayFlags& flags) {
 void add_results(CLI::App& command, ReplayFlags& flags) {
   command.add_option("--json", flags.json, "write the rows to FILE ('-': standard output)");
   command.add_option("--csv", flags.csv, "write the policy rows to FILE");
+  command.add_option("--curve", flags.curve,
+                     "write hits at 1,000 budgets to FILE (CSV), of all policies whose ranking does "
+                     "not depend on the budget: one pass over the trace");
   command.add_flag("--resume", flags.resume,
                    "go on with what an ended replay into the same --json FILE had finished");
   command.add_option("--seed", flags.seed, "of the bootstrap over tasks");

@@ -11,6 +11,7 @@
 #include "models/hash.h"
 #include "models/text.h"
 #include "models/units.h"
+#include "sim/curve.h"
 #include "traces/profile.h"
 
 namespace thermocline {
@@ -302,6 +303,28 @@ nlohmann::ordered_json ReplayJob::rows() const {
   }
   if (executed_ && !reports_.empty()) rows.push_back(executed_row(reports_.front(), *executed_));
   return rows;
+}
+
+std::string ReplayJob::curve_csv() const {
+  std::vector<PolicySpec> ranked;
+  for (const PolicySpec& policy : options_.policies) {
+    if (policy.entry->ranked) ranked.push_back(policy);
+  }
+  const uint64_t whole = ffn_bytes(header_.shape, header_.ffn_types);
+  std::string text = "policy,parameters,oracle,budget_bytes,budget_percent,needed,hits,hit_ratio\n";
+  for (const BudgetCurve& curve : budget_curves(*trace_, profile_.get(), ranked,
+                                                options_.thread_count, cost_->rates(0))) {
+    for (uint64_t point = 0; point <= kCurvePoints; ++point) {
+      const uint64_t bytes = whole / kCurvePoints * point + whole % kCurvePoints * point / kCurvePoints;
+      const uint64_t hits = curve.hits_at(bytes), needed = curve.needed();
+      text += fmt::format("{},\"{}\",{},{},{:.1f},{},{},{}\n", curve.policy.entry->name,
+                          curve.policy.parameters(), curve.policy.entry->needs_future, bytes,
+                          100.0 * static_cast<double>(point) / kCurvePoints, needed, hits,
+                          needed == 0 ? 1.0
+                                      : static_cast<double>(hits) / static_cast<double>(needed));
+    }
+  }
+  return text;
 }
 
 void ReplayJob::forget_partial() const {

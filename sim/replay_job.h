@@ -51,6 +51,9 @@ class ReplayJob {
   const std::optional<ExecutedComparison>& executed() const { return executed_; }
   const std::string& executed_reason() const { return executed_reason_; }  // why there is none
   nlohmann::ordered_json rows() const;
+  // Hits at kCurvePoints budgets of every ranked policy, as CSV: one pass over the trace.
+  static constexpr uint64_t kCurvePoints = 1000;
+  std::string curve_csv() const;
   // After the results are written: what --resume would have needed goes.
   void forget_partial() const;
 
