@@ -42,8 +42,7 @@ JoinedTrace::JoinedTrace(const TraceReader& source, uint32_t batch)
 
 void JoinedTrace::plan(uint32_t batch) {
   std::vector<Slot> slots(batch);
-  bool busy = true;
-  while (busy) {
+  for (bool busy = true; busy || next_task_ < task_steps_.size();) {
     for (Slot& slot : slots) {
       while (!slot.busy && next_task_ < task_steps_.size()) {
         slot = {next_task_++, 0, true};

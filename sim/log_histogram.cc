@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 
 #include "models/error.h"
 
@@ -28,7 +27,7 @@ double middle_of(uint64_t bucket) {
 LogHistogram::LogHistogram(const Parts& parts)
     : sum_(parts.sum), least_(parts.least), greatest_(parts.greatest) {
   for (const auto& [bucket, count] : parts.buckets) {
-    TC_CHECK(bucket <= bucket_of(std::numeric_limits<double>::max()), "a bucket of a number");
+    TC_CHECK(bucket <= kBucketMax, "a bucket of a number");
     cover(bucket);
     buckets_[bucket - first_] += count;
     count_ += count;

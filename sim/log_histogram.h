@@ -35,7 +35,9 @@ class LogHistogram {
     std::vector<std::pair<uint64_t, uint64_t>> buckets;  // (bucket, values) of those with values
     double sum = 0, least = 0, greatest = 0;
   };
+  static constexpr uint64_t kBucketMax = 0x7fefffffffffffff >> 42;  // of the largest double
   LogHistogram() = default;
+  // No bucket above kBucketMax.
   explicit LogHistogram(const Parts& parts);
   Parts parts() const;
   bool operator==(const LogHistogram&) const = default;

@@ -47,10 +47,15 @@ Json json_of(const LogHistogram& histogram) {
 }
 
 LogHistogram histogram_of(const Json& json) {
-  return LogHistogram(
-      {json.at("buckets").get<std::vector<std::pair<uint64_t, uint64_t>>>(),
-       json.at("sum").get<double>(), json.at("range").at(0).get<double>(),
-       json.at("range").at(1).get<double>()});
+  LogHistogram::Parts parts;
+  parts.buckets = json.at("buckets").get<std::vector<std::pair<uint64_t, uint64_t>>>();
+  for (const auto& [bucket, count] : parts.buckets) {
+    if (bucket > LogHistogram::kBucketMax) throw bad_input("", "a bucket of a number", "another");
+  }
+  parts.sum = json.at("sum").get<double>();
+  parts.least = json.at("range").at(0).get<double>();
+  parts.greatest = json.at("range").at(1).get<double>();
+  return LogHistogram(parts);
 }
 
 Json json_of(const ReplayAccount& account) {
