@@ -7,9 +7,10 @@
 //     steps in which the neuron was active (parts/decaying_scores.h), zero when it begins;
 //   f_i is its share of the profile's steps, and the budget B is split evenly: B_l neurons a layer,
 //     what is left over to the first layers.
-// Every `period` steps the top B_l of each layer are searched. Neurons that would enter and leave a
-// layer are paired, the best with the weakest, and pairs of all layers are swapped by falling gain,
-// min(swaps, migration limit) a step, until the next search; ties by layer, then by rank.
+// Every `period` steps the top B_l of each layer are searched. Until the next search, those of them
+// that are cold enter, min(swaps, migration limit) a step, by falling distance from the least v_i
+// among their layer's top, ties by index; each takes the place of its layer's weakest hot neuron
+// outside the top.
 //
 // What differs. The paper predicts with a trained predictor and moves its activation threshold to
 // balance the two devices, which changes the arithmetic and is no hot set; its published form is
@@ -79,24 +80,25 @@ class DynamicInfer final : public Policy {
     scores_.begin_step(active.words);
     scores_.add(active.words, 0, active.words.size());
     if (step_++ % period_ == 0) search(hot);
-    for (uint64_t i = 0; i < swap_count_max_ && next_ < order_.size(); ++i, ++next_) {
-      const Swap& swap = swaps_by_layer_[order_[next_].place];
-      if (swap.leaves != kNobody) moves.evict.push_back(swap.leaves);
-      moves.admit.push_back(swap.enters);
+    for (uint64_t i = 0; i < swap_count_max_ && next_ < enter_.size(); ++i, ++next_) {
+      swap_in(enter_[next_].place, moves);
     }
   }
 
  private:
-  static constexpr uint32_t kNobody = UINT32_MAX;
-  struct Swap {
-    uint32_t enters, leaves;  // flat indices; kNobody leaves a layer that is not full
+  // A layer between two searches.
+  struct Layer {
+    uint64_t hot_max;  // B_l
+    uint64_t room;     // of that, not hot
+    size_t leave;      // into leave_: the next
   };
 
   void split(uint64_t budget) {
     hot_count_max_ = budget;
-    layer_max_.clear();
+    layers_.clear();
     for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
-      layer_max_.push_back(budget / pool_.layer_count + (layer < budget % pool_.layer_count));
+      const uint64_t of_layer = budget / pool_.layer_count + (layer < budget % pool_.layer_count);
+      layers_.push_back({of_layer, 0, 0});
     }
   }
 
@@ -110,11 +112,11 @@ class DynamicInfer final : public Policy {
   }
 
   void fill_layers(const ActivationProfile& profile, HotSet& hot) {
-    std::vector<uint64_t> left = layer_max_;
+    std::vector<uint64_t> filled(layers_.size());
     for (const uint32_t flat : ranked_by_count(profile.counts)) {
-      uint64_t& of_layer = left[flat / pool_.neuron_count];
-      if (of_layer == 0) continue;
-      --of_layer;
+      const uint32_t layer = flat / pool_.neuron_count;
+      if (filled[layer] == layers_[layer].hot_max) continue;
+      ++filled[layer];
       hot.insert(flat);
     }
   }
@@ -128,17 +130,82 @@ class DynamicInfer final : public Policy {
 
   void search(const HotSet& hot) {
     add_up();
-    swaps_by_layer_.clear();
-    order_.clear();
+    enter_.clear();
     next_ = 0;
     const size_t stride = pool_.words_per_layer();
-    for (size_t layer = 0; layer < pool_.layer_count; ++layer) {
-      mark_top(std::span(values_).subspan(64 * stride * layer, 64 * stride),
-               std::span(neurons_).subspan(stride * layer, stride), layer_max_[layer],
-               std::span(target_).subspan(stride * layer, stride));
-      pair_layer(hot, stride * layer, stride);
+    for (size_t layer = 0; layer < layers_.size(); ++layer) {
+      const uint16_t least =
+          mark_top(std::span(values_).subspan(64 * stride * layer, 64 * stride),
+                   std::span(neurons_).subspan(stride * layer, stride), layers_[layer].hot_max,
+                   std::span(target_).subspan(stride * layer, stride));
+      for (size_t w = stride * layer; w < stride * (layer + 1); ++w) {
+        for_each_place(w, target_[w] & ~hot.words()[w], [&](uint32_t place) {
+          enter_.push_back({kMost - (uint32_t{values_[place]} - least), place});
+        });
+      }
     }
-    sort_by_score(order_, scratch_, kMost);
+    keep_best(std::min(swap_count_max_, pool_.total()) * period_);
+    note_leaving(hot);
+  }
+
+  // Of what could enter, as much as may until the next search, best first.
+  void keep_best(uint64_t wanted) {
+    uint32_t bound = kMost;
+    if (enter_.size() > wanted) {
+      histogram_.clear();
+      for (const ScoredPlace& item : enter_) histogram_.add(item.score);
+      const uint32_t bucket = histogram_.bucket_reaching(wanted).first;
+      bound = static_cast<uint32_t>(ScoreHistogram::first_of(bucket + 1) - 1);
+      std::erase_if(enter_, [bound](const ScoredPlace& item) { return item.score > bound; });
+    }
+    sort_by_score(enter_, scratch_, bound);
+    if (enter_.size() > wanted) enter_.resize(wanted);
+  }
+
+  // Of each layer as many as are to enter it, weakest first.
+  void note_leaving(const HotSet& hot) {
+    entering_.assign(layers_.size(), 0);
+    const uint32_t places = 64 * pool_.words_per_layer();
+    for (const ScoredPlace& item : enter_) ++entering_[item.place / places];
+    leave_.clear();
+    for (size_t layer = 0; layer < layers_.size(); ++layer) {
+      const size_t begin = pool_.words_per_layer() * layer, end = begin + pool_.words_per_layer();
+      const size_t first = leave_.size();
+      uint64_t hot_count = 0;
+      for (size_t w = begin; w < end; ++w) {
+        hot_count += static_cast<uint64_t>(std::popcount(hot.words()[w]));
+        if (entering_[layer] == 0) continue;
+        for_each_place(w, hot.words()[w] & ~target_[w], [&](uint32_t place) {
+          leave_.push_back({values_[place], place});
+        });
+      }
+      keep_weakest(first, entering_[layer]);
+      layers_[layer].room = layers_[layer].hot_max - hot_count;
+      layers_[layer].leave = first;
+    }
+  }
+
+  void keep_weakest(size_t first, size_t wanted) {
+    const auto begin = leave_.begin() + static_cast<ptrdiff_t>(first);
+    const auto weaker = [](const ScoredPlace& a, const ScoredPlace& b) {
+      return a.score != b.score ? a.score < b.score : a.place < b.place;
+    };
+    if (leave_.size() - first > wanted) {
+      const auto last = begin + static_cast<ptrdiff_t>(wanted);
+      std::nth_element(begin, last, leave_.end(), weaker);
+      leave_.erase(last, leave_.end());
+    }
+    std::sort(begin, leave_.end(), weaker);
+  }
+
+  void swap_in(uint32_t place, Moves& moves) {
+    Layer& layer = layers_[place / (64 * pool_.words_per_layer())];
+    if (layer.room > 0) {
+      --layer.room;
+    } else {
+      moves.evict.push_back(scores_.places().flat_of(leave_[layer.leave++].place));
+    }
+    moves.admit.push_back(scores_.places().flat_of(place));
   }
 
   // v, halved to fit 16 bits: the scores' share of one is at most 65535.
@@ -151,28 +218,6 @@ class DynamicInfer final : public Policy {
     }
   }
 
-  void pair_layer(const HotSet& hot, size_t begin, size_t count) {
-    enter_.clear();
-    leave_.clear();
-    for (size_t w = begin; w < begin + count; ++w) {
-      const uint64_t in = target_[w], was = hot.words()[w];
-      for_each_place(w, in & ~was, [&](uint32_t i) {
-        enter_.push_back({kMost - uint32_t{values_[i]}, i});
-      });
-      for_each_place(w, was & ~in, [&](uint32_t i) { leave_.push_back({values_[i], i}); });
-    }
-    sort_by_score(enter_, scratch_, kMost);
-    sort_by_score(leave_, scratch_, kMost);
-    for (size_t i = 0; i < enter_.size(); ++i) {
-      const uint32_t enters = kMost - enter_[i].score;  // at least what leaves: both are sorted
-      const bool full = i < leave_.size();
-      order_.push_back({kMost - (full ? enters - leave_[i].score : enters),
-                        static_cast<uint32_t>(swaps_by_layer_.size())});
-      swaps_by_layer_.push_back({scores_.places().flat_of(enter_[i].place),
-                                 full ? scores_.places().flat_of(leave_[i].place) : kNobody});
-    }
-  }
-
   DecayingScores scores_;  // ahat
   const double lambda_;
   const uint64_t swaps_, period_;
@@ -180,16 +225,18 @@ class DynamicInfer final : public Policy {
   PolicyContext unprofiled_;  // from which a request starts
   uint64_t hot_count_max_ = 0, swap_count_max_ = 0;
   uint64_t step_ = 0;
-  uint32_t newest_ = 0;                     // request
-  bool in_turns_ = false;                   // a step named an earlier request again
-  std::vector<uint64_t> layer_max_;         // B_l
+  uint32_t newest_ = 0;    // request
+  bool in_turns_ = false;  // a step named an earlier request again
+  std::vector<Layer> layers_;
   std::vector<uint16_t> shares_;            // f, by place
   std::vector<uint16_t> values_;            // v
   std::vector<uint64_t> neurons_, target_;  // bits
-  std::vector<Swap> swaps_by_layer_;
-  std::vector<ScoredPlace> order_;  // of these, by falling gain; `place` is an index into them
-  std::vector<ScoredPlace> enter_, leave_, scratch_;
-  size_t next_ = 0;  // into order_
+  std::vector<ScoredPlace> enter_;          // score: kMost less the distance from the least
+  std::vector<ScoredPlace> leave_;          // by layer
+  std::vector<ScoredPlace> scratch_;
+  std::vector<uint32_t> entering_;  // by layer
+  ScoreHistogram histogram_;
+  size_t next_ = 0;  // into enter_
 };
 
 }  // namespace
