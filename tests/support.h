@@ -48,9 +48,8 @@ inline std::string oracle_python() {
   const auto made =
       std::filesystem::path(THERMOCLINE_SOURCE_DIR) / "build" / "oracle" / "bin" / "python";
   const std::string python = named != nullptr ? named : made.string();
-  if (run_command(python + " -c 'import gguf, numpy, safetensors, tokenizers'").exit_code == 0) {
-    return python;
-  }
+  const std::string imports = " -c 'import cachetools, gguf, numpy, safetensors, tokenizers'";
+  if (run_command(python + imports).exit_code == 0) return python;
   WARN("skipped: no oracle packages for " << python << "; run docker/oracles");
   return "";
 }

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "models/neuron.h"
-#include "sim/policy_future.h"
+#include "sim/policy.h"
 
 namespace thermocline {
 
