@@ -154,7 +154,7 @@ class DynamicInfer final : public Policy {
     if (enter_.size() > wanted) {
       histogram_.clear();
       for (const ScoredPlace& item : enter_) histogram_.add(item.score);
-      const uint32_t bucket = histogram_.bucket_reaching(wanted).first;
+      const uint32_t bucket = histogram_.bucket_reaching(wanted);
       bound = static_cast<uint32_t>(ScoreHistogram::first_of(bucket + 1) - 1);
       std::erase_if(enter_, [bound](const ScoredPlace& item) { return item.score > bound; });
     }
