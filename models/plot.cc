@@ -26,12 +26,12 @@ struct LineStyle {
 };
 
 // Okabe and Ito, "Color Universal Design" (2008), the ones dark enough for a line on white.
-constexpr std::array<LineStyle, 6> kStyles = {{{"#0072b2", 7, 1, "●"},     // blue, disc
-                                               {"#d55e00", 5, 1, "■"},     // vermillion, square
-                                               {"#009e73", 9, 4, "▲"},     // green, triangle
-                                               {"#cc79a7", 13, 5, "◆"},    // purple, diamond
-                                               {"#e69f00", 11, 4, "▼"},    // orange, triangle down
-                                               {"#56b4e9", 15, 5, "⬟"}}};  // sky, pentagon
+constexpr std::array<LineStyle, 6> kStyles = {{{"#0072b2", 7, 1, "●"},     // blue
+                                               {"#d55e00", 5, 1, "■"},     // vermillion
+                                               {"#009e73", 9, 4, "▲"},     // green
+                                               {"#cc79a7", 13, 5, "◆"},    // purple
+                                               {"#e69f00", 11, 4, "▼"},    // orange
+                                               {"#56b4e9", 15, 5, "⬟"}}};  // sky
 // Greys, open markers, dashes.
 constexpr std::array<LineStyle, 3> kBounds = {
     {{"#555555", 4, 2, "□"}, {"#222222", 6, 3, "○"}, {"#888888", 8, 2, "△"}}};
@@ -103,6 +103,17 @@ std::string with_own_names(std::string svg, const std::string& id) {
          at += id.size() + 1 + name.size()) {
       svg.insert(at, id + "_");
     }
+  }
+  return svg;
+}
+
+// gnuplot's titles of parts name no data, and pages show them where the pointer is.
+std::string without_titles(std::string svg) {
+  size_t begin = 0;
+  while ((begin = svg.find("<title>", begin)) != std::string::npos) {
+    const size_t end = svg.find("</title>", begin);
+    if (end == std::string::npos) break;
+    svg.erase(begin, end + 8 - begin);
   }
   return svg;
 }
@@ -217,7 +228,7 @@ Drawing draw(const Plot& plot, const std::string& id) {
   if (svg.empty()) {
     return {"", fmt::format("gnuplot failed with exit code {}: {}", result.exit_code, log)};
   }
-  return {with_own_names(svg, id), ""};
+  return {with_own_names(without_titles(svg), id), ""};
 }
 
 Drawing draw_document(const Plot& plot) {

@@ -177,7 +177,7 @@ std::string headline_of(const ModelResults& model, const Curve& fixed, const Cur
   if (comparison.percents.empty()) {
     return "Nothing to compare: no budget is common to two policies.";
   }
-  return fmt::format("On {} ({} weights), {} {}", model.label, fixed.rows.front()->weights,
+  return fmt::format("On {} ({}), {} {}", model.label, provenance_of(*fixed.rows.front()),
                      hit_sentence(comparison), time_sentence(comparison));
 }
 
@@ -193,6 +193,10 @@ std::string range_of(double low, double high, const std::string& unit, int digit
   const std::string a = fmt::format("{:.{}f}", low, digits);
   const std::string b = fmt::format("{:.{}f}", high, digits);
   return a == b ? a + unit : a + " to " + b + unit;
+}
+
+std::string provenance_of(const PolicyRow& row) {
+  return row.weights + " weights" + (row.regime.empty() ? "" : ", " + row.regime + " activity");
 }
 
 std::string shares(double low, double high) {

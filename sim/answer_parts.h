@@ -15,6 +15,8 @@ namespace thermocline {
 std::string range_of(double low, double high, const std::string& unit, int digits);
 // "4.2 %", and "58 %": a tenth of a percent says nothing about tens of them.
 std::string shares(double low, double high);
+// "synthetic weights", with the activity regime where one was made.
+std::string provenance_of(const PolicyRow& row);
 // "10, 20 and 40 %"; neighbours of three or more become "10 to 40 %". `at` says which.
 std::string budgets_text(const std::vector<double>& percents, const std::vector<bool>& at);
 

@@ -219,7 +219,7 @@ std::optional<Answer> answer_over_tasks(const ModelResults& model) {
   if (chosen == nullptr || chosen->hit == nullptr) return std::nullopt;
   Answer answer;
   answer.headline =
-      fmt::format("On {} ({} weights), {} {}", model.label, chosen->fixed->rows.front()->weights,
+      fmt::format("On {} ({}), {} {}", model.label, provenance_of(*chosen->fixed->rows.front()),
                   hit_sentence(*chosen), time_sentence(*chosen));
   for (const std::string& text :
        {by_budget(*chosen, chosen->hits, "Hit ratio"), by_budget(*chosen, chosen->times, "Time"),

@@ -166,7 +166,8 @@ const ComparisonRow* comparison_of(const ModelResults& model, const PolicyRow& r
                                    TaskMetric metric) {
   for (const ComparisonRow& one : model.comparisons) {
     if (one.metric == metric && one.budget_bytes == row.budget_bytes && one.batch == row.batch &&
-        one.policy == row.policy && one.parameters == row.parameters) {
+        one.policy == row.policy && one.parameters == row.parameters &&
+        one.versus == model.comparisons.front().versus) {
       return &one;
     }
   }

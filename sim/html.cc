@@ -64,7 +64,6 @@ td strong { font-weight: 700; }
 .sortable th[aria-sort=descending] button::after { content: "\25BC"; }
 td small { display: block; color: var(--soft); font-size: 12px; line-height: 1.3; }
 td.better { color: var(--good); } td.worse { color: var(--bad); } td.even { color: var(--soft); }
-tr.base td { background: var(--wash); }
 details { margin: 14px 0 0; } summary { cursor: pointer; color: var(--accent); padding: 4px 0; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 22px; margin: 18px 0 0; padding: 0;
   list-style: none; font-size: 14px; }
@@ -97,7 +96,8 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
 @media print { body { font-size: 11pt; } main { max-width: none; padding: 0; }
   .tile, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; }
   .sortable th button::after { display: none; } table { font-size: 9.5pt; }
-  td, th { padding: 3px 6px; } body { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  td, th { padding: 3px 6px; }
+  body { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .caveat, pre, .noplot { background: none; border: 1px solid var(--rule); } }
 )css";
 
@@ -107,7 +107,8 @@ document.querySelectorAll("table.sortable").forEach(table => {
   const body = table.tBodies[0], heads = Array.from(table.tHead.rows[0].cells);
   const key = (row, column) => {
     const cell = row.cells[column], value = cell.getAttribute("data-sort");
-    return value === null ? cell.textContent.trim() : Number(value);
+    if (value === null) return cell.textContent.trim();
+    return isNaN(value) ? value : Number(value);
   };
   const order = (a, b) => {
     if (a === "") return b === "" ? 0 : 1;
@@ -133,13 +134,13 @@ document.querySelectorAll("table.sortable").forEach(table => {
 });
 )js";
 // SHA-256 of kScript, in base 64: a test computes it anew.
-constexpr std::string_view kScriptHash = "PxW1CWPaszGefLlyndrWXBjQ1jDd2OcICKuZqX2ehEE=";
+constexpr std::string_view kScriptHash = "pyyBBTCYCffF9vcjvDGyWFOX08nDyI2H6zgJFxzjYo4=";
 
 std::string cell(const char* tag, const HtmlCell& cell) {
   const std::string css = cell.css.empty() ? "" : " class=\"" + cell.css + "\"";
   const std::string span = cell.row_span > 1 ? fmt::format(" rowspan=\"{}\"", cell.row_span) : "";
   const std::string sort =
-      cell.sort_value ? fmt::format(" data-sort=\"{:.9g}\"", *cell.sort_value) : "";
+      cell.sort.empty() ? "" : fmt::format(" data-sort=\"{}\"", escape_html(cell.sort));
   return fmt::format("<{0}{1}{2}{3}>{4}</{0}>", tag, css, span, sort, cell.html);
 }
 

@@ -6,7 +6,6 @@
 // Thread-safety: pure functions.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,7 +21,7 @@ struct HtmlCell {
   std::string html;
   std::string css;  // a class of the style sheet: "n" aligns numbers, "lead" begins a group of rows
   int row_span = 1;
-  std::optional<double> sort_value = {};  // what a sortable table sorts by; else by the text
+  std::string sort = {};  // what a sortable table sorts by, as a number if it is one; else the text
 };
 HtmlCell text_cell(std::string_view text);
 HtmlCell number_cell(std::string_view text, bool strong = false);

@@ -92,7 +92,7 @@ void append_replay(Facts& facts, const ModelResults& model) {
   add("weights", row.weights);
   add("activity regime", row.regime);
   add("budget for each", row.pools);
-  add("group", row.group);
+  add("neurons in a group", row.group);
   add("fill", row.fill);
   if (row.migration_bytes) add("moved in a step, at most", format_bytes(*row.migration_bytes));
   if (row.warmup_steps > 0) add("warm-up, not counted", fmt::format("{} steps", row.warmup_steps));

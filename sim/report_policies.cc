@@ -29,7 +29,7 @@ struct Column {
 std::string small(const std::string& text) { return "<small>" + escape_html(text) + "</small>"; }
 
 HtmlCell value_cell(double value, const std::string& html, const std::string& css = "") {
-  return {html, css.empty() ? "n" : "n " + css, 1, value};
+  return {html, css.empty() ? "n" : "n " + css, 1, fmt::format("{:.9g}", value)};
 }
 
 HtmlCell bytes_cell(const std::optional<double>& bytes) {
@@ -58,6 +58,13 @@ HtmlCell hit_cell(const Line& line) {
   return value_cell(line.row.hit_ratio, strong_if(best, percent(line.row.hit_ratio)));
 }
 
+// In the unit and with the digits that milliseconds() gives `mean`.
+std::string interval_text(const Interval& ms, double mean) {
+  if (mean < 0.1) return fmt::format("{:.3g} to {:.3g}", 1000 * ms.low, 1000 * ms.high);
+  const int digits = mean < 10 ? 2 : 1;
+  return fmt::format("{:.{}f} to {:.{}f}", ms.low, digits, ms.high, digits);
+}
+
 HtmlCell time_cell(const Line& line) {
   if (!line.row.tpot_ms) return number_cell("");
   const auto speed = [](const PolicyRow& row) {
@@ -66,10 +73,7 @@ HtmlCell time_cell(const Line& line) {
   const double mean = line.row.tpot_ms->mean;
   std::string html = strong_if(is_best(line, 0.0005 * mean, speed),
                                milliseconds(mean) + (line.row.fits ? "" : " *"));
-  if (line.row.tpot_ci95) {
-    html +=
-        small(fmt::format("{:.4g} to {:.4g}", line.row.tpot_ci95->low, line.row.tpot_ci95->high));
-  }
+  if (line.row.tpot_ci95) html += small(interval_text(*line.row.tpot_ci95, mean));
   return value_cell(mean, html);
 }
 
@@ -79,6 +83,10 @@ const char* css_of(const ComparisonRow& row) {
 
 // The difference in percent, `scale` times the row's own unit, above its interval.
 HtmlCell difference_cell(const Line& line, TaskMetric metric) {
+  const std::vector<ComparisonRow>& all = line.model.comparisons;
+  const bool any = std::any_of(all.begin(), all.end(),
+                               [&](const ComparisonRow& row) { return row.metric == metric; });
+  if (!any) return number_cell("");
   const Curve* baseline = baseline_of(line.model, line.curves);
   if (&line.curve == baseline) return value_cell(0, "base", "even");
   const ComparisonRow* one = comparison_of(line.model, line.row, metric);
@@ -116,7 +124,8 @@ HtmlCell tail_cell(const Line& line) {
 
 // The name, and below it where the weights come from.
 HtmlCell policy_cell(const Line& line) {
-  return {policy_name_html(line.curve) + small(line.row.weights + " weights"), "policy", 1};
+  return {policy_name_html(line.curve) + small(line.row.weights + " weights"), "policy", 1,
+          line.curve.name};
 }
 
 HtmlCell moved_cell(const Line& line) {
@@ -295,7 +304,7 @@ std::string batches_part(const ModelResults& model, const std::vector<Curve>& cu
   std::vector<std::string> rows;
   for (const Curve& curve : curves) {
     if (curve.style < 0) continue;
-    std::vector<HtmlCell> cells = {{policy_name_html(curve), "policy", 1}};
+    std::vector<HtmlCell> cells = {{policy_name_html(curve), "policy", 1, curve.name}};
     for (const std::vector<Curve>& others : by_batch) {
       const auto found = std::find_if(others.begin(), others.end(),
                                       [&](const Curve& other) { return other.name == curve.name; });

@@ -15,6 +15,13 @@ void flatten(const std::string& prefix, const Json& value,
     }
     return;
   }
+  if (value.is_array()) {
+    // An interval has two ends; longer series are for readers of JSON.
+    if (!prefix.ends_with("_ci95") || value.size() != 2) return;
+    flatten(prefix + "_low", value[0], cells);
+    flatten(prefix + "_high", value[1], cells);
+    return;
+  }
   const bool text = value.is_string();
   cells.emplace_back(prefix, value.is_null() ? "" : text ? value.get<std::string>() : value.dump());
 }

@@ -32,7 +32,8 @@ std::string parameters_of(const RowReader& row, const char* key) {
   std::string text;
   const RowReader object = row.object(key);
   for (const auto& [name, item] : object.json().items()) {
-    text += (text.empty() ? "" : ",") + name + "=" + item.dump();
+    text += (text.empty() ? "" : ",") + name + "=" +
+            (item.is_string() ? item.get<std::string>() : item.dump());
   }
   return text;
 }
