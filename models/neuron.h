@@ -95,6 +95,21 @@ class HotSet {
     return true;
   }
 
+  // The same where word and bit (a mask) are known: no division.
+  bool contains_at(uint64_t word, uint64_t bit) const { return (words_[word] & bit) != 0; }
+  bool insert_at(uint64_t word, uint64_t bit) {
+    if (contains_at(word, bit)) return false;
+    words_[word] |= bit;
+    ++count_;
+    return true;
+  }
+  bool erase_at(uint64_t word, uint64_t bit) {
+    if (!contains_at(word, bit)) return false;
+    words_[word] &= ~bit;
+    --count_;
+    return true;
+  }
+
   // The whole set at once: (layer_count, words_per_layer), spare bits zero.
   void assign(std::span<const uint64_t> words) {
     words_.assign(words.begin(), words.end());

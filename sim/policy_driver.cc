@@ -143,7 +143,7 @@ PolicyDriver::PolicyDriver(const PolicySpec& spec, const PolicyContext& context,
   policy_->start(context_, first);
   TC_CHECK(first.count() <= context_.hot_count_max, spec.label() + " starts above its budget");
   for_each_bit(context_.pool, first.words(), [this](uint32_t flat) {
-    insert(flat);
+    insert(slot_of(flat));
     stats_.loaded += size_of(flat);
   });
   stats_.hot_count_peak = stats_.loaded;
@@ -193,17 +193,19 @@ StepCounts PolicyDriver::step_moves(const ActiveStep& active) {
 uint32_t PolicyDriver::apply() {
   const uint64_t total = context_.pool.total();
   for (const uint32_t flat : moves_.evict) {
-    TC_CHECK(flat < total && hot_.contains(flat), "evicts a neuron that is not hot");
-    erase(flat);
+    TC_CHECK(flat < total, "evicts a neuron that is not hot");
+    erase(slot_of(flat));
   }
   uint32_t admitted = 0, moved = 0;
   for (const uint32_t flat : moves_.admit) {
-    TC_CHECK(flat < total && !hot_.contains(flat), "admits a neuron that is hot already");
+    TC_CHECK(flat < total, "admits a neuron that is hot already");
+    const Slot slot = slot_of(flat);
+    TC_CHECK(!hot_.contains_at(slot.word, slot.bit), "admits a neuron that is hot already");
     if (hot_.count() >= context_.hot_count_max || moved >= context_.admit_count_max) {
       stats_.refused += size_of(flat);
       continue;
     }
-    admit(flat);
+    admit(slot);
     ++moved;
     admitted += size_of(flat);
   }
@@ -215,12 +217,20 @@ StepCounts PolicyDriver::step_requests(const ActiveStep& active) {
   const ActiveStep groups = folded(active);
   request_->begin_step(groups);
   StepCounts counts;
-  for_each_bit(context_.pool, groups.words, [&](uint32_t flat) {
-    const StepCounts one = request(active, flat);
-    counts.needed += one.needed;
-    counts.hits += one.hits;
-    counts.admitted += one.admitted;
-  });
+  const uint32_t stride = context_.pool.words_per_layer();
+  for (uint32_t layer = 0; layer < context_.pool.layer_count; ++layer) {
+    const uint32_t first = layer * context_.pool.neuron_count;
+    for (uint32_t w = 0; w < stride; ++w) {
+      const uint64_t word = uint64_t{layer} * stride + w;
+      for (uint64_t left = groups.words[word]; left != 0; left &= left - 1) {
+        const auto flat = first + 64 * w + static_cast<uint32_t>(std::countr_zero(left));
+        const StepCounts one = request(active, {flat, layer, word, left & -left});
+        counts.needed += one.needed;
+        counts.hits += one.hits;
+        counts.admitted += one.admitted;
+      }
+    }
+  }
   for (size_t layer = 0; layer < layer_counts_.size(); ++layer) {
     layer_sums_[layer] += layer_counts_[layer];
   }
@@ -228,26 +238,27 @@ StepCounts PolicyDriver::step_requests(const ActiveStep& active) {
   return counts;
 }
 
-StepCounts PolicyDriver::request(const ActiveStep& active, uint32_t flat) {
-  uint32_t needed = 0;
-  for_each_word(flat, [&](size_t w, uint64_t mask) {
-    needed += static_cast<uint32_t>(std::popcount(active.words[w] & mask));
-  });
-  if (hot_.contains(flat)) {
-    unused_[hot_.word_of(flat)] &= ~(uint64_t{1} << hot_.bit_of(flat));
-    request_->hit(flat);
+inline StepCounts PolicyDriver::request(const ActiveStep& active, const Slot& slot) {
+  uint32_t needed = group_ == 1 ? 1 : 0;
+  if (group_ > 1) {
+    for_each_word(slot.flat, [&](size_t w, uint64_t mask) {
+      needed += static_cast<uint32_t>(std::popcount(active.words[w] & mask));
+    });
+  }
+  if (hot_.contains_at(slot.word, slot.bit)) {
+    unused_[slot.word] &= ~slot.bit;
+    request_->hit(slot.flat);
     return {needed, needed, 0};
   }
   if (context_.hot_count_max == 0) return {needed, 0, 0};
   if (hot_.count() == context_.hot_count_max) {
-    const uint32_t victim = request_->evict(flat);
-    if (victim == flat) return {needed, 0, 0};  // bypassed
-    TC_CHECK(hot_.contains(victim), "evicts a neuron that is not hot");
-    erase(victim);
+    const uint32_t victim = request_->evict(slot.flat);
+    if (victim == slot.flat) return {needed, 0, 0};  // bypassed
+    erase(slot_of(victim));
   }
-  admit(flat);
-  request_->admit(flat);
-  return {needed, 0, size_of(flat)};
+  admit(slot);
+  request_->admit(slot.flat);
+  return {needed, 0, size_of(slot.flat)};
 }
 
 void PolicyDriver::end_step(const StepCounts& counts, uint64_t hot_then) {
@@ -278,27 +289,35 @@ uint32_t PolicyDriver::size_of(uint32_t flat) const {
   return std::min(group_, neurons_.neuron_count - begin);
 }
 
-void PolicyDriver::insert(uint32_t flat) {
-  hot_.insert(flat);
-  layer_counts_[flat / context_.pool.neuron_count] += size_of(flat);
-  if (group_ > 1) for_each_word(flat, [this](size_t w, uint64_t mask) { expanded_[w] |= mask; });
+PolicyDriver::Slot PolicyDriver::slot_of(uint32_t flat) const {
+  const uint32_t width = context_.pool.neuron_count, layer = flat / width;
+  const uint32_t index = flat - layer * width;
+  const uint64_t word = uint64_t{layer} * context_.pool.words_per_layer() + index / 64;
+  return {flat, layer, word, uint64_t{1} << (index % 64)};
 }
 
-void PolicyDriver::admit(uint32_t flat) {
-  insert(flat);
-  unused_[hot_.word_of(flat)] |= uint64_t{1} << hot_.bit_of(flat);
+void PolicyDriver::insert(const Slot& slot) {
+  hot_.insert_at(slot.word, slot.bit);
+  layer_counts_[slot.layer] += size_of(slot.flat);
+  if (group_ == 1) return;
+  for_each_word(slot.flat, [this](size_t w, uint64_t mask) { expanded_[w] |= mask; });
+}
+
+void PolicyDriver::admit(const Slot& slot) {
+  insert(slot);
+  unused_[slot.word] |= slot.bit;
   any_unused_ = true;
 }
 
-void PolicyDriver::erase(uint32_t flat) {
-  hot_.erase(flat);
-  stats_.evicted += size_of(flat);
-  const uint64_t bit = uint64_t{1} << hot_.bit_of(flat);
-  uint64_t& unused = unused_[hot_.word_of(flat)];
-  if (unused & bit) stats_.wasted += size_of(flat);
-  unused &= ~bit;
-  layer_counts_[flat / context_.pool.neuron_count] -= size_of(flat);
-  if (group_ > 1) for_each_word(flat, [this](size_t w, uint64_t mask) { expanded_[w] &= ~mask; });
+void PolicyDriver::erase(const Slot& slot) {
+  TC_CHECK(hot_.erase_at(slot.word, slot.bit), "evicts a neuron that is not hot");
+  const uint32_t size = size_of(slot.flat);
+  stats_.evicted += size;
+  if (unused_[slot.word] & slot.bit) stats_.wasted += size;
+  unused_[slot.word] &= ~slot.bit;
+  layer_counts_[slot.layer] -= size;
+  if (group_ == 1) return;
+  for_each_word(slot.flat, [this](size_t w, uint64_t mask) { expanded_[w] &= ~mask; });
 }
 
 std::span<const uint64_t> PolicyDriver::hot_neurons() const {

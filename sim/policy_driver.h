@@ -23,7 +23,8 @@ namespace thermocline {
 
 enum class Fill : uint8_t { step, demand };
 
-// What a run over a pool added up to. Counts are neurons (bundles), groups counted as all of theirs.
+// What a run over a pool added up to. Counts are neurons (bundles), groups counted as all of
+// theirs.
 struct HotSetStats {
   uint64_t step_count = 0;
   uint64_t needed = 0;    // active neurons, summed over steps
@@ -98,11 +99,19 @@ class PolicyDriver {
  private:
   StepCounts step_moves(const ActiveStep& active);
   StepCounts step_requests(const ActiveStep& active);
+  // Where a group is: a division by the pool's width, made once.
+  struct Slot {
+    uint32_t flat;
+    uint32_t layer;
+    uint64_t word;
+    uint64_t bit;  // a mask
+  };
+  Slot slot_of(uint32_t flat) const;
   uint32_t apply();
-  StepCounts request(const ActiveStep& active, uint32_t flat);
-  void insert(uint32_t flat);
-  void admit(uint32_t flat);  // after the start
-  void erase(uint32_t flat);
+  StepCounts request(const ActiveStep& active, const Slot& slot);
+  void insert(const Slot& slot);
+  void admit(const Slot& slot);  // after the start
+  void erase(const Slot& slot);
   void note_use(std::span<const uint64_t> active);
   void end_step(const StepCounts& counts, uint64_t hot_count);
   // Calls visit(word, mask) for the words of the neuron pool that a group's neurons are in.

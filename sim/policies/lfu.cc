@@ -158,17 +158,27 @@ class Lfu final : public Policy {
     });
   }
 
+  // The largest counts that may enter, ties by index; `candidates_` is in the order of places.
+  void sort_best() {
+    const uint64_t size = std::min<uint64_t>(candidates_.size(), swap_count_max_);
+    histogram_.clear();
+    for (const ScoredPlace& candidate : candidates_) histogram_.add(candidate.score);
+    const uint64_t border =
+        ScoreHistogram::first_of(histogram_.bucket_reaching(candidates_.size() - size + 1).first);
+    std::erase_if(candidates_, [&](const ScoredPlace& item) { return item.score < border; });
+    for (ScoredPlace& candidate : candidates_) candidate.score = kCountMax - candidate.score;
+    sort_by_score(candidates_, scratch_, kCountMax);
+    candidates_.resize(size);
+  }
+
   void propose(Moves& moves) {
-    const size_t size = std::min<size_t>(candidates_.size(), swap_count_max_);
-    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(size),
-                      candidates_.end(), [](const ScoredPlace& a, const ScoredPlace& b) {
-                        return a.score != b.score ? a.score > b.score : a.place < b.place;
-                      });
-    for (size_t i = 0; i < size; ++i) {
+    if (candidates_.empty()) return;
+    sort_best();
+    for (const ScoredPlace& candidate : candidates_) {
       const ScoredPlace* victim = victims_.weakest(counts_);
-      if (victim == nullptr || candidates_[i].score <= victim->score) return;
+      if (victim == nullptr || kCountMax - candidate.score <= victim->score) return;
       moves.evict.push_back(places_.flat_of(victim->place));
-      moves.admit.push_back(places_.flat_of(candidates_[i].place));
+      moves.admit.push_back(places_.flat_of(candidate.place));
       victims_.pop();
     }
   }
@@ -182,7 +192,8 @@ class Lfu final : public Policy {
   uint64_t step_ = 0;
   uint64_t search_step_ = 0;  // when the next search is due
   WeakestHot<uint16_t> victims_;
-  std::vector<ScoredPlace> candidates_;
+  std::vector<ScoredPlace> candidates_, scratch_;
+  ScoreHistogram histogram_;
 };
 
 }  // namespace

@@ -26,6 +26,7 @@
 
 #include "sim/policies/parts/dense_scores.h"
 #include "sim/policies/parts/neuron_lists.h"
+#include "sim/policies/parts/neuron_ring.h"
 #include "sim/policies/parts/place_bits.h"
 #include "sim/policies/parts/rotating_cursor.h"
 #include "sim/policy.h"
@@ -87,12 +88,14 @@ class S3Fifo final : public Policy {
    public:
     explicit Request(const PolicyValues& values) : shares_(values) {}
     void start(const PolicyContext& context) override {
-      small_max_ = shares_.small_max(context.hot_count_max);
-      main_max_ = shares_.main_max(context.hot_count_max);
-      ghost_max_ = shares_.ghost_max(context.hot_count_max);
-      queues_ = NeuronLists(context.pool.total(), kQueueCount);
-      queue_of_.assign(context.pool.total(), kNone);
-      counts_.assign(context.pool.total(), 0);
+      const uint64_t budget = context.hot_count_max, total = context.pool.total();
+      small_max_ = shares_.small_max(budget);
+      main_max_ = shares_.main_max(budget);
+      ghost_max_ = shares_.ghost_max(budget);
+      small_ = main_ = NeuronRing(std::min(budget, total));
+      ghost_ = NeuronLists(total, 1);
+      remembered_.assign(total, false);
+      counts_.assign(total, 0);
     }
 
     void hit(uint32_t flat) override {
@@ -100,60 +103,58 @@ class S3Fifo final : public Policy {
     }
 
     uint32_t evict(uint32_t incoming) override {
-      remembered_ = queue_of_[incoming] == kGhost;
-      if (remembered_) take(incoming);
+      came_back_ = remembered_[incoming];
+      if (came_back_) forget(incoming);
       has_evicted_ = true;
-      if (sizes_[kMain] <= main_max_) {
-        while (sizes_[kSmall] != 0) {
-          const uint32_t oldest = take(queues_.front(kSmall));
+      if (main_.size() <= main_max_) {
+        while (!small_.empty()) {
+          const uint32_t oldest = small_.pop_front();
           if (counts_[oldest] < shares_.threshold) return remember(oldest);
-          put(kMain, oldest, 0);
+          put(main_, oldest, 0);
         }
       }
       return leave_main();
     }
 
     void admit(uint32_t flat) override {
-      const bool overflows = !has_evicted_ && sizes_[kSmall] >= small_max_;
-      put(remembered_ || overflows ? kMain : kSmall, flat, 0);
-      remembered_ = false;
+      const bool overflows = !has_evicted_ && small_.size() >= small_max_;
+      put(came_back_ || overflows ? main_ : small_, flat, 0);
+      came_back_ = false;
     }
 
    private:
-    enum Queue : uint8_t { kSmall, kMain, kGhost, kQueueCount, kNone };
-
-    uint32_t take(uint32_t flat) {
-      queues_.remove(flat);
-      --sizes_[queue_of_[flat]];
-      queue_of_[flat] = kNone;
-      return flat;
-    }
-    void put(Queue queue, uint32_t flat, uint8_t count) {
-      queues_.push_back(queue, flat);
-      ++sizes_[queue];
-      queue_of_[flat] = queue;
+    void put(NeuronRing& queue, uint32_t flat, uint8_t count) {
+      queue.push_back(flat);
       counts_[flat] = count;
+    }
+    void forget(uint32_t flat) {
+      ghost_.remove(flat);
+      remembered_[flat] = false;
+      --ghost_count_;
     }
     uint32_t remember(uint32_t flat) {
       if (ghost_max_ == 0) return flat;
-      if (sizes_[kGhost] == ghost_max_) take(queues_.front(kGhost));
-      put(kGhost, flat, 0);
+      if (ghost_count_ == ghost_max_) forget(ghost_.front(0));
+      ghost_.push_back(0, flat);
+      remembered_[flat] = true;
+      ++ghost_count_;
       return flat;
     }
     uint32_t leave_main() {
       while (true) {
-        const uint32_t oldest = take(queues_.front(kMain));
+        const uint32_t oldest = main_.pop_front();
         if (counts_[oldest] == 0) return oldest;
-        put(kMain, oldest, counts_[oldest] - 1);
+        put(main_, oldest, counts_[oldest] - 1);
       }
     }
 
     const Shares shares_;
     uint64_t small_max_ = 0, main_max_ = 0, ghost_max_ = 0;
-    NeuronLists queues_;  // the oldest first
-    uint64_t sizes_[kQueueCount] = {};
-    std::vector<uint8_t> queue_of_, counts_;  // by flat index
-    bool remembered_ = false;                 // the neuron that enters was in the ghost queue
+    NeuronRing small_, main_;
+    NeuronLists ghost_;  // the first to have left first
+    uint64_t ghost_count_ = 0;
+    std::vector<uint8_t> remembered_, counts_;  // by flat index: is in the ghost queue; hits
+    bool came_back_ = false;                    // the neuron that enters was in the ghost queue
     bool has_evicted_ = false;
   };
 
