@@ -154,7 +154,7 @@ class Selection {
     return sum;
   }
 
-  // Buckets of a sample, of all words where they are few; `reach` is what it makes of `wanted`.
+  // Buckets of a sample, of all words where they are few.
   template <class Members>
   uint32_t guess_bucket(uint64_t wanted, size_t stride, Members members) {
     histogram_.clear();
@@ -216,27 +216,33 @@ class Selection {
 
   template <class Members>
   void collect(const Bound& bound, uint64_t& of_border, Members members, size_t begin, size_t end) {
-    std::array<uint64_t, kScoreBlockWords> inside, upto;
+    std::array<uint64_t, kScoreBlockWords> inside, all;
     for_each_score_block(end - begin, [&](size_t offset, size_t count) {
       const size_t first = begin + offset;
-      below(first, count, bound.begin, inside.data());
-      below(first, count, bound.end, upto.data());
+      below(first, count, bound.end, all.data());
+      for (size_t i = 0; i < count; ++i) all[i] &= members(first + i);
+      if (bound.of_border != UINT64_MAX) {
+        below(first, count, bound.begin, inside.data());
+        for (size_t i = 0; i < count; ++i) drop_last(all[i], all[i] & ~inside[i], of_border);
+      }
       for (size_t i = 0; i < count; ++i) {
-        const uint64_t member = members(first + i);
-        push_all(first + i, member & inside[i]);
-        uint64_t border = member & upto[i] & ~inside[i];
-        const auto size = static_cast<uint64_t>(std::popcount(border));
-        for (uint64_t more = size; more > of_border; --more) border &= ~std::bit_floor(border);
-        of_border -= std::min(size, of_border);
-        push_all(first + i, border);
+        for_each_place(first + i, all[i], [&](uint32_t place) {
+          items_.push_back({key_of(scores_[place]), place});
+        });
       }
     });
   }
 
-  void push_all(size_t w, uint64_t word) {
-    for_each_place(w, word, [&](uint32_t place) {
-      items_.push_back({key_of(scores_[place]), place});
-    });
+  // Drops from `all` the last of `border` that are beyond the first `left`, and counts down.
+  static void drop_last(uint64_t& all, uint64_t border, uint64_t& left) {
+    if (border == 0) return;
+    const auto size = static_cast<uint64_t>(std::popcount(border));
+    for (uint64_t more = size; more > left; --more) {
+      const uint64_t last = std::bit_floor(border);
+      border ^= last;
+      all ^= last;
+    }
+    left -= std::min(size, left);
   }
 
   std::span<const Score> scores_;  // of the search
