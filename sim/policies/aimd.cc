@@ -57,10 +57,7 @@ class Aimd final : public Policy {
         set_({.halflife = static_cast<uint32_t>(values.at("halflife")),
               .gamma = values.at("gamma")}) {}
 
-  void start(const PolicyContext& context, HotSet& hot) override {
-    set_.start(context, hot);
-    theta_ = set_.quantile();
-  }
+  void start(const PolicyContext& context, HotSet& hot) override { set_.start(context, hot); }
 
   void step(const ActiveStep& active, const HotSet& hot, Moves& moves) override {
     missed_.add(active, hot);
@@ -74,19 +71,20 @@ class Aimd final : public Policy {
   void update() {
     const std::optional<double> rate = missed_.take();
     if (!rate.has_value()) return;
+    double theta = std::max(theta_, set_.quantile());
     if (*rate > target_ * (1 + band_)) {
-      theta_ *= beta_;
+      theta *= beta_;
     } else if (*rate < target_ * (1 - band_)) {
-      theta_ += delta_;
+      theta += delta_;
     }
-    theta_ = std::clamp(theta_, set_.quantile(), 1.0);
+    theta_ = theta <= set_.quantile() ? 0.0 : std::min(theta, 1.0);
   }
 
   const double target_, band_, beta_, delta_;
   const uint64_t period_;
   ThresholdSet set_;
   MissRate missed_;
-  double theta_ = 0;
+  double theta_ = 0;  // 0: at q, wherever it goes
 };
 
 }  // namespace

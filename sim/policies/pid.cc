@@ -65,10 +65,7 @@ class Pid final : public Policy {
               .gamma = values.at("gamma")}),
         period_(period_min_) {}
 
-  void start(const PolicyContext& context, HotSet& hot) override {
-    set_.start(context, hot);
-    theta_ = set_.quantile();
-  }
+  void start(const PolicyContext& context, HotSet& hot) override { set_.start(context, hot); }
 
   void step(const ActiveStep& active, const HotSet& hot, Moves& moves) override {
     missed_.add(active, hot);
@@ -83,9 +80,10 @@ class Pid final : public Policy {
     const std::optional<double> rate = missed_.take();
     if (!rate.has_value()) return;
     const double error = *rate - target_;
-    theta_ -= proportional_ * (error - error_1_) + integral_ * error +
-              derivative_ * (error - 2 * error_1_ + error_2_);
-    theta_ = std::clamp(theta_, set_.quantile(), 1.0);
+    const double theta = std::max(theta_, set_.quantile()) -
+                         (proportional_ * (error - error_1_) + integral_ * error +
+                          derivative_ * (error - 2 * error_1_ + error_2_));
+    theta_ = theta <= set_.quantile() ? 0.0 : std::min(theta, 1.0);
     error_2_ = error_1_;
     error_1_ = error;
     const bool near = error <= band_ * target_ && error >= -band_ * target_;
@@ -97,7 +95,8 @@ class Pid final : public Policy {
   ThresholdSet set_;
   MissRate missed_;
   uint64_t period_;
-  double theta_ = 0, error_1_ = 0, error_2_ = 0;
+  double theta_ = 0;  // 0: at q, wherever it goes
+  double error_1_ = 0, error_2_ = 0;
 };
 
 }  // namespace

@@ -26,7 +26,7 @@ void ThresholdSet::make_sections(const PolicyContext& context) {
   for (uint64_t i = 0; i < count; ++i) {
     Section section{i * words, words, static_cast<double>(pool.total() / count),
                     budget * (i + 1) / count - budget * i / count};
-    section.cursor = section.first_word;
+    section.cursor = BitCursor(i * words, (i + 1) * words);
     sections_.push_back(section);
   }
 }
@@ -110,14 +110,7 @@ void ThresholdSet::propose(double wanted, Moves& moves) {
 
 // Section has a victim.
 void ThresholdSet::evict_next(Section& section, Moves& moves) {
-  const size_t end = section.first_word + section.word_count;
-  while (victims_[section.cursor] == 0) {
-    if (++section.cursor == end) section.cursor = section.first_word;
-  }
-  uint64_t& word = victims_[section.cursor];
-  for_each_place(section.cursor, word & (~word + 1),
-                 [&](uint32_t place) { moves.evict.push_back(scores_.places().flat_of(place)); });
-  word &= word - 1;
+  moves.evict.push_back(scores_.places().flat_of(section.cursor.take(victims_)));
   --section.victim_count;
   --section.hot_count;
 }

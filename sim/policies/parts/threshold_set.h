@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/policies/parts/bit_cursor.h"
 #include "sim/policies/parts/decaying_scores.h"
 #include "sim/policies/parts/selection.h"
 #include "sim/policy.h"
@@ -52,7 +53,7 @@ class ThresholdSet {
     double quantile = 0, threshold = 0;
     uint64_t above = 0;         // neurons at or above the quantile
     uint64_t victim_count = 0;  // bits of victims_
-    size_t cursor = 0;          // word of its next victim
+    BitCursor cursor = {};      // of the next victim
   };
 
   void make_sections(const PolicyContext& context);
