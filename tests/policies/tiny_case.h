@@ -69,8 +69,14 @@ struct TinyCase {
     profile.pool = pool;
     future = steps.profile();
     uses = future_uses_of(steps);
-    context = {pool, &profile, &future, random.below(static_cast<uint32_t>(pool.total()) + 2),
-               random.below(12), &uses, 384, {900e9, 60e9, 1e-5}};
+    context = {pool,
+               &profile,
+               &future,
+               random.below(static_cast<uint32_t>(pool.total()) + 2),
+               random.below(12),
+               &uses,
+               384,
+               {900e9, 60e9, 1e-5}};
   }
   PolicySpec spec(const std::string& text) const { return parse_policies(text).at(0); }
   ActiveStep step(uint64_t i) const {

@@ -1,10 +1,10 @@
 // Selection: the few weakest or strongest neurons of a large set, in order.
 //
-// A histogram of a sample of the set guesses the score up to which the wanted ones reach, counting
-// in wide instructions corrects it, a pass collects those that it lets through, and a radix sort
+// Counting in wide instructions finds the score up to which the wanted ones reach, starting from
+// where it was found last; a pass collects those that it lets through, and a radix sort
 // orders them. Equal scores come in the order of their words from `first_word` on, wrapping around:
 // by index where it is 0; who rotates it serves all layers alike.
-// Goals: exact; at 70B three or four passes over the scores, and work for what is wanted, not for
+// Goals: exact; at 70B two to four passes over the scores, and work for what is wanted, not for
 //   the set; nothing allocated once it has grown.
 // Thread-safety: none needed; one policy, one thread.
 #pragma once
@@ -40,11 +40,9 @@ inline void sort_by_score(std::vector<ScoredPlace>& items, std::vector<ScoredPla
   }
 }
 
-// How many of a set's neurons have a score, in buckets of one score each up to 127, and of a 64th
-// of the score above.
-class ScoreHistogram {
- public:
-  static constexpr uint32_t kBuckets = 1728;
+// Scores in buckets of one score each up to 127, and of a 64th of the score above.
+struct ScoreBuckets {
+  static constexpr uint32_t kCount = 1728;
 
   static uint32_t bucket_of(uint32_t score) {
     if (score < 64) return score;
@@ -56,22 +54,6 @@ class ScoreHistogram {
     if (bucket < 128) return bucket;
     return uint64_t{bucket % 64 + 64} << (bucket / 64 - 1);
   }
-
-  void clear() { counts_.fill(0); }
-  void add(uint32_t score) { ++counts_[bucket_of(score)]; }
-  // The bucket in which the sum of the counts from the first on reaches `wanted`, the last one
-  // where it never does.
-  uint32_t bucket_reaching(uint64_t wanted) const {
-    uint64_t sum = 0;
-    for (uint32_t bucket = 0; bucket + 1 < kBuckets; ++bucket) {
-      sum += counts_[bucket];
-      if (sum >= wanted) return bucket;
-    }
-    return kBuckets - 1;
-  }
-
- private:
-  std::array<uint32_t, kBuckets> counts_{};
 };
 
 enum class Extreme : uint8_t { weakest, strongest };
@@ -103,7 +85,6 @@ class Selection {
 
  private:
   static constexpr uint32_t kMost = std::numeric_limits<Score>::max();
-  static constexpr size_t kSampleWords = 1024;
 
   // Keys rise from the most extreme score on; until they are sorted, items hold keys.
   static uint32_t key_of(Score score) {
@@ -154,94 +135,93 @@ class Selection {
     return sum;
   }
 
-  // Buckets of a sample, of all words where they are few; `reach` is what it makes of `wanted`.
-  template <class Members>
-  uint32_t guess_bucket(uint64_t wanted, size_t stride, Members members) {
-    histogram_.clear();
-    for (size_t w = 0; w < scores_.size() / 64; w += stride) {
-      for_each_place(w, members(w),
-                     [&](uint32_t place) { histogram_.add(key_of(scores_[place])); });
-    }
-    if (stride == 1) return histogram_.bucket_reaching(wanted);
-    // Rather too many than too few: two deviations of a count and some more.
-    const uint64_t in_sample = wanted / stride;
-    const auto deviation = uint64_t{1} << (std::bit_width(in_sample) + 1) / 2;
-    return histogram_.bucket_reaching(in_sample + 2 * deviation + 2);
-  }
+  // So many more than wanted cost less to sort than to tell apart.
+  static uint64_t enough(uint64_t wanted) { return 2 * wanted + 64; }
 
   template <class Members>
   Bound find_bound(uint64_t wanted, Members members) {
-    const size_t stride = std::max<size_t>(1, scores_.size() / 64 / kSampleWords);
-    const uint32_t last = ScoreHistogram::bucket_of(kMost);
-    uint32_t bucket = std::min(last, guess_bucket(wanted, stride, members));
-    if (stride == 1) return bound_of(bucket);
-    // The bucket is in [low, high]: from the guess in growing steps, then by halves.
+    constexpr uint64_t kAll = uint64_t{kMost} + 1;
+    if (count_below(kAll, members) <= enough(wanted)) return {0, kAll};
+    // The bucket that reaches what is wanted is in [low, high], `before` are below it: from the
+    // last one in growing steps, then by halves.
+    const uint32_t last = ScoreBuckets::bucket_of(kMost);
     uint32_t low = 0, high = last, step = 1;
+    uint64_t before = 0;
     for (;; step *= 2) {
-      const Bound bound = bound_of(bucket);
+      Bound bound{ScoreBuckets::first_of(bucket_), ScoreBuckets::first_of(bucket_ + 1)};
       const uint64_t count = count_below(bound.end, members);
-      if (count < wanted && bucket < high) {
-        low = bucket + 1;
-      } else if (count <= 2 * wanted + 64) {
+      if (count < wanted) {
+        low = bucket_ + 1;
+        before = count;
+      } else if (count <= enough(wanted)) {
         return bound;
-      } else if (bucket > low && count_below(bound.begin, members) >= wanted) {
-        high = bucket - 1;
       } else {
-        return narrowed(bound, wanted, members);
+        const uint64_t under = bucket_ > low ? count_below(bound.begin, members) : before;
+        if (under < wanted) return narrowed(bound, under, wanted, members);
+        high = bucket_ - 1;
       }
       if (low > 0 && high < last) {
-        bucket = low + (high - low) / 2;
+        bucket_ = low + (high - low) / 2;
       } else {
-        bucket = low > 0 ? std::min(high, bucket + step) : bucket - std::min(bucket, step);
+        bucket_ = low > 0 ? std::min(high, bucket_ + step) : bucket_ - std::min(bucket_, step);
       }
     }
   }
 
-  static Bound bound_of(uint32_t bucket) {
-    return {ScoreHistogram::first_of(bucket), ScoreHistogram::first_of(bucket + 1)};
-  }
-
-  // Too many have keys of this bucket: halves it, down to one key, whose first neurons do.
+  // Too many have keys of this bucket, `under` are below it: halves it, down to one key, whose
+  // first neurons do.
   template <class Members>
-  Bound narrowed(Bound bound, uint64_t wanted, Members members) const {
+  Bound narrowed(Bound bound, uint64_t under, uint64_t wanted, Members members) const {
     while (bound.end - bound.begin > 1) {
       const uint64_t middle = bound.begin + (bound.end - bound.begin) / 2;
       const uint64_t count = count_below(middle, members);
-      (count < wanted ? bound.begin : bound.end) = middle;
-      if (count >= wanted && count <= 2 * wanted + 64) return bound;
+      if (count < wanted) {
+        bound.begin = middle;
+        under = count;
+      } else {
+        bound.end = middle;
+        if (count <= enough(wanted)) return bound;
+      }
     }
-    bound.of_border = wanted - std::min(wanted, count_below(bound.begin, members));
+    bound.of_border = wanted - under;
     return bound;
   }
 
   template <class Members>
   void collect(const Bound& bound, uint64_t& of_border, Members members, size_t begin, size_t end) {
-    std::array<uint64_t, kScoreBlockWords> inside, upto;
+    std::array<uint64_t, kScoreBlockWords> inside, all;
     for_each_score_block(end - begin, [&](size_t offset, size_t count) {
       const size_t first = begin + offset;
-      below(first, count, bound.begin, inside.data());
-      below(first, count, bound.end, upto.data());
+      below(first, count, bound.end, all.data());
+      for (size_t i = 0; i < count; ++i) all[i] &= members(first + i);
+      if (bound.of_border != UINT64_MAX) {
+        below(first, count, bound.begin, inside.data());
+        for (size_t i = 0; i < count; ++i) drop_last(all[i], all[i] & ~inside[i], of_border);
+      }
       for (size_t i = 0; i < count; ++i) {
-        const uint64_t member = members(first + i);
-        push_all(first + i, member & inside[i]);
-        uint64_t border = member & upto[i] & ~inside[i];
-        const auto size = static_cast<uint64_t>(std::popcount(border));
-        for (uint64_t more = size; more > of_border; --more) border &= ~std::bit_floor(border);
-        of_border -= std::min(size, of_border);
-        push_all(first + i, border);
+        for_each_place(first + i, all[i], [&](uint32_t place) {
+          items_.push_back({key_of(scores_[place]), place});
+        });
       }
     });
   }
 
-  void push_all(size_t w, uint64_t word) {
-    for_each_place(w, word, [&](uint32_t place) {
-      items_.push_back({key_of(scores_[place]), place});
-    });
+  // Drops from `all` the last of `border` that are beyond the first `left`, and counts down.
+  static void drop_last(uint64_t& all, uint64_t border, uint64_t& left) {
+    if (left == 0) all &= ~border;
+    if (left == 0 || border == 0) return;
+    const auto size = static_cast<uint64_t>(std::popcount(border));
+    for (uint64_t more = size; more > left; --more) {
+      const uint64_t last = std::bit_floor(border);
+      border ^= last;
+      all ^= last;
+    }
+    left -= std::min(size, left);
   }
 
   std::span<const Score> scores_;  // of the search
   std::vector<ScoredPlace> items_, scratch_;
-  ScoreHistogram histogram_;
+  uint32_t bucket_ = 0;  // that of the last bound
 };
 
 }  // namespace thermocline
