@@ -22,7 +22,7 @@
 
 #include "sim/policies/parts/decaying_scores.h"
 #include "sim/policies/parts/residents.h"
-#include "sim/policies/parts/strongest.h"
+#include "sim/policies/parts/selection.h"
 #include "sim/policies/parts/weakest_hot.h"
 #include "sim/policy.h"
 
@@ -120,8 +120,8 @@ class Ewma final : public Policy {
 
   void propose(const HotSet& hot, Moves& moves) {
     uint64_t hot_count = hot.count();
-    for (const ScoredPlace& best :
-         strongest_.search(scores_.scores(), candidates_, swap_count_max_)) {
+    for (const ScoredPlace& best : strongest_.search(scores_.scores(), swap_count_max_,
+                                                     [&](size_t w) { return candidates_[w]; })) {
       if (best.score < promotion_score(hot_count)) break;
       if (hot_count < hot_count_max_) {
         ++hot_count;
@@ -145,7 +145,7 @@ class Ewma final : public Policy {
   DecayingScores scores_;
   Residents residents_;
   WeakestHot<uint16_t> victims_;
-  Strongest<uint16_t> strongest_;
+  Selection<uint16_t, Extreme::strongest> strongest_;
   std::vector<uint64_t> candidates_;  // bits
   const double floor_;
   const uint64_t gamma_;  // of kGammaOne

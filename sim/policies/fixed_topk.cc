@@ -15,8 +15,14 @@ class FixedTopk final : public RankedPolicy {
  public:
   static constexpr bool needs_future = false;
   static std::vector<PolicyParameter> parameters() {
-    return {{"scope", 0, 0, 1, "compared over all layers, or the same number of each layer", true,
-             {"global", "layer"}, {0, 1}}};
+    return {{"scope",
+             0,
+             0,
+             1,
+             "compared over all layers, or the same number of each layer",
+             true,
+             {"global", "layer"},
+             {0, 1}}};
   }
   explicit FixedTopk(const PolicyValues& values) : by_layer_(values.at("scope") == 1) {}
 
@@ -60,6 +66,7 @@ class FixedTopk final : public RankedPolicy {
 
 }  // namespace
 
-THERMOCLINE_POLICY(fixed_topk, "the most frequent neurons of the profile, never changed", FixedTopk);
+THERMOCLINE_POLICY(fixed_topk, "the most frequent neurons of the profile, never changed",
+                   FixedTopk);
 
 }  // namespace thermocline

@@ -15,10 +15,10 @@ constexpr size_t kWords = 7;
 
 template <class Score>
 struct Made {
-  std::vector<Score> scores = std::vector<Score>(64 * kWords);
-  std::vector<uint64_t> active = std::vector<uint64_t>(kWords);
+  std::vector<Score> scores;
+  std::vector<uint64_t> active;
 
-  explicit Made(Lcg& random) {
+  explicit Made(Lcg& random, size_t words = kWords) : scores(64 * words), active(words) {
     const uint32_t above = std::numeric_limits<Score>::max() + 1u;
     for (Score& score : scores) score = static_cast<Score>(random.below(above));
     for (uint64_t& word : active) word = uint64_t{random.next()} << 32 | random.next();
@@ -80,16 +80,29 @@ void check_version(const DenseScoreOps<Score>& ops, const Made<Score>& made, Sco
   CHECK(found == bits_at_least(made.scores, a));
 }
 
-// The `wanted` weakest by sorting all.
-template <class Score>
-std::vector<uint32_t> weakest_of(const Made<Score>& made, uint64_t wanted) {
+// The first `wanted` after sorting all; equal ones from word `turn` on, wrapping around.
+template <class Score, class Before>
+std::vector<uint32_t> sorted_by(const Made<Score>& made, uint64_t wanted, size_t turn,
+                                Before before) {
   std::vector<uint32_t> places;
-  for (uint32_t i = 0; i < made.scores.size(); ++i) {
-    if (made.on(i)) places.push_back(i);
+  for (size_t i = 0; i < made.scores.size(); ++i) {
+    const size_t place = (i + 64 * turn) % made.scores.size();
+    if (made.on(place)) places.push_back(static_cast<uint32_t>(place));
   }
   std::stable_sort(places.begin(), places.end(),
-                   [&](uint32_t a, uint32_t b) { return made.scores[a] < made.scores[b]; });
+                   [&](uint32_t a, uint32_t b) { return before(made.scores[a], made.scores[b]); });
   if (places.size() > wanted) places.resize(wanted);
+  return places;
+}
+
+template <class Score>
+std::vector<uint32_t> weakest_of(const Made<Score>& made, uint64_t wanted) {
+  return sorted_by(made, wanted, 0, [](Score a, Score b) { return a < b; });
+}
+
+std::vector<uint32_t> places_of(std::span<const ScoredPlace> items) {
+  std::vector<uint32_t> places;
+  for (const ScoredPlace& item : items) places.push_back(item.place);
   return places;
 }
 
@@ -134,14 +147,14 @@ TEST_CASE("places and flat indices convert both ways, in the same order") {
 }
 
 TEST_CASE("buckets of a histogram of scores meet without gaps") {
-  for (uint32_t bucket = 0; bucket + 1 < ScoreHistogram::kBuckets; ++bucket) {
+  for (uint32_t bucket = 0; bucket < ScoreHistogram::kBuckets; ++bucket) {
     const uint64_t first = ScoreHistogram::first_of(bucket);
     const uint64_t last = ScoreHistogram::first_of(bucket + 1) - 1;
     REQUIRE(first <= last);
     REQUIRE(ScoreHistogram::bucket_of(static_cast<uint32_t>(first)) == bucket);
     REQUIRE(ScoreHistogram::bucket_of(static_cast<uint32_t>(last)) == bucket);
   }
-  CHECK(ScoreHistogram::first_of(ScoreHistogram::kBuckets - 1) == uint64_t{1} << 32);
+  CHECK(ScoreHistogram::first_of(ScoreHistogram::kBuckets) == uint64_t{1} << 32);
 }
 
 TEMPLATE_TEST_CASE("the weakest hot neurons are those that sorting all finds", "", uint8_t,
@@ -166,5 +179,31 @@ TEMPLATE_TEST_CASE("the weakest hot neurons are those that sorting all finds", "
     ++made.scores[expected[touched]];
     expected.erase(expected.begin() + static_cast<ptrdiff_t>(touched));
     CHECK(drained(weakest, made.scores) == expected);
+  }
+}
+
+// Large enough for a sample, and with scores that mislead it or do not tell neurons apart.
+TEMPLATE_TEST_CASE("a selection from many neurons is what sorting all finds", "", uint8_t,
+                   uint16_t) {
+  Lcg random(5);
+  Selection<TestType, Extreme::weakest> weakest;
+  Selection<TestType, Extreme::strongest> strongest;
+  for (const uint32_t kind : {0u, 1u, 2u, 3u}) {
+    Made<TestType> made(random, 4096);
+    for (size_t i = 0; i < made.scores.size(); ++i) {
+      TestType& score = made.scores[i];
+      if (kind == 1) score = static_cast<TestType>(score / 64 * 64);
+      if (kind == 2) score = 200;
+      if (kind == 3 && i / 64 % 4 == 0) score = static_cast<TestType>(score / 4);  // the sample
+    }
+    const auto members = [&](size_t w) { return made.active[w]; };
+    for (const uint64_t wanted : {uint64_t{1}, uint64_t{700}, uint64_t{60000}, uint64_t{999999}}) {
+      INFO("kind " << kind << ", wanted " << wanted);
+      const size_t turn = random.below(2) * random.below(4096);
+      CHECK(places_of(weakest.search(made.scores, wanted, members, turn)) ==
+            sorted_by(made, wanted, turn, [](TestType a, TestType b) { return a < b; }));
+      CHECK(places_of(strongest.search(made.scores, wanted, members, turn)) ==
+            sorted_by(made, wanted, turn, [](TestType a, TestType b) { return a > b; }));
+    }
   }
 }
