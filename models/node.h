@@ -17,10 +17,11 @@
 //   name = "box"
 //   count = 2
 //   device = {memory = "24GB", bandwidth = "900GB/s"}
-//   host = {memory = "64GB", bandwidth = "42GB/s"}
+//   host = {memory = "64GB", bandwidth = "42GB/s", compute = "1.2TFLOP/s"}
 //   migration = {bandwidth = "25GB/s", latency = "10us"}
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -36,7 +37,13 @@ std::string_view name_of(Tier tier);
 struct TierProfile {
   uint64_t memory_bytes = 0;
   double bytes_per_second = 0;  // reading, all of it streamed; 0: the node has no such tier
+  double operations_per_second = 0;  // of what computes on it; 0: not known, no limit
   bool present() const { return bytes_per_second > 0; }
+  double seconds(double bytes, double operations) const {
+    const double reading = bytes / bytes_per_second;
+    return operations_per_second > 0 ? std::max(reading, operations / operations_per_second)
+                                     : reading;
+  }
 };
 
 struct LinkProfile {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -21,19 +22,23 @@ struct LineStyle {
   const char* colour;
   int point_type;  // gnuplot's number of a marker
   int dash_type;
+  const char* marker;  // the same marker as a character
 };
 
 // Okabe and Ito, "Color Universal Design" (2008), the ones dark enough for a line on white.
-constexpr std::array<LineStyle, 6> kStyles = {{{"#0072b2", 7, 1},     // blue, disc
-                                               {"#d55e00", 5, 1},     // vermillion, square
-                                               {"#009e73", 9, 4},     // green, triangle
-                                               {"#cc79a7", 13, 5},    // purple, diamond
-                                               {"#e69f00", 11, 4},    // orange, triangle down
-                                               {"#56b4e9", 15, 5}}};  // sky, pentagon
-constexpr LineStyle kBound = {"#555555", 4, 2};                       // grey, open square, dashed
+constexpr std::array<LineStyle, 6> kStyles = {{{"#0072b2", 7, 1, "●"},     // blue, disc
+                                               {"#d55e00", 5, 1, "■"},     // vermillion, square
+                                               {"#009e73", 9, 4, "▲"},     // green, triangle
+                                               {"#cc79a7", 13, 5, "◆"},    // purple, diamond
+                                               {"#e69f00", 11, 4, "▼"},    // orange, triangle down
+                                               {"#56b4e9", 15, 5, "⬟"}}};  // sky, pentagon
+// Greys, open markers, dashes.
+constexpr std::array<LineStyle, 3> kBounds = {
+    {{"#555555", 4, 2, "□"}, {"#222222", 6, 3, "○"}, {"#888888", 8, 2, "△"}}};
 
 const LineStyle& style_of(int style, bool bound) {
-  return bound ? kBound : kStyles[static_cast<size_t>(style) % kStyles.size()];
+  const auto index = static_cast<size_t>(style);
+  return bound ? kBounds[index % kBounds.size()] : kStyles[index % kStyles.size()];
 }
 
 // A gnuplot string. Only letters, digits and harmless marks pass: quotes, backquotes and newlines
@@ -50,8 +55,27 @@ std::string gnuplot_string(std::string_view text) {
 
 std::string data_block(const PlotLine& line, size_t index) {
   std::string text = fmt::format("$line{} << END\n", index);
-  for (const auto& [x, y] : line.points) text += fmt::format("{:.9g} {:.9g}\n", x, y);
+  for (size_t i = 0; i < line.points.size(); ++i) {
+    const auto& [x, y] = line.points[i];
+    text += std::isnan(y) ? "" : fmt::format("{:.9g} {:.9g}", x, y);  // an empty line is a gap
+    const bool interval = i < line.intervals.size() && !std::isnan(line.intervals[i].first) &&
+                          !std::isnan(line.intervals[i].second);
+    if (interval && !std::isnan(y)) {
+      text += fmt::format(" {:.9g} {:.9g}", line.intervals[i].first, line.intervals[i].second);
+    }
+    text += "\n";
+  }
   return text + "END\n";
+}
+
+// Two thirds of the way to white: still seen under a marker, and in print.
+std::string pale(const std::string& colour) {
+  std::string text = "#";
+  for (size_t at = 1; at < 7; at += 2) {
+    const int value = std::stoi(colour.substr(at, 2), nullptr, 16);
+    text += fmt::format("{:02x}", 255 - (255 - value) / 3);
+  }
+  return text;
 }
 
 std::string line_clause(const PlotLine& line, size_t index) {
@@ -62,6 +86,14 @@ std::string line_clause(const PlotLine& line, size_t index) {
       "$line{} using 1:2 with {} linecolor rgb \"{}\" linewidth 2{} dashtype {} title {}", index,
       line.markers ? "linespoints" : "lines", style.colour, points, style.dash_type,
       gnuplot_string(line.title));
+}
+
+// Upright bars from low to high, under the line itself.
+std::string interval_clause(const PlotLine& line, size_t index) {
+  return fmt::format(
+      "$line{} using 1:3:(0):($4-$3) with vectors nohead linecolor rgb \"{}\" linewidth 5 "
+      "notitle, ",
+      index, pale(style_of(line.style, line.bound).colour));
 }
 
 // gnuplot names the parts of every drawing alike; `id` sets them apart.
@@ -94,16 +126,28 @@ std::string tics_clause(const Plot& plot) {
   return "set xtics (" + list + ")\n";
 }
 
+// gnuplot gives up on a column that no line of the data has.
+bool has_intervals(const PlotLine& line) {
+  const size_t count = std::min(line.intervals.size(), line.points.size());
+  for (size_t i = 0; i < count; ++i) {
+    const auto& [low, high] = line.intervals[i];
+    if (!std::isnan(low) && !std::isnan(high) && !std::isnan(line.points[i].second)) return true;
+  }
+  return false;
+}
+
 // Room around the lines for markers, and for a legend that stands among them.
 std::string offsets_clause(const Plot& plot) {
   const bool markers = std::any_of(plot.lines.begin(), plot.lines.end(),
                                    [](const PlotLine& line) { return line.markers; });
-  if (!markers && plot.legend == Legend::above) return "";
+  const bool outside = plot.legend == Legend::above || plot.legend == Legend::none;
+  if (!markers && outside) return "";
   return fmt::format("set offsets graph 0.04, graph 0.04, graph {}, graph {}\n",
-                     plot.legend == Legend::above ? 0.06 : 0.12, plot.from_zero ? 0 : 0.06);
+                     outside ? 0.06 : 0.12, plot.from_zero ? 0 : 0.06);
 }
 
 std::string key_clause(const Plot& plot) {
+  if (plot.legend == Legend::none) return "unset key\n";
   const std::map<Legend, std::string> places = {{Legend::bottom, "bottom right"},
                                                 {Legend::top, "top right"},
                                                 {Legend::above, "tmargin center horizontal"}};
@@ -132,6 +176,7 @@ class ScratchFolder {
 }  // namespace
 
 std::string plot_colour(int style, bool bound) { return style_of(style, bound).colour; }
+std::string plot_marker(int style, bool bound) { return style_of(style, bound).marker; }
 
 std::string plot_script(const Plot& plot) {
   std::string script =
@@ -143,13 +188,16 @@ std::string plot_script(const Plot& plot) {
   script += "set xlabel " + gnuplot_string(plot.x_label) + "\nset ylabel " +
             gnuplot_string(plot.y_label) + "\n";
   script += tics_clause(plot);
-  if (plot.from_zero) script += "set yrange [0:*]\n";
-  std::string clauses;
+  script +=
+      fmt::format("set yrange [{}:{}]\n", plot.from_zero ? "0" : "*", plot.to_100 ? "*<100" : "*");
+  if (plot.zero_line) script += "set xzeroaxis linecolor rgb \"#5b636d\" linetype 1 linewidth 1\n";
+  std::string intervals, clauses;  // all intervals first: below every line
   for (size_t i = 0; i < plot.lines.size(); ++i) {
     script += data_block(plot.lines[i], i);
-    clauses += (i == 0 ? "plot " : ", ") + line_clause(plot.lines[i], i);
+    if (has_intervals(plot.lines[i])) intervals += interval_clause(plot.lines[i], i);
+    clauses += (i == 0 ? "" : ", ") + line_clause(plot.lines[i], i);
   }
-  return script + clauses + "\n";
+  return script + "plot " + intervals + clauses + "\n";
 }
 
 Drawing draw(const Plot& plot, const std::string& id) {

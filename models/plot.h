@@ -15,20 +15,25 @@ namespace thermocline {
 
 struct PlotLine {
   std::string title;
-  std::vector<std::pair<double, double>> points;  // (x, y)
+  std::vector<std::pair<double, double>> points;  // (x, y); y NaN: a gap in the line
   bool bound = false;                             // an oracle: dashed and grey
   int style = 0;                                  // which colour and marker
   bool markers = true;                            // one for each point
+  // The interval of each point (low, high): bars, or nothing where one is NaN. Empty: no intervals.
+  std::vector<std::pair<double, double>> intervals = {};
 };
 
 // In the right corner of the lines at the bottom or the top, or above them, where it hides nothing.
-enum class Legend { bottom, top, above };
+// None: something beside the plot says which line is which.
+enum class Legend { bottom, top, above, none };
 
 struct Plot {
   std::string x_label, y_label;
   std::vector<PlotLine> lines;
   Legend legend = Legend::bottom;
   bool from_zero = false;  // the y axis begins at 0, as shares should be seen
+  bool to_100 = false;     // the y axis ends at 100 or before, as percents do
+  bool zero_line = false;  // a line at y = 0, between better and worse
 };
 
 struct Drawing {
@@ -36,8 +41,10 @@ struct Drawing {
   std::string problem;  // then why, in a sentence
 };
 
-// The hexadecimal colour of a style, for swatches beside names.
+// The hexadecimal colour of a style, for swatches beside names. Bounds are greys.
 std::string plot_colour(int style, bool bound);
+// Its marker as a character, for those who see or print no colours.
+std::string plot_marker(int style, bool bound);
 // The gnuplot script for a plot (the words and numbers of data are made harmless).
 std::string plot_script(const Plot& plot);
 // An <svg> element. `id` is unique in the page.

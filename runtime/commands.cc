@@ -97,8 +97,10 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
   command.add_option("--budget", options.budgets, "BYTES, PERCENT, FROM..TO/STEP or auto")
       ->capture_default_str();
   command.add_option("--profile", options.profile, "the trace that policies start from");
-  command.add_option("--migration", options.migration, "BYTES that may move per step")
+  command.add_option("--migration", options.migration, "BYTES that may move per step, or none")
       ->capture_default_str();
+  command.add_option("--cluster", options.cluster,
+                     "cluster file whose rates policies may weigh (default: that of replay)");
 }
 
 void add_machine_options(CLI::App& command, RunOptions& options) {

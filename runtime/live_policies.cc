@@ -6,7 +6,8 @@
 namespace thermocline {
 
 LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile profile,
-                           const ModelShape& shape, const BundleTypes& ffn_types)
+                           const ModelShape& shape, const BundleTypes& ffn_types,
+                           const TierRates& rates)
     : options_(options), profile_(std::move(profile)) {
   const uint64_t bundle = bundle_bytes(shape, ffn_types);
   const auto share = [&](uint64_t bytes) {
@@ -14,8 +15,14 @@ LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile p
   };
   for (const PolicySpec& policy : options_.policies) {
     for (const uint64_t budget : options_.budgets) {
-      const PolicyContext context{profile_.pool, &profile_, nullptr, share(budget),
-                                  share(options_.migration_bytes)};
+      const PolicyContext context{profile_.pool,
+                                  &profile_,
+                                  nullptr,
+                                  share(budget),
+                                  share(options_.migration_bytes),
+                                  nullptr,
+                                  bundle,
+                                  rates};
       drivers_.push_back(std::make_unique<PolicyDriver>(policy, context));
     }
   }

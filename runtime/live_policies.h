@@ -22,6 +22,12 @@ struct LivePolicyOptions {
   std::vector<PolicySpec> policies;
   std::vector<uint64_t> budgets;  // bytes of the whole model
   uint64_t migration_bytes = 0;   // per step, of the whole model
+  Cluster cluster = {};           // whose rates policies may weigh; no nodes: none are known
+
+  TierRates rates(size_t rank, size_t rank_count) const {
+    if (cluster.nodes.empty()) return {};
+    return tier_rates(cluster.nodes[rank * cluster.nodes.size() / rank_count]);
+  }
 };
 
 // One policy at one budget, summed over ranks.
@@ -35,7 +41,7 @@ class LivePolicies final : public StepObserver {
  public:
   // `profile` is of this rank's pool.
   LivePolicies(const LivePolicyOptions& options, ActivationProfile profile, const ModelShape& shape,
-               const BundleTypes& ffn_types);
+               const BundleTypes& ffn_types, const TierRates& rates = {});
 
   void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override;
 

@@ -13,6 +13,7 @@
 #include "models/registry.h"
 #include "runtime/comm.h"
 #include "runtime/commands.h"
+#include "runtime/work_group.h"
 #include "sim/commands.h"
 #include "traces/commands.h"
 
@@ -78,7 +79,7 @@ void add_commands(CLI::App& app) {
   add_model_commands(app);
   add_runtime_commands(app);
   add_trace_commands(app);
-  add_replay_command(app);
+  add_replay_command(app, run_in_launched_group);
   add_study_command(app);
   add_report_command(app);
 }

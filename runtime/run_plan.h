@@ -37,6 +37,7 @@ struct RunOptions {
   bool overwrite = false;                  // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string cluster;  // whose rates policies may weigh; empty: that of replay
   std::string layout, rank_weights;
   std::string activation_threshold = "0";  // a number, or "p90": the 90th percentile
   uint32_t threads = 0;                    // per rank; 0: the rank's share of the cores

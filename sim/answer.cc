@@ -6,7 +6,7 @@
 #include <cmath>
 #include <set>
 
-#include "models/text.h"
+#include "sim/answer_parts.h"
 #include "sim/following.h"
 
 namespace thermocline {
@@ -37,12 +37,6 @@ Comparison compare(const Curve& fixed, const Curve& dynamic) {
   return result;
 }
 
-std::string range_of(double low, double high, const std::string& unit, int digits) {
-  const std::string a = fmt::format("{:.{}f}", low, digits);
-  const std::string b = fmt::format("{:.{}f}", high, digits);
-  return a == b ? a + unit : a + " to " + b + unit;
-}
-
 // The budgets whose difference has this sign (-1, 0, 1), ties by `tie`.
 std::vector<bool> chosen(const std::vector<double>& differences, int sign, double tie) {
   std::vector<bool> list;
@@ -50,28 +44,6 @@ std::vector<bool> chosen(const std::vector<double>& differences, int sign, doubl
     list.push_back((d > tie ? 1 : d < -tie ? -1 : 0) == sign);
   }
   return list;
-}
-
-// "10, 20 and 40 %"; neighbours of three or more become "10 to 40 %".
-std::string budgets_text(const Comparison& c, const std::vector<bool>& at) {
-  std::vector<std::string> parts;
-  for (size_t i = 0; i < at.size(); ++i) {
-    if (!at[i]) continue;
-    size_t end = i;
-    while (end + 1 < at.size() && at[end + 1]) ++end;
-    const std::string first = fmt::format("{:.3g}", c.percents[i]);
-    if (end >= i + 2) {
-      parts.push_back(fmt::format("{} to {:.3g}", first, c.percents[end]));
-      i = end;
-    } else {
-      parts.push_back(first);
-    }
-  }
-  std::string text;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    text += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
-  }
-  return text + " %";
 }
 
 // Least and greatest size of the differences that are no ties and have this sign.
@@ -97,24 +69,19 @@ std::string hit_sentence(const Comparison& c) {
   };
   if (!some(1) && !some(-1)) {
     return fmt::format("{} and {} have the same hit ratio at {} of the FFN, within 0.05 points.",
-                       c.dynamic, c.fixed, budgets_text(c, at(0)));
+                       c.dynamic, c.fixed, budgets_text(c.percents, at(0)));
   }
   std::string text;
   for (const int sign : {1, -1}) {
     if (!some(sign)) continue;
     const std::string& winner = sign > 0 ? c.dynamic : c.fixed;
-    const std::string where = budgets_text(c, at(sign));
+    const std::string where = budgets_text(c.percents, at(sign));
     text += text.empty() ? fmt::format("{} has the higher hit ratio at {} of the FFN, {}", winner,
                                        where, by(sign))
                          : fmt::format("; {} at {}, {}", winner, where, by(sign));
   }
-  if (some(0)) text += "; they tie at " + budgets_text(c, at(0));
+  if (some(0)) text += "; they tie at " + budgets_text(c.percents, at(0));
   return text + ".";
-}
-
-// "4.2 %", and "58 %": a tenth of a percent says nothing about tens of them.
-std::string shares(double low, double high) {
-  return range_of(100 * low, 100 * high, " %", high < 0.1 ? 1 : 0);
 }
 
 // The same where the least may be none to speak of.
@@ -161,17 +128,6 @@ std::string memory_sentence(const Curve& fixed, const Curve& dynamic) {
       goal, dynamic.name, *needed, 100 * std::abs(share), share < 0 ? "less" : "more");
 }
 
-// The policy named fixed, else the first that is no oracle.
-const Curve* baseline_of(const std::vector<Curve>& curves) {
-  const Curve* first = nullptr;
-  for (const Curve& curve : curves) {
-    if (curve.oracle) continue;
-    if (curve.rows.front()->policy == "fixed") return &curve;
-    if (first == nullptr) first = &curve;
-  }
-  return first;
-}
-
 double mean_hit_ratio(const Curve& curve) {
   double sum = 0;
   for (const PolicyRow* row : curve.rows) sum += row->hit_ratio;
@@ -207,7 +163,7 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
         "trained ones do, at sizes far from 70B. So this does not tell which policy wins on "
         "LLaMA-70B: for that, a study names its path.");
   }
-  if (model.run) {
+  if (model.run && model.comparisons.empty()) {
     caveats.push_back(
         fmt::format("One test trace of {} steps, one seed: differences carry no "
                     "confidence interval.",
@@ -216,95 +172,72 @@ std::vector<std::string> caveats_of(const ModelResults& model) {
   return caveats;
 }
 
-// The policy, and those of its parameters that another curve of the same policy has otherwise.
-std::string name_among(const std::vector<Curve>& curves, const PolicyRow& row) {
-  std::string name = row.policy;
-  for (const std::string_view parameter : split(row.parameters, ',')) {
-    const auto differs = [&](const Curve& other) {
-      const PolicyRow& there = *other.rows.front();
-      const auto theirs = split(there.parameters, ',');
-      return there.policy == row.policy && std::count(theirs.begin(), theirs.end(), parameter) == 0;
-    };
-    if (parameter.empty() || std::none_of(curves.begin(), curves.end(), differs)) continue;
-    name += name == row.policy ? ':' : ',';
-    name += parameter;
+std::string headline_of(const ModelResults& model, const Curve& fixed, const Curve& dynamic) {
+  const Comparison comparison = compare(fixed, dynamic);
+  if (comparison.percents.empty()) {
+    return "Nothing to compare: no budget is common to two policies.";
   }
-  return name;
+  return fmt::format("On {} ({} weights), {} {}", model.label, fixed.rows.front()->weights,
+                     hit_sentence(comparison), time_sentence(comparison));
+}
+
+const Curve* named(const std::vector<Curve>& curves, const std::string& name) {
+  const auto found = std::find_if(curves.begin(), curves.end(),
+                                  [&](const Curve& curve) { return curve.name == name; });
+  return found == curves.end() ? nullptr : &*found;
 }
 
 }  // namespace
 
-std::vector<Curve> curves_of(const ModelResults& model) {
-  std::vector<Curve> curves;
-  for (const PolicyRow& row : model.replayed) {
-    auto found = std::find_if(curves.begin(), curves.end(),
-                              [&](const Curve& curve) { return curve.name == row.name(); });
-    if (found == curves.end()) {
-      const auto style = std::count_if(curves.begin(), curves.end(),
-                                       [&](const Curve& c) { return c.oracle == row.oracle; });
-      curves.push_back({row.name(), row.oracle, static_cast<int>(style), {}});
-      found = curves.end() - 1;
+std::string range_of(double low, double high, const std::string& unit, int digits) {
+  const std::string a = fmt::format("{:.{}f}", low, digits);
+  const std::string b = fmt::format("{:.{}f}", high, digits);
+  return a == b ? a + unit : a + " to " + b + unit;
+}
+
+std::string shares(double low, double high) {
+  return range_of(100 * low, 100 * high, " %", high < 0.1 ? 1 : 0);
+}
+
+std::string budgets_text(const std::vector<double>& percents, const std::vector<bool>& at) {
+  std::vector<std::string> parts;
+  for (size_t i = 0; i < at.size(); ++i) {
+    if (!at[i]) continue;
+    size_t end = i;
+    while (end + 1 < at.size() && at[end + 1]) ++end;
+    const std::string first = fmt::format("{:.3g}", percents[i]);
+    if (end >= i + 2) {
+      parts.push_back(fmt::format("{} to {:.3g}", first, percents[end]));
+      i = end;
+    } else {
+      parts.push_back(first);
     }
-    found->rows.push_back(&row);
   }
-  for (Curve& curve : curves) {
-    std::sort(curve.rows.begin(), curve.rows.end(), [](const PolicyRow* a, const PolicyRow* b) {
-      return a->budget_bytes < b->budget_bytes;
-    });
-    curve.name = name_among(curves, *curve.rows.front());
+  std::string text;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    text += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
   }
-  return curves;
-}
-
-const PolicyRow* row_at(const Curve& curve, uint64_t budget_bytes) {
-  for (const PolicyRow* row : curve.rows) {
-    if (row->budget_bytes == budget_bytes) return row;
-  }
-  return nullptr;
-}
-
-std::vector<uint64_t> budgets_of(const std::vector<Curve>& curves) {
-  std::set<uint64_t> budgets;
-  for (const Curve& curve : curves) {
-    for (const PolicyRow* row : curve.rows) budgets.insert(row->budget_bytes);
-  }
-  return {budgets.begin(), budgets.end()};
-}
-
-std::optional<double> percent_for_hit_ratio(const Curve& curve, double hit_ratio) {
-  const PolicyRow* before = nullptr;
-  for (const PolicyRow* row : curve.rows) {
-    if (row->hit_ratio >= hit_ratio) {
-      if (before == nullptr) return row->budget_percent;
-      const double rise = row->hit_ratio - before->hit_ratio;
-      const double share = (hit_ratio - before->hit_ratio) / rise;
-      return before->budget_percent + share * (row->budget_percent - before->budget_percent);
-    }
-    before = row;
-  }
-  return std::nullopt;
+  return text + " %";
 }
 
 Answer answer_of(const ModelResults& model) {
   const std::vector<Curve> curves = curves_of(model);
-  const Curve* fixed = baseline_of(curves);
-  const Curve* dynamic = challenger_of(curves, fixed);
-  Answer answer;
-  answer.caveats = caveats_of(model);
+  Answer answer = answer_over_tasks(model).value_or(Answer());
+  const std::vector<std::string> caveats = caveats_of(model);
+  answer.caveats.insert(answer.caveats.begin(), caveats.begin(), caveats.end());
   answer.following = gain_in_short(model);
+  const Curve* fixed = baseline_of(model, curves);
+  const Curve* dynamic = named(curves, answer.dynamic);
+  if (dynamic == nullptr) dynamic = challenger_of(curves, fixed);
   if (fixed == nullptr || dynamic == nullptr) {
     answer.headline = "Nothing to compare: these results hold fewer than two policies.";
     return answer;
   }
-  const Comparison comparison = compare(*fixed, *dynamic);
-  if (comparison.percents.empty()) {
-    answer.headline = "Nothing to compare: no budget is common to two policies.";
-    return answer;
+  answer.dynamic = dynamic->name;
+  if (answer.headline.empty()) answer.headline = headline_of(model, *fixed, *dynamic);
+  if (!compare(*fixed, *dynamic).percents.empty()) {
+    answer.memory = memory_sentence(*fixed, *dynamic);
   }
-  const std::string& weights = fixed->rows.front()->weights;
-  answer.headline = fmt::format("On {} ({} weights), {} {}", model.label, weights,
-                                hit_sentence(comparison), time_sentence(comparison));
-  answer.memory = memory_sentence(*fixed, *dynamic);
   return answer;
 }
 

@@ -6,7 +6,6 @@
 #include <bit>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "models/error.h"
 
@@ -72,93 +71,6 @@ std::vector<uint32_t> stages_of(const std::vector<NeuronPool>& pools) {
   return stages;
 }
 
-// Each rank a node with one tier, joined by a network that costs nothing: its cost was measured.
-Cluster recording_machine(const RecordingConfig& config) {
-  Cluster machine;
-  machine.name = "recording machine";
-  machine.measured = true;
-  for (const double rate : config.read_bandwidth) {
-    NodeProfile node;
-    node.tiers[static_cast<int>(Tier::host)] = {UINT64_MAX, rate};
-    machine.nodes.push_back(node);
-  }
-  return machine;
-}
-
-double mean_of(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
-// Measured times of the decode steps, in milliseconds.
-struct MeasuredSteps {
-  std::vector<double> executed;  // longest account of a rank
-  std::vector<double> compute;   // slowest rank of each stage, summed over stages
-};
-
-MeasuredSteps measured_steps(const TraceReader& trace, const RecordingConfig& config,
-                             const std::vector<uint64_t>& decode) {
-  const size_t stage_count =
-      1 + *std::max_element(config.rank_stage.begin(), config.rank_stage.end());
-  MeasuredSteps measured{std::vector<double>(decode.size()), std::vector<double>(decode.size())};
-  std::vector<uint64_t> slowest(decode.size() * stage_count);
-  for (uint32_t rank = 0; rank < config.rank_stage.size(); ++rank) {
-    const std::vector<StepTimes> times = trace.times(rank);
-    for (size_t i = 0; i < decode.size(); ++i) {
-      const StepTimes& step = times.at(decode[i]);
-      const uint64_t account = step.compute_ns + step.transfer_ns + step.comm_ns + step.wait_ns;
-      measured.executed[i] = std::max(measured.executed[i], static_cast<double>(account) * 1e-6);
-      uint64_t& compute = slowest[i * stage_count + config.rank_stage[rank]];
-      compute = std::max(compute, step.compute_ns);
-    }
-  }
-  for (size_t i = 0; i < decode.size(); ++i) {
-    for (size_t stage = 0; stage < stage_count; ++stage) {
-      measured.compute[i] += static_cast<double>(slowest[i * stage_count + stage]) * 1e-6;
-    }
-  }
-  return measured;
-}
-
-// Why the trace's neurons are not those that its times were measured with; empty where they are.
-std::string not_as_executed(const TraceHeader& header) {
-  if (header.activation_rule.starts_with("abs(act)>")) {
-    return "the activation threshold was moved after the run";
-  }
-  const auto config = nlohmann::json::parse(header.config_json, nullptr, false);
-  const auto cut = config.is_object() ? config.value("cut", nlohmann::json()) : nlohmann::json();
-  const bool fewer_layers = cut.is_object() && cut.value("layers", std::string()) != "";
-  return fewer_layers ? "some of the layers that ran were cut out of the trace" : "";
-}
-
-// How many passes these steps took.
-size_t passes_of(const std::vector<StepInfo>& steps, const std::vector<uint64_t>& decode) {
-  std::set<uint32_t> passes;
-  for (const uint64_t step : decode) passes.insert(steps[step].pass);
-  return passes.size();
-}
-
-std::vector<uint64_t> decode_steps_of(const std::vector<StepInfo>& steps) {
-  std::vector<uint64_t> decode;
-  for (uint64_t i = 0; i < steps.size(); ++i) {
-    if (steps[i].phase == Phase::decode) decode.push_back(i);
-  }
-  return decode;
-}
-
-// Why the recording machine cannot be compared; empty where it can.
-std::string missing(const RecordingConfig& config, const std::vector<uint64_t>& decode,
-                    const ReplayResult& replayed) {
-  if (config.read_bandwidth.empty()) return "the trace holds no read bandwidth";
-  for (const double rate : config.read_bandwidth) {
-    if (rate <= 0.0) return "the trace holds a read bandwidth of zero";
-  }
-  if (decode.empty()) return "the trace holds no decode step";
-  if (replayed.rows.empty()) return "nothing was replayed";
-  return "";
-}
-
 }  // namespace
 
 RecordingConfig recording_config(const TraceHeader& header, const std::string& path) {
@@ -178,16 +90,18 @@ RecordingConfig recording_config(const TraceHeader& header, const std::string& p
   return config;
 }
 
-// The bytes of one node in one stage.
+// What one node does in one stage.
 struct CostModel::NodeShare {
   bool used = false;
-  double dense = 0, hot = 0, cold = 0, moved = 0;
+  double dense = 0, hot = 0, cold = 0, moved = 0;                             // bytes
+  double dense_operations = 0, hot_operations = 0, cold_operations = 0;
 };
 
 CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, Cluster cluster,
                      GateReads gate)
     : pools_(header.pools),
       bundle_bytes_(header.bundle_bytes()),
+      bundle_operations_(2.0 * 3.0 * header.shape.model_dim),
       width_bytes_(4.0 * header.shape.model_dim),
       config_(config),
       stage_count_(1 + *std::max_element(config.rank_stage.begin(), config.rank_stage.end())),
@@ -198,59 +112,88 @@ CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, C
            "a cost model without nodes or ranks");
 }
 
-double CostModel::node_seconds(const NodeProfile& node, const NodeShare& share) const {
-  const double hot = share.hot / node.fast().bytes_per_second;
-  const double cold = share.cold / node.slow().bytes_per_second;
+PassTime CostModel::node_time(const NodeProfile& node, const NodeShare& share) const {
+  const TierProfile &fast = node.fast(), &slow = node.slow();
+  const double dense = fast.seconds(share.dense, share.dense_operations);
+  const double hot = fast.seconds(share.hot, share.hot_operations);
+  const double cold = slow.seconds(share.cold, share.cold_operations);
   const double ffn = cluster_.overlap && node.tiered() ? std::max(hot, cold) : hot + cold;
   const double moved = node.tiered() && share.moved > 0 ? node.migration.seconds(share.moved) : 0;
-  return share.dense / node.fast().bytes_per_second + ffn + moved;
+  return {dense + ffn + moved, std::max(dense + ffn, moved)};
 }
 
-double CostModel::stage_seconds(uint32_t stage, std::span<const StepCounts> by_rank,
-                                std::span<const uint64_t> hot_by_rank) const {
-  std::vector<NodeShare> shares(cluster_.nodes.size());
+void CostModel::add_rank(NodeShare& share, size_t rank, const RankLoad& load, uint64_t hot,
+                         uint32_t position_count) const {
   const double bundle = static_cast<double>(bundle_bytes_);
   const double row = bundle / 3;  // one of gate, up and down
   const double active_bytes = gate_ == GateReads::exact ? 2 * row : bundle;
+  const double operations_per_byte = bundle_operations_ / bundle;
+  share.used = true;
+  share.dense += static_cast<double>(config_.dense_bytes[rank]);
+  share.dense_operations +=
+      static_cast<double>(config_.dense_bytes[rank]) * operations_per_byte * position_count;
+  share.hot += load.hits * active_bytes;
+  share.cold += (load.needed - load.hits) * active_bytes;
+  share.hot_operations += load.work_hot * bundle_operations_;
+  share.cold_operations += load.work_cold * bundle_operations_;
+  share.moved += load.admitted * bundle;
+  if (gate_ == GateReads::exact) {
+    share.hot += static_cast<double>(hot) * row;
+    share.cold += static_cast<double>(pools_[rank].total() - hot) * row;
+  }
+}
+
+PassTime CostModel::stage_time(uint32_t stage, std::span<const RankLoad> by_rank,
+                               std::span<const uint64_t> hot_by_rank,
+                               uint32_t position_count) const {
+  std::vector<NodeShare> shares(cluster_.nodes.size());
   uint32_t layer_count = 0;
   for (size_t rank = 0; rank < pools_.size(); ++rank) {
     if (config_.rank_stage[rank] != stage) continue;
-    NodeShare& share = shares[node_of(rank)];
-    share.used = true;
-    share.dense += static_cast<double>(config_.dense_bytes[rank]);
-    share.hot += by_rank[rank].hits * active_bytes;
-    share.cold += (by_rank[rank].needed - by_rank[rank].hits) * active_bytes;
-    share.moved += by_rank[rank].admitted * bundle;
-    if (gate_ == GateReads::exact) {
-      const auto hot = static_cast<double>(hot_by_rank[rank]);
-      share.hot += hot * row;
-      share.cold += (static_cast<double>(pools_[rank].total()) - hot) * row;
-    }
+    add_rank(shares[node_of(rank)], rank, by_rank[rank], hot_by_rank[rank], position_count);
     layer_count = std::max(layer_count, pools_[rank].layer_count);
   }
-  double slowest = 0;
+  PassTime slowest;
   uint64_t node_count = 0;
   for (size_t node = 0; node < shares.size(); ++node) {
     if (!shares[node].used) continue;
     ++node_count;
-    slowest = std::max(slowest, node_seconds(cluster_.nodes[node], shares[node]));
+    const PassTime time = node_time(cluster_.nodes[node], shares[node]);
+    slowest = {std::max(slowest.seconds, time.seconds), std::max(slowest.hidden, time.hidden)};
   }
   const int rounds = node_count > 1 ? std::bit_width(node_count - 1) : 0;
-  return slowest + 2.0 * layer_count * rounds * cluster_.network.seconds(width_bytes_);
+  const double sums =
+      2.0 * layer_count * rounds * cluster_.network.seconds(width_bytes_ * position_count);
+  return {slowest.seconds + sums, slowest.hidden + sums};
+}
+
+PassTime CostModel::pass_time(std::span<const RankLoad> by_rank,
+                              std::span<const uint64_t> hot_by_rank,
+                              uint32_t position_count) const {
+  TC_CHECK(by_rank.size() == pools_.size() && hot_by_rank.size() == pools_.size(),
+           "counters of other ranks");
+  PassTime sum;
+  for (uint32_t stage = 0; stage < stage_count_; ++stage) {
+    const PassTime time = stage_time(stage, by_rank, hot_by_rank, position_count);
+    sum = {sum.seconds + time.seconds, sum.hidden + time.hidden};
+  }
+  if (stage_count_ > 1 && cluster_.nodes.size() > 1) {
+    const double sent =
+        (stage_count_ - 1) * cluster_.network.seconds(width_bytes_ * position_count);
+    sum = {sum.seconds + sent, sum.hidden + sent};
+  }
+  return sum;
 }
 
 double CostModel::step_seconds(std::span<const StepCounts> by_rank,
                                std::span<const uint64_t> hot_by_rank) const {
-  TC_CHECK(by_rank.size() == pools_.size() && hot_by_rank.size() == pools_.size(),
-           "counters of other ranks");
-  double seconds = 0;
-  for (uint32_t stage = 0; stage < stage_count_; ++stage) {
-    seconds += stage_seconds(stage, by_rank, hot_by_rank);
+  std::vector<RankLoad> loads;
+  for (const StepCounts& counts : by_rank) {
+    const double cold = static_cast<double>(counts.needed) - counts.hits;
+    loads.push_back({static_cast<double>(counts.needed), static_cast<double>(counts.hits),
+                     static_cast<double>(counts.admitted), static_cast<double>(counts.hits), cold});
   }
-  if (stage_count_ > 1 && cluster_.nodes.size() > 1) {
-    seconds += (stage_count_ - 1) * cluster_.network.seconds(width_bytes_);
-  }
-  return seconds;
+  return pass_time(loads, hot_by_rank, 1).seconds;
 }
 
 bool CostModel::fits(std::span<const uint64_t> hot_by_rank) const {
@@ -268,54 +211,40 @@ bool CostModel::fits(std::span<const uint64_t> hot_by_rank) const {
   return true;
 }
 
-std::vector<double> decode_step_ms(const CostModel& model, const ReplayStats& row,
-                                   const std::vector<StepInfo>& steps) {
-  const size_t pool_count = row.by_pool.size();
-  std::vector<double> times;
-  for (const uint64_t step : decode_steps_of(steps)) {
-    const auto counts = std::span(row.steps).subspan(step * pool_count, pool_count);
-    times.push_back(1e3 * model.step_seconds(counts, row.hot_max));
+std::vector<uint64_t> CostModel::room_by_rank() const {
+  std::vector<uint64_t> room;
+  for (const NodeProfile& node : cluster_.nodes) room.push_back(node.fast().memory_bytes);
+  for (size_t rank = 0; rank < pools_.size(); ++rank) {
+    uint64_t& left = room[node_of(rank)];
+    left -= std::min(left, config_.dense_bytes[rank]);
   }
-  return times;
+  return over_ranks(room);
 }
 
-std::optional<ExecutedComparison> compare_executed(const TraceReader& trace,
-                                                   const RecordingConfig& config,
-                                                   const ReplayResult& replayed,
-                                                   std::string& reason) {
-  const std::vector<uint64_t> decode = decode_steps_of(trace.steps());
-  reason = not_as_executed(trace.header());
-  if (reason.empty()) reason = missing(config, decode, replayed);
-  if (!reason.empty()) return std::nullopt;
-  if (passes_of(trace.steps(), decode) < decode.size()) {
-    reason =
-        "the run was batched: steps shared passes over the weights, which the model counts one "
-        "by one";
-    return std::nullopt;
+std::vector<uint64_t> CostModel::over_ranks(std::span<const uint64_t> by_node) const {
+  std::vector<uint64_t> neurons(cluster_.nodes.size());
+  for (size_t rank = 0; rank < pools_.size(); ++rank) {
+    neurons[node_of(rank)] += pools_[rank].total();
   }
-  const MeasuredSteps measured = measured_steps(trace, config, decode);
-  if (mean_of(measured.compute) <= 0.0) {
-    reason = "the trace holds no measured times";
-    return std::nullopt;
+  std::vector<uint64_t> split;
+  for (size_t rank = 0; rank < pools_.size(); ++rank) {
+    const uint64_t own = pools_[rank].total();
+    const double share = static_cast<double>(own) / static_cast<double>(neurons[node_of(rank)]);
+    const double bytes = share * static_cast<double>(by_node[node_of(rank)]);
+    split.push_back(std::min(static_cast<uint64_t>(bytes), own * bundle_bytes_));
   }
-  // Which neurons were needed is the same whatever the policy: any row has it.
-  const CostModel model(trace.header(), config, recording_machine(config), GateReads::exact);
-  const std::vector<uint64_t> none(replayed.pool_count);
-  std::vector<double> reading = {};
-  for (const uint64_t step : decode) {
-    const auto counts = std::span(replayed.rows.front().steps)
-                            .subspan(step * replayed.pool_count, replayed.pool_count);
-    reading.push_back(1e3 * model.step_seconds(counts, none));
+  return split;
+}
+
+Cluster at_border(Cluster cluster, Tier fast) {
+  for (NodeProfile& node : cluster.nodes) {
+    for (int tier = 0; tier < static_cast<int>(fast); ++tier) node.tiers[tier] = {};
+    if (node.tiers[static_cast<int>(fast)].present()) continue;
+    throw bad_usage(fmt::format("--tier {}: expected it on every node of cluster '{}', but '{}' "
+                                "has none",
+                                name_of(fast), cluster.name, node.name));
   }
-  ExecutedComparison result;
-  result.step_count = decode.size();
-  result.measured_overhead_ms = mean_of(measured.executed) - mean_of(measured.compute);
-  result.compute_ratio = mean_of(reading) / mean_of(measured.compute);
-  for (double& time : reading) time += result.measured_overhead_ms;
-  result.executed_ms = distribution_of(measured.executed).value();
-  result.predicted_ms = distribution_of(reading).value();
-  result.predicted_over_executed = result.predicted_ms.mean / result.executed_ms.mean;
-  return result;
+  return cluster;
 }
 
 }  // namespace thermocline

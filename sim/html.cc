@@ -8,13 +8,13 @@ namespace {
 // Okabe-Ito colours, which the colour-blind tell apart: see models/plot.cc for the plots.
 constexpr std::string_view kStyle = R"css(
 :root { --ink: #1c1f23; --soft: #5b636d; --rule: #d9dde2; --wash: #f6f7f9; --accent: #0072b2;
-  --warn: #d55e00; --good: #00785a; }
+  --warn: #d55e00; --good: #00785a; --bad: #a84a00; }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: #fff; color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans",
   Arial, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 40px 32px 72px; }
+main { max-width: 1200px; margin: 0 auto; padding: 40px 32px 72px; }
 header p { margin: 0; }
 .kicker { color: var(--soft); font-size: 13px; letter-spacing: .04em; }
 .kicker b { color: var(--accent); font-weight: 600; letter-spacing: .02em; }
@@ -56,13 +56,25 @@ dt { color: var(--soft); white-space: nowrap; } dd { margin: 0; text-align: righ
 .n { text-align: right; white-space: nowrap; }
 th.n { white-space: normal; }
 td strong { font-weight: 700; }
+.sortable th button { all: unset; cursor: pointer; }
+.sortable th button:hover { color: var(--accent); text-decoration: underline; }
+.sortable th button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+.sortable th[aria-sort] { color: var(--ink); }
+.sortable th[aria-sort] button::after { content: "\25B2"; font-size: 9px; margin-left: 3px; }
+.sortable th[aria-sort=descending] button::after { content: "\25BC"; }
+td small { display: block; color: var(--soft); font-size: 12px; line-height: 1.3; }
+td.better { color: var(--good); } td.worse { color: var(--bad); } td.even { color: var(--soft); }
+tr.base td { background: var(--wash); }
+details { margin: 14px 0 0; } summary { cursor: pointer; color: var(--accent); padding: 4px 0; }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 22px; margin: 18px 0 0; padding: 0;
+  list-style: none; font-size: 14px; }
 .oracle { color: var(--soft); font-style: italic; }
-.swatch { display: inline-block; width: 18px; height: 0; margin-right: 8px; vertical-align: middle;
-  border-top: 3px solid; }
-.swatch.dash { border-top-style: dashed; }
+.swatch { display: inline-block; width: 2.6em; margin-right: 6px; font-size: 11px;
+  letter-spacing: -1px; white-space: nowrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
   gap: 8px 32px; margin: 22px 0 0; }
-figure { margin: 0; break-inside: avoid; }
+figure { margin: 0; break-inside: avoid; } figure.wide text { font: 12px system-ui, sans-serif;
+  fill: var(--ink); }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: 13.5px; margin: 2px 0 8px; }
 .noplot { border: 1px dashed var(--rule); padding: 40px 20px; text-align: center;
@@ -84,13 +96,51 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
   h2 { font-size: 21px; } td, th { padding-left: 8px; padding-right: 8px; } }
 @media print { body { font-size: 11pt; } main { max-width: none; padding: 0; }
   .tile, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; }
+  .sortable th button::after { display: none; } table { font-size: 9.5pt; }
+  td, th { padding: 3px 6px; } body { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .caveat, pre, .noplot { background: none; border: 1px solid var(--rule); } }
 )css";
+
+// Without < and &, which are markup in XML. Cells without a value come last either way.
+constexpr std::string_view kScript = R"js(
+document.querySelectorAll("table.sortable").forEach(table => {
+  const body = table.tBodies[0], heads = Array.from(table.tHead.rows[0].cells);
+  const key = (row, column) => {
+    const cell = row.cells[column], value = cell.getAttribute("data-sort");
+    return value === null ? cell.textContent.trim() : Number(value);
+  };
+  const order = (a, b) => {
+    if (a === "") return b === "" ? 0 : 1;
+    if (b === "") return -1;
+    return typeof a === "number" ? a - b : a.localeCompare(b);
+  };
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const rows = Array.from(body.rows).map(row => ({row, key: key(row, column)}));
+      rows.sort((a, b) => {
+        const empty = a.key === "" || b.key === "";
+        return down ? (empty ? order(a.key, b.key) : order(b.key, a.key)) : order(a.key, b.key);
+      });
+      body.append(...rows.map(one => one.row));
+    });
+  });
+});
+)js";
+// SHA-256 of kScript, in base 64: a test computes it anew.
+constexpr std::string_view kScriptHash = "PxW1CWPaszGefLlyndrWXBjQ1jDd2OcICKuZqX2ehEE=";
 
 std::string cell(const char* tag, const HtmlCell& cell) {
   const std::string css = cell.css.empty() ? "" : " class=\"" + cell.css + "\"";
   const std::string span = cell.row_span > 1 ? fmt::format(" rowspan=\"{}\"", cell.row_span) : "";
-  return fmt::format("<{0}{1}{2}>{3}</{0}>", tag, css, span, cell.html);
+  const std::string sort =
+      cell.sort_value ? fmt::format(" data-sort=\"{:.9g}\"", *cell.sort_value) : "";
+  return fmt::format("<{0}{1}{2}{3}>{4}</{0}>", tag, css, span, sort, cell.html);
 }
 
 }  // namespace
@@ -137,12 +187,30 @@ std::string html_row(const std::vector<HtmlCell>& cells) {
   return html + "</tr>\n";
 }
 
-std::string html_table(const std::vector<HtmlCell>& head, const std::vector<std::string>& rows) {
-  std::string html = "<div class=\"scroll\"><table>\n<thead><tr>";
+namespace {
+
+std::string table(const char* attributes, const std::vector<HtmlCell>& head,
+                  const std::vector<std::string>& rows) {
+  std::string html = fmt::format("<div class=\"scroll\"><table{}>\n<thead><tr>", attributes);
   for (const HtmlCell& one : head) html += cell("th", one);
   html += "</tr></thead>\n<tbody>\n";
   for (const std::string& row : rows) html += row;
   return html + "</tbody>\n</table></div>\n";
+}
+
+}  // namespace
+
+std::string html_table(const std::vector<HtmlCell>& head, const std::vector<std::string>& rows) {
+  return table("", head, rows);
+}
+
+std::string html_sortable_table(const std::vector<HtmlCell>& head,
+                                const std::vector<std::string>& rows) {
+  return table(" class=\"sortable\"", head, rows);
+}
+
+std::string html_details(std::string_view summary, const std::string& body) {
+  return "<details>\n<summary>" + escape_html(summary) + "</summary>\n" + body + "</details>\n";
 }
 
 std::string html_facts(const std::vector<std::pair<std::string, std::string>>& facts) {
@@ -158,11 +226,11 @@ std::string html_page(std::string_view title, const std::string& body) {
   return fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n"
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
-      "style-src 'unsafe-inline'\" />\n"
+      "style-src 'unsafe-inline'; script-src 'sha256-{}'\" />\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n"
-      "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n"
-      "</html>\n",
-      escape_html(title), kStyle, body);
+      "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n{}</main>\n"
+      "<script>{}</script>\n</body>\n</html>\n",
+      kScriptHash, escape_html(title), kStyle, body, kScript);
 }
 
 }  // namespace thermocline

@@ -128,6 +128,12 @@ Registry<PolicyEntry>& policies() {
   return registry;
 }
 
+TierRates tier_rates(const NodeProfile& node) {
+  if (!node.tiered()) return {};
+  return {node.fast().bytes_per_second, node.slow().bytes_per_second,
+          node.migration.latency_seconds};
+}
+
 std::string policy_name(std::string_view id) {
   std::string name(id);
   std::replace(name.begin(), name.end(), '_', '-');

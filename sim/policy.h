@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "models/neuron.h"
+#include "models/node.h"
 #include "models/registry.h"
 #include "sim/policy_future.h"
 
@@ -33,6 +34,9 @@ struct TierRates {
   double slow_bytes_per_second = 0;
   double sync_seconds = 0;  // of joining what both computed, once a layer
 };
+// Of a node with two tiers; joining takes the latency of a transfer between them. A node with one
+// tier has no rates.
+TierRates tier_rates(const NodeProfile& node);
 
 struct PolicyContext {
   NeuronPool pool;

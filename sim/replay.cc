@@ -1,35 +1,44 @@
 #include "sim/replay.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/parallel.h"
+#include "models/units.h"
+#include "sim/future_uses.h"
+#include "sim/pass_blocks.h"
 #include "traces/profile.h"
 
 namespace thermocline {
 namespace {
 
-constexpr uint64_t kBlockBytesMax = 32 << 20;  // of all pools' bits at a time
-constexpr uint64_t kBlockStepsMax = 4096;
+constexpr size_t kLanesPerThread = 4;  // policies share a pass over the trace until there are these
 
 // One policy, one budget, one pool.
 struct Lane {
-  ReplayStats* row;
+  size_t row;
   uint32_t pool;
   std::unique_ptr<PolicyDriver> driver;
+  std::vector<StepCounts> steps;   // of the block: each step
+  std::vector<StepCounts> passes;  // of the block: the union of each pass
+  HotSetStats before;              // at the end of the warm-up
+  std::vector<uint64_t> layers_before;
   std::optional<ThresholdRange> threshold;
+  std::vector<std::optional<double>> watched;
 };
 
-// What the policies of one pool may know before the first step.
+// What the policies of one pool may know before the first step. All in groups.
 struct Knowledge {
   ActivationProfile profile, future;
+  FutureUses uses;
 };
 
-void note_threshold(Lane& lane) {
-  const std::optional<double> now = lane.driver->hot_threshold();
+void note_threshold(Lane& lane, std::optional<double> now) {
   if (!now.has_value()) return;
   if (!lane.threshold.has_value()) lane.threshold = ThresholdRange{*now, *now, *now, *now};
   lane.threshold->last = *now;
@@ -37,111 +46,347 @@ void note_threshold(Lane& lane) {
   lane.threshold->highest = std::max(lane.threshold->highest, *now);
 }
 
+std::vector<NeuronPool> pools_of(const TraceHeader& header, Pools pools) {
+  if (pools == Pools::model) return {whole_model(header)};
+  if (pools == Pools::rank) return header.pools;
+  std::vector<NeuronPool> layers;
+  for (const NeuronPool& rank : header.pools) {
+    for (uint32_t layer = 0; layer < rank.layer_count; ++layer) {
+      NeuronPool pool = rank;
+      pool.layer_begin += layer;
+      pool.layer_count = 1;
+      layers.push_back(pool);
+    }
+  }
+  return layers;
+}
+
+std::vector<uint32_t> ranks_of(const TraceHeader& header, Pools pools) {
+  std::vector<uint32_t> ranks;
+  for (uint32_t rank = 0; rank < header.pools.size(); ++rank) {
+    const uint32_t count = pools == Pools::layer ? header.pools[rank].layer_count : 1;
+    ranks.insert(ranks.end(), count, pools == Pools::model ? 0 : rank);
+  }
+  if (pools == Pools::model) ranks.resize(1);
+  return ranks;
+}
+
+// The task of median length: long enough to show something, and no outlier.
+uint32_t median_task(const std::vector<TaskRecord>& tasks) {
+  if (tasks.empty()) return 0;
+  std::vector<uint32_t> order(tasks.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return tasks[a].step_count < tasks[b].step_count;
+  });
+  return order[order.size() / 2];
+}
+
+uint64_t memory_limit(const ReplayOptions& options) {
+  if (options.memory_bytes_max > 0) return options.memory_bytes_max;
+  const long pages = ::sysconf(_SC_PHYS_PAGES), page_bytes = ::sysconf(_SC_PAGE_SIZE);
+  return pages > 0 && page_bytes > 0 ? static_cast<uint64_t>(pages) * page_bytes / 2 : UINT64_MAX;
+}
+
 class Replayer {
  public:
   Replayer(const TraceReader& trace, const TraceReader* profile, const ReplayOptions& options)
-      : trace_(trace), options_(options), pools_(trace.header().pools) {
-    result_.step_count = trace.step_count();
-    result_.pool_count = static_cast<uint32_t>(pools_.size());
-    learn(profile);
-    add_rows();
-    add_lanes();
+      : trace_(trace),
+        profile_(profile),
+        options_(options),
+        header_(trace.header()),
+        pools_(pools_of(header_, options.pools)),
+        ranks_(ranks_of(header_, options.pools)),
+        rank_count_(1 + *std::max_element(ranks_.begin(), ranks_.end())),
+        infos_(trace.steps()) {
+    result_ = empty_result(trace, options);
+    for (const ReplayStats& row : result_.rows) {
+      TC_CHECK(profile != nullptr || row.policy.entry->needs_future,
+               row.policy.label() + " needs a profile");
+    }
+    turns_ = turns();
   }
 
   ReplayResult run() {
-    std::vector<StepBlock> blocks(pools_.size());
-    const uint64_t stride = block_steps();
-    for (uint64_t begin = 0; begin < result_.step_count; begin += stride) {
-      if (interrupted()) {
-        throw work_failed(fmt::format("interrupted after {} of {} steps; nothing was written",
-                                      begin, result_.step_count));
-      }
-      const uint64_t count = std::min(stride, result_.step_count - begin);
-      for (size_t pool = 0; pool < pools_.size(); ++pool) {
-        trace_.read(pools_[pool], begin, count, blocks[pool]);
-      }
-      for_each_parallel(lanes_.size(), options_.thread_count,
-                        [&](size_t i) { run_lane(lanes_[i], blocks[lanes_[i].pool], begin); });
-      if (options_.progress) options_.progress(begin + count);
+    if (!turns_.empty()) learn();
+    for (size_t turn = 0; turn < turns_.size(); ++turn) {
+      add_lanes(turns_[turn]);
+      run_turn(turn);
+      collect(turns_[turn]);
     }
-    collect();
     return std::move(result_);
   }
 
  private:
-  void learn(const TraceReader* profile) {
-    const bool oracles =
-        std::any_of(options_.policies.begin(), options_.policies.end(),
-                    [](const PolicySpec& spec) { return spec.entry->needs_future; });
+  // Rows that share a pass over the trace: all ranked policies, which cost little; of the others as
+  // many as keep the threads busy.
+  std::vector<std::vector<size_t>> turns() const {
+    std::vector<std::vector<size_t>> turns;
+    std::vector<size_t> ranked, others;
+    for (size_t row = 0; row < result_.rows.size(); ++row) {
+      if (options_.wanted && !options_.wanted(row)) continue;
+      if (result_.rows[row].policy.entry->ranked) {
+        ranked.push_back(row);
+        continue;
+      }
+      const bool new_policy = row % options_.budgets.size() == 0 || others.empty();
+      if (new_policy && others.size() * pools_.size() >= kLanesPerThread * options_.thread_count) {
+        turns.push_back(std::exchange(others, {}));
+      }
+      others.push_back(row);
+    }
+    if (!ranked.empty()) turns.insert(turns.begin(), ranked);
+    if (!others.empty()) turns.push_back(others);
+    return turns;
+  }
+
+  bool any(bool PolicyEntry::*trait) const {
+    return std::any_of(options_.policies.begin(), options_.policies.end(),
+                       [&](const PolicySpec& spec) { return spec.entry->*trait; });
+  }
+
+  void learn() {
+    const bool uses = any(&PolicyEntry::needs_future_uses);
+    const uint64_t bytes = uses ? future_uses_bytes(header_.shape.neuron_count(),
+                                                    result_.step_count)
+                                : 0;
+    if (bytes > memory_limit(options_)) {
+      throw bad_usage(fmt::format(
+          "an oracle that looks up single uses needs {} of memory for {} steps, of {} that it may "
+          "take; leave 'belady' out, or cut the trace: thermocline trace cut --steps",
+          format_bytes(bytes), result_.step_count, format_bytes(memory_limit(options_))));
+    }
     for (const NeuronPool& pool : pools_) {
       Knowledge knowledge;
-      if (profile != nullptr)
-        knowledge.profile = profile_of(*profile, pool, 0, profile->step_count());
-      if (oracles) knowledge.future = profile_of(trace_, pool, 0, trace_.step_count());
+      if (profile_ != nullptr) {
+        knowledge.profile =
+            grouped(profile_of(*profile_, pool, 0, profile_->step_count()), options_.group);
+      }
+      if (any(&PolicyEntry::needs_future)) {
+        knowledge.future =
+            grouped(profile_of(trace_, pool, 0, trace_.step_count()), options_.group);
+      }
+      if (uses) {
+        knowledge.uses = future_uses(trace_, pool, options_.thread_count);
+        if (options_.group > 1) knowledge.uses = grouped(knowledge.uses, options_.group);
+      }
       knowledge_.push_back(std::move(knowledge));
     }
-    has_profile_ = profile != nullptr;
   }
 
-  void add_rows() {
-    for (const PolicySpec& policy : options_.policies) {
-      TC_CHECK(has_profile_ || policy.entry->needs_future, policy.label() + " needs a profile");
-      for (const uint64_t budget : options_.budgets) {
-        ReplayStats row;
-        row.policy = policy;
-        row.budget_bytes = budget;
-        row.steps.resize(result_.step_count * pools_.size());
-        result_.rows.push_back(std::move(row));
-      }
+  uint64_t bundles_of(const ReplayBudget& budget, size_t pool) const {
+    const uint64_t bundle = header_.bundle_bytes();
+    if (budget.by_rank.empty() || options_.pools == Pools::model) {
+      return bundles_of_pool(budget.bytes, bundle, pools_[pool], header_.shape.neuron_count());
     }
+    const uint32_t rank = ranks_[pool];
+    return bundles_of_pool(budget.by_rank.at(rank), bundle, pools_[pool],
+                           header_.pools[rank].total());
   }
 
-  void add_lanes() {
-    const TraceHeader& header = trace_.header();
-    const uint64_t neuron_count = header.shape.neuron_count();
-    for (ReplayStats& row : result_.rows) {
+  void add_lanes(const std::vector<size_t>& rows) {
+    lanes_.clear();
+    const uint64_t bundle = header_.bundle_bytes();
+    for (const size_t row : rows) {
+      ReplayStats& stats = result_.rows[row];
+      stats.account.tasks.resize(trace_.tasks().size());
+      stats.account.ttft_ms.resize(trace_.tasks().size());
+      if (options_.keep_steps) stats.steps.resize(result_.step_count * pools_.size());
       for (uint32_t i = 0; i < pools_.size(); ++i) {
-        const auto bundles = [&](uint64_t bytes) {
-          return bundles_of_pool(bytes, header.bundle_bytes(), pools_[i], neuron_count);
-        };
+        Knowledge& knowledge = knowledge_[i];
+        const PolicyEntry& entry = *stats.policy.entry;
         const PolicyContext context{
-            pools_[i], has_profile_ ? &knowledge_[i].profile : nullptr,
-            row.policy.entry->needs_future ? &knowledge_[i].future : nullptr,
-            bundles(row.budget_bytes), bundles(options_.migration_bytes)};
-        row.hot_max.push_back(context.hot_count_max);
-        lanes_.push_back({&row, i, std::make_unique<PolicyDriver>(row.policy, context), {}});
+            pools_[i],
+            profile_ != nullptr ? &knowledge.profile : nullptr,
+            entry.needs_future ? &knowledge.future : nullptr,
+            bundles_of(options_.budgets[row % options_.budgets.size()], i),
+            bundles_of_pool(options_.migration_bytes, bundle, pools_[i],
+                            header_.shape.neuron_count()),
+            entry.needs_future_uses ? &knowledge.uses : nullptr,
+            bundle,
+            options_.cost != nullptr ? options_.cost->rates(ranks_[i]) : TierRates()};
+        stats.hot_max[ranks_[i]] += context.hot_count_max;
+        Lane lane{row, i, nullptr, {}, {}, {}, {}, {}, {}};
+        lanes_.push_back(std::move(lane));
+        contexts_.push_back(context);
+      }
+    }
+    // Policies choose their first sets: a sort of all neurons each.
+    for_each_parallel(lanes_.size(), options_.thread_count, [&](size_t i) {
+      lanes_[i].driver = std::make_unique<PolicyDriver>(
+          result_.rows[lanes_[i].row].policy, contexts_[i], options_.fill, options_.group);
+      lanes_[i].before = lanes_[i].driver->stats();
+      lanes_[i].layers_before.resize(pools_[lanes_[i].pool].layer_count);
+    });
+    contexts_.clear();
+  }
+
+  void run_turn(size_t turn) {
+    PassBlocks blocks(trace_, pools_, infos_);
+    const uint64_t total = result_.step_count * turns_.size();
+    while (blocks.next()) {
+      if (interrupted()) {
+        throw work_failed(fmt::format("interrupted after {} of {} steps", blocks.begin(), total));
+      }
+      for_each_parallel(lanes_.size(), options_.thread_count,
+                        [&](size_t i) { run_lane(lanes_[i], blocks); });
+      account(turn, blocks);
+      if (options_.progress) {
+        options_.progress(turn * result_.step_count + blocks.begin() + blocks.step_count(), total);
       }
     }
   }
 
-  uint64_t block_steps() const {
-    uint64_t step_bytes = 1;
-    for (const NeuronPool& pool : pools_) step_bytes += pool.words_per_step() * sizeof(uint64_t);
-    const uint64_t steps = std::clamp<uint64_t>(kBlockBytesMax / step_bytes, 1, kBlockStepsMax);
-    return whole_blocks(steps);
-  }
-
-  void run_lane(Lane& lane, const StepBlock& block, uint64_t begin) const {
-    for (uint64_t i = 0; i < block.step_count; ++i) {
-      lane.row->steps[(begin + i) * pools_.size() + lane.pool] = lane.driver->step(block.step(i));
-      note_threshold(lane);
+  void run_lane(Lane& lane, const PassBlocks& blocks) const {
+    lane.steps.clear();
+    lane.passes.clear();
+    for (size_t pass = 0; pass < blocks.passes().size(); ++pass) {
+      const PassRange& range = blocks.passes()[pass];
+      StepCounts joined;
+      if (range.count > 1) {
+        const PassUnion& all = blocks.union_of(lane.pool, pass);
+        joined.needed = all.needed;
+        joined.hits = static_cast<uint32_t>(lane.driver->count_hot(all.words));
+      }
+      for (uint32_t i = 0; i < range.count; ++i) {
+        const StepCounts counts = run_step(lane, blocks, range.begin + i);
+        if (range.count == 1) joined = counts;
+        if (range.count > 1) joined.admitted += counts.admitted;
+      }
+      lane.passes.push_back(joined);
     }
   }
 
-  void collect() {
-    for (Lane& lane : lanes_) {
-      ReplayStats& row = *lane.row;
-      row.by_pool.push_back(lane.driver->stats());
-      add_pool(row.total, lane.driver->stats());
+  StepCounts run_step(Lane& lane, const PassBlocks& blocks, uint64_t step) const {
+    const StepInfo& info = infos_[step];
+    ActiveStep active = blocks.step(lane.pool, step);
+    active.task = info.task;
+    active.prompt = info.phase == Phase::prefill;
+    if (step == options_.warmup_steps) {
+      lane.before = lane.driver->stats();
+      lane.layers_before = lane.driver->hot_sum_by_layer();
     }
-    for (ReplayStats& row : result_.rows) row.threshold = mean_threshold(row);
+    const StepCounts counts = lane.driver->step(active);
+    lane.steps.push_back(counts);
+    const std::optional<double> threshold = lane.driver->hot_threshold();
+    note_threshold(lane, threshold);
+    if (info.task == result_.watched_task) lane.watched.push_back(threshold);
+    return counts;
   }
 
-  std::optional<ThresholdRange> mean_threshold(const ReplayStats& row) const {
+  // Lanes stand in the order of rows, for each the pools.
+  void account(size_t turn, const PassBlocks& blocks) {
+    const std::vector<size_t>& rows = turns_[turn];
+    for_each_parallel(rows.size(), options_.thread_count, [&](size_t i) {
+      const std::span<const Lane> lanes =
+          std::span(lanes_).subspan(i * pools_.size(), pools_.size());
+      Scratch scratch;
+      for (size_t pass = 0; pass < blocks.passes().size(); ++pass) {
+        account_pass(result_.rows[rows[i]], lanes, blocks, pass, scratch);
+      }
+    });
+  }
+
+  // Kept from pass to pass: there are many, and most are of one step.
+  struct Scratch {
+    std::vector<AccountStep> steps;
+    std::vector<RankLoad> loads;
+  };
+
+  void account_pass(ReplayStats& row, std::span<const Lane> lanes, const PassBlocks& blocks,
+                    size_t pass, Scratch& scratch) const {
+    const PassRange& range = blocks.passes()[pass];
+    scratch.steps.assign(range.count, {});
+    scratch.loads.assign(rank_count_, {});
+    for (const Lane& lane : lanes) {
+      for (uint32_t i = 0; i < range.count; ++i) {
+        const StepCounts& counts = lane.steps[range.begin + i - blocks.begin()];
+        scratch.steps[i].counts.needed += counts.needed;
+        scratch.steps[i].counts.hits += counts.hits;
+        if (!options_.keep_steps) continue;
+        row.steps[(range.begin + i) * pools_.size() + lane.pool] = counts;
+      }
+    }
+    if (range.begin < options_.warmup_steps) return;
+    for (uint32_t i = 0; i < range.count; ++i) {
+      const StepInfo& info = infos_[range.begin + i];
+      scratch.steps[i].phase = info.phase;
+      scratch.steps[i].tasks = options_.tasks_of ? options_.tasks_of(range.begin + i)
+                                                 : std::span<const uint32_t>(&info.task, 1);
+    }
+    PassTime time;
+    if (options_.cost != nullptr) {
+      for (const Lane& lane : lanes) add_load(scratch, lane, blocks, pass);
+      time = options_.cost->pass_time(scratch.loads, row.hot_max, positions_of(range));
+    }
+    add_pass(row.account, scratch.steps, time, options_.cost != nullptr);
+  }
+
+  void add_load(Scratch& scratch, const Lane& lane, const PassBlocks& blocks, size_t pass) const {
+    const PassRange& range = blocks.passes()[pass];
+    RankLoad& load = scratch.loads[ranks_[lane.pool]];
+    load.needed += lane.passes[pass].needed;
+    load.hits += lane.passes[pass].hits;
+    load.admitted += lane.passes[pass].admitted;
+    for (uint32_t i = 0; i < range.count; ++i) {
+      const StepCounts& counts = lane.steps[range.begin + i - blocks.begin()];
+      const double work = work_of(range.begin + i, scratch.steps[i].counts.needed);
+      load.work_hot += work * counts.hits;
+      load.work_cold += work * (counts.needed - counts.hits);
+    }
+  }
+
+  // Active neurons of a step's requests over those of their union.
+  double work_of(uint64_t step, uint32_t needed) const {
+    if (!options_.shape_of || needed == 0) return 1.0;
+    return static_cast<double>(options_.shape_of(step).active_sum) / needed;
+  }
+
+  uint32_t positions_of(const PassRange& range) const {
+    if (!options_.shape_of) return range.count;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < range.count; ++i) {
+      count += options_.shape_of(range.begin + i).position_count;
+    }
+    return count;
+  }
+
+  void collect(const std::vector<size_t>& rows) {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      ReplayStats& row = result_.rows[rows[i]];
+      const std::span<Lane> lanes = std::span(lanes_).subspan(i * pools_.size(), pools_.size());
+      for (const Lane& lane : lanes) {
+        row.by_pool.push_back(since(lane.driver->stats(), lane.before));
+        add_pool(row.total, row.by_pool.back());
+      }
+      row.hot_by_layer = layer_shares(lanes, row.total.step_count);
+      row.threshold = mean_threshold(lanes);
+      row.watched_threshold = mean_watched(lanes);
+    }
+    lanes_.clear();
+    if (options_.rows_done) options_.rows_done(rows, result_.rows);
+  }
+
+  std::vector<double> layer_shares(std::span<const Lane> lanes, uint64_t step_count) const {
+    std::vector<double> shares(header_.shape.layer_count);
+    for (const Lane& lane : lanes) {
+      const std::vector<uint64_t>& sums = lane.driver->hot_sum_by_layer();
+      for (size_t layer = 0; layer < sums.size(); ++layer) {
+        shares[pools_[lane.pool].layer_begin + layer] +=
+            static_cast<double>(sums[layer] - lane.layers_before[layer]);
+      }
+    }
+    const double whole = static_cast<double>(header_.shape.ffn_dim) *
+                         static_cast<double>(std::max<uint64_t>(step_count, 1));
+    for (double& share : shares) share /= whole;
+    return shares;
+  }
+
+  static std::optional<ThresholdRange> mean_threshold(std::span<const Lane> lanes) {
     ThresholdRange sum;
     double count = 0;
-    for (const Lane& lane : lanes_) {
-      if (lane.row != &row || !lane.threshold.has_value()) continue;
+    for (const Lane& lane : lanes) {
+      if (!lane.threshold.has_value()) continue;
       ++count;
       sum.first += lane.threshold->first;
       sum.last += lane.threshold->last;
@@ -153,16 +398,40 @@ class Replayer {
                           sum.highest / count};
   }
 
+  static std::vector<std::optional<double>> mean_watched(std::span<const Lane> lanes) {
+    std::vector<std::optional<double>> means;
+    for (size_t step = 0; step < lanes[0].watched.size(); ++step) {
+      double sum = 0, count = 0;
+      for (const Lane& lane : lanes) {
+        if (!lane.watched[step].has_value()) continue;
+        sum += *lane.watched[step];
+        ++count;
+      }
+      means.push_back(count > 0 ? std::optional(sum / count) : std::nullopt);
+    }
+    return means;
+  }
+
   const TraceReader& trace_;
+  const TraceReader* profile_;
   const ReplayOptions& options_;
-  const std::vector<NeuronPool>& pools_;
-  bool has_profile_ = false;
-  std::vector<Knowledge> knowledge_;  // by pool
+  const TraceHeader& header_;
+  std::vector<NeuronPool> pools_;
+  std::vector<uint32_t> ranks_;  // of each pool
+  uint32_t rank_count_;
+  std::vector<StepInfo> infos_;
+  std::vector<std::vector<size_t>> turns_;  // rows that share a pass over the trace
+  std::vector<Knowledge> knowledge_;        // by pool
   ReplayResult result_;
-  std::vector<Lane> lanes_;  // rows in order, for each the pools
+  std::vector<Lane> lanes_;              // of this turn: rows in order, for each the pools
+  std::vector<PolicyContext> contexts_;  // of the lanes, until their drivers are made
 };
 
 }  // namespace
+
+ReplayBudget::ReplayBudget(std::vector<uint64_t> of_ranks)
+    : bytes(std::accumulate(of_ranks.begin(), of_ranks.end(), uint64_t{0})),
+      by_rank(std::move(of_ranks)) {}
 
 StepCounts ReplayStats::counts(uint64_t step) const {
   StepCounts sum;
@@ -175,9 +444,45 @@ StepCounts ReplayStats::counts(uint64_t step) const {
   return sum;
 }
 
+ReplayResult empty_result(const TraceReader& trace, const ReplayOptions& options) {
+  ReplayResult result;
+  result.step_count = trace.step_count();
+  result.pool_count = static_cast<uint32_t>(pools_of(trace.header(), options.pools).size());
+  result.watched_task = median_task(trace.tasks());
+  const size_t rank_count = options.pools == Pools::model ? 1 : trace.header().pools.size();
+  for (const PolicySpec& policy : options.policies) {
+    if (options.fill == Fill::demand && policy.entry->make_request == nullptr) {
+      throw bad_usage("policy '" + policy.label() + "' has no form for --fill demand; " +
+                      "--list says which have");
+    }
+    for (const ReplayBudget& budget : options.budgets) {
+      ReplayStats row;
+      row.policy = policy;
+      row.budget_bytes = budget.bytes;
+      row.hot_max.resize(rank_count);
+      result.rows.push_back(std::move(row));
+    }
+  }
+  return result;
+}
+
 ReplayResult replay(const TraceReader& trace, const TraceReader* profile,
                     const ReplayOptions& options) {
   return Replayer(trace, profile, options).run();
+}
+
+TraceHeader joined_pools(const TraceHeader& header) {
+  TraceHeader joined = header;
+  joined.pools = {whole_model(header)};
+  return joined;
+}
+
+RecordingConfig joined_ranks(const RecordingConfig& config) {
+  RecordingConfig joined;
+  joined.dense_bytes = {
+      std::accumulate(config.dense_bytes.begin(), config.dense_bytes.end(), uint64_t{0})};
+  joined.rank_stage = {0};
+  return joined;
 }
 
 }  // namespace thermocline

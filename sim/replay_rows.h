@@ -1,8 +1,9 @@
 // The result rows of a replay, as `thermocline replay --json` writes them.
 //
 // Row fields: models/cli.h has the envelope; every row carries trace and weight hashes, provenance
-// and version, so that it can be read alone. kind "policy": one policy at one budget; its counters
-// are exact, its times modelled. kind "executed": the model beside the recording machine.
+// and version, so that it can be read alone. sim/README.md lists them. kind "policy": one policy at
+// one budget; its counters are exact, its times modelled. kind "comparison": a policy against the
+// fixed one, over tasks. kind "executed": the model beside the recording machine.
 // Goals: a pure function of the replay, so that the same input gives the same bytes.
 // Non-goals: files, tables.
 // Thread-safety: pure functions.
@@ -10,30 +11,38 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
+#include <vector>
 
+#include "sim/comparison.h"
 #include "sim/cost.h"
+#include "sim/executed.h"
 #include "sim/replay.h"
 
 namespace thermocline {
 
+// A replay with all that its rows say. Pointers outlive it.
 struct ReplayReport {
-  const TraceHeader& header;
+  const TraceHeader* header = nullptr;
   std::string trace_hash;
   std::string profile_hash;  // of the profile trace; "self" where the trace is its own profile
-  const ReplayResult& result;
-  const Cluster& cluster;
-  // By row of the result; nothing where the trace has no decode step.
-  std::vector<std::optional<Distribution>> tpot_ms;
-  std::vector<bool> fits;
-  std::optional<ExecutedComparison> executed;
+  std::string tuned_on;      // hash of the validation trace; empty where nothing was tuned
+  std::set<std::string> tuned;  // policies (resolved) with parameters that were found there
+  const ReplayOptions* options = nullptr;
+  ReplayResult result;
+  const Cluster* cluster = nullptr;
+  uint32_t batch = 1;
+  std::vector<int32_t> task_ids;  // of the trace's tasks
+  TaskAnalysis analysis;
+  std::vector<bool> fits;  // by row of the result
 };
 
-// Models the times of every row on `cluster`. `trace_hash`: trace.hash(), which reads all steps.
-ReplayReport report_of(const TraceReader& trace, const std::string& trace_hash,
-                       const RecordingConfig& config, const ReplayResult& result,
-                       const Cluster& cluster);
+// What a row comes to; nothing where it has no such time.
+std::optional<Distribution> tpot_of(const ReplayStats& row);
+std::optional<Distribution> ttft_of(const ReplayStats& row);
 
 nlohmann::ordered_json replay_rows(const ReplayReport& report);
+nlohmann::ordered_json executed_row(const ReplayReport& report, const ExecutedComparison& executed);
 
 }  // namespace thermocline

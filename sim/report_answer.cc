@@ -16,26 +16,33 @@ std::string tile(const std::string& value, const std::string& label, const std::
                      escape_html(value), escape_html(label));
 }
 
-// Each policy's hit ratio at the middle budget.
-std::string hit_tile(const std::vector<Curve>& curves) {
-  const std::vector<uint64_t> budgets = budgets_of(curves);
-  if (budgets.empty()) return "";
-  std::string values, names;
+// The baseline and the policy of the answer, at the middle budget.
+std::string pair_tiles(const ModelResults& model) {
+  const std::vector<Curve> curves = curves_of(model);
+  const uint64_t middle = middle_budget(curves);
+  const Curve* fixed = baseline_of(model, curves);
+  const std::string dynamic = answer_of(model).dynamic;
+  std::string hits, times, names;
   double budget_percent = 0;
   for (const Curve& curve : curves) {
-    const PolicyRow* row = row_at(curve, budgets[budgets.size() / 2]);
-    if (row == nullptr || curve.oracle) continue;
-    values += (values.empty() ? "" : " / ") + fmt::format("{:.1f}", 100 * row->hit_ratio);
+    const PolicyRow* row = row_at(curve, middle);
+    if (row == nullptr || (&curve != fixed && curve.name != dynamic)) continue;
+    hits += (hits.empty() ? "" : " / ") + fmt::format("{:.1f}", 100 * row->hit_ratio);
     names += (names.empty() ? "" : " / ") + curve.name;
+    if (row->tpot_ms) {
+      times += (times.empty() ? "" : " / ") + fmt::format("{:.4g}", row->tpot_ms->mean);
+    }
     budget_percent = row->budget_percent;
   }
-  return tile(values + " %", fmt::format("hit ratio of {} at {:.3g} % of the FFN in fast memory",
-                                         names, budget_percent));
+  if (hits.empty()) return "";
+  const std::string of = fmt::format("of {} at {:.3g} % of the FFN", names, budget_percent);
+  return tile(hits + " %", "hit ratio " + of) +
+         (times.empty() ? "" : tile(times + " ms", "modelled time per token " + of));
 }
 
 std::string tiles(const Results& results) {
   const ModelResults& model = results.models.front();
-  std::string html = hit_tile(curves_of(model));
+  std::string html = pair_tiles(model);
   if (model.run && model.run->tpot_ms) {
     html +=
         tile(milliseconds(model.run->tpot_ms->mean),
@@ -61,6 +68,7 @@ std::string answer_section(const Results& results) {
   const Answer answer = answer_of(model);
   std::string html = "<h1>" + escape_html(kQuestion) + "</h1>\n";
   html += paragraph("answer", answer.headline);
+  for (const std::string& detail : answer.details) html += paragraph("also", detail);
   if (!answer.memory.empty()) html += paragraph("also", answer.memory);
   if (!answer.following.empty()) html += paragraph("also", answer.following);
   for (size_t i = 1; i < results.models.size(); ++i) {

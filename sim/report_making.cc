@@ -50,6 +50,59 @@ void append_facts(Facts& facts, const Json& object) {
   }
 }
 
+std::string parameters_text(const PolicyRow& row) {
+  return row.parameters.empty() ? "none" : row.parameters;
+}
+
+// Parameters of a curve: once where all budgets share them, else by budget.
+std::string parameters_of(const Curve& curve) {
+  const auto same = [&](const PolicyRow* row) {
+    return row->parameters == curve.rows.front()->parameters;
+  };
+  if (std::all_of(curve.rows.begin(), curve.rows.end(), same)) {
+    return parameters_text(*curve.rows.front());
+  }
+  std::string text;
+  for (const PolicyRow* row : curve.rows) {
+    text += fmt::format("{}{:.3g} %: {}", text.empty() ? "" : "; ", row->budget_percent,
+                        parameters_text(*row));
+  }
+  return text;
+}
+
+std::string parameter_table(const ModelResults& model) {
+  std::vector<std::string> rows;
+  for (const Curve& curve : curves_of(model)) {
+    const std::string& tuned_on = curve.rows.front()->tuned_on;
+    rows.push_back(html_row({text_cell(curve.name), text_cell(parameters_of(curve)),
+                             text_cell(tuned_on.empty() ? "not tuned" : "trace " + tuned_on)}));
+  }
+  if (rows.empty()) return "";
+  return html_table({text_cell("Policy"), text_cell("Parameters"), text_cell("Tuned on")}, rows);
+}
+
+// How the policies were replayed, where the rows say it.
+void append_replay(Facts& facts, const ModelResults& model) {
+  const PolicyRow& row = model.replayed.front();
+  const auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) facts.emplace_back(name, value);
+  };
+  add("trace hash", row.trace_hash);
+  add("weight hash", row.weight_hash);
+  add("weights", row.weights);
+  add("activity regime", row.regime);
+  add("budget for each", row.pools);
+  add("group", row.group);
+  add("fill", row.fill);
+  if (row.migration_bytes) add("moved in a step, at most", format_bytes(*row.migration_bytes));
+  if (row.warmup_steps > 0) add("warm-up, not counted", fmt::format("{} steps", row.warmup_steps));
+  if (!model.comparisons.empty()) {
+    const ComparisonRow& one = model.comparisons.front();
+    add("intervals",
+        fmt::format("paired bootstrap, {} tasks, {} resamples", one.tasks, one.resamples));
+  }
+}
+
 std::string model_facts(const ModelResults& model) {
   Facts facts;
   if (model.run) {
@@ -60,14 +113,9 @@ std::string model_facts(const ModelResults& model) {
                                {"seed", std::to_string(run.seed)}});
   }
   if (!model.replayed.empty()) {
-    facts.emplace_back("trace hash", model.replayed.front().trace_hash);
-    facts.emplace_back("weight hash", model.replayed.front().weight_hash);
+    append_replay(facts, model);
   }
-  for (const Curve& curve : curves_of(model)) {
-    const PolicyRow& row = *curve.rows.front();
-    facts.emplace_back(row.policy, row.parameters.empty() ? "no parameters" : row.parameters);
-  }
-  return html_facts(facts);
+  return html_facts(facts) + parameter_table(model);
 }
 
 std::string commands_part(const ModelResults& model) {

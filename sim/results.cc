@@ -2,139 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <filesystem>
 
 #include "models/cli.h"
 #include "models/error.h"
-#include "sim/policy_driver.h"
+#include "sim/row_reader.h"
 #include "traces/activity_figures.h"
 
 namespace thermocline {
 namespace {
 
 constexpr size_t kRowsMax = 1 << 22;
-
-// Reads the fields of one row; what is missing or of the wrong type is an Error with the place.
-class RowReader {
- public:
-  RowReader(const Json& row, std::string place) : row_(row), place_(std::move(place)) {
-    if (!row.is_object()) throw bad_input(place_, "an object", row.type_name());
-  }
-
-  const Json* find(const char* key) const {
-    const auto found = row_.find(key);
-    return found == row_.end() || found->is_null() ? nullptr : &*found;
-  }
-  std::string text(const char* key) const {
-    const Json& value = get(key, "a string");
-    if (!value.is_string()) reject(key, "a string", value);
-    return value.get<std::string>();
-  }
-  std::string text_or(const char* key, const std::string& fallback) const {
-    return find(key) == nullptr ? fallback : text(key);
-  }
-  double number(const char* key) const {
-    const Json& value = get(key, "a number");
-    if (!value.is_number()) reject(key, "a number", value);
-    const double number = value.get<double>();
-    if (!std::isfinite(number)) reject(key, "a finite number", value);
-    return number;
-  }
-  double number_from(const char* key, double low, double high) const {
-    const double value = number(key);
-    if (value >= low && value <= high) return value;
-    reject(key, fmt::format("a number from {} to {}", low, high), *find(key));
-  }
-  std::optional<double> optional_number(const char* key) const {
-    if (find(key) == nullptr) return std::nullopt;
-    return number(key);
-  }
-  uint64_t count(const char* key) const {
-    const Json& value = get(key, "a count");
-    const bool negative =
-        value.is_number_integer() && !value.is_number_unsigned() && value.get<int64_t>() < 0;
-    if (!value.is_number_integer() || negative) reject(key, "a count", value);
-    return value.get<uint64_t>();
-  }
-  uint64_t count_or(const char* key, uint64_t fallback) const {
-    return find(key) == nullptr ? fallback : count(key);
-  }
-  bool flag(const char* key) const {
-    const Json& value = get(key, "true or false");
-    if (!value.is_boolean()) reject(key, "true or false", value);
-    return value.get<bool>();
-  }
-  bool flag_or(const char* key, bool fallback) const {
-    return find(key) == nullptr ? fallback : flag(key);
-  }
-  std::optional<Distribution> distribution(const char* key) const {
-    if (find(key) == nullptr) return std::nullopt;
-    const RowReader inner(*find(key), place_ + ": " + key);
-    return Distribution{inner.number("mean"), inner.number("p50"), inner.number("p95"),
-                        inner.number("p99")};
-  }
-  RowReader object(const char* key) const { return {get(key, "an object"), place_ + ": " + key}; }
-  const Json& json() const { return row_; }
-
- private:
-  const Json& get(const char* key, const std::string& expected) const {
-    if (const Json* value = find(key)) return *value;
-    throw bad_input(place_, expected + " '" + key + "'", "none");
-  }
-  [[noreturn]] void reject(const char* key, const std::string& expected, const Json& value) const {
-    throw bad_input(place_, expected + " '" + key + "'", value.dump().substr(0, 60));
-  }
-
-  const Json& row_;
-  std::string place_;
-};
-
-Counters counters_of(const RowReader& row) {
-  const RowReader object = row.object("counters");
-  for_each_counter({}, [&](const char* name, uint64_t) { object.count(name); });
-  Counters counters;
-  for (const auto& [name, value] : object.json().items()) {
-    counters[name] = object.count(name.c_str());
-  }
-  return counters;
-}
-
-// A string, or an object of values: "halflife=32,cap=200".
-std::string parameters_of(const RowReader& row) {
-  const Json* value = row.find("parameters");
-  if (value == nullptr || value->is_string()) return row.text_or("parameters", "");
-  std::string text;
-  const RowReader object = row.object("parameters");
-  for (const auto& [name, item] : object.json().items()) {
-    text += (text.empty() ? "" : ",") + name + "=" + item.dump();
-  }
-  return text;
-}
-
-void add_policy(ModelResults& model, const RowReader& reader) {
-  PolicyRow row;
-  row.policy = reader.text("policy");
-  row.parameters = parameters_of(reader);
-  row.oracle = reader.flag("oracle");
-  row.live = reader.text("source") == "measured";
-  row.weights = reader.text("weights");
-  row.weight_hash = reader.text_or("weight_hash", "");
-  row.trace_hash = reader.text_or("trace_hash", "");
-  row.budget_bytes = reader.count("budget_bytes");
-  row.budget_percent = reader.number_from("budget_percent", 0, 100);
-  row.hit_ratio = reader.number_from("hit_ratio", 0, 1);
-  row.byte_hit_ratio = reader.number_from("byte_hit_ratio", 0, 1);
-  row.moved_bytes_per_token = reader.number_from("moved_bytes_per_token", 0, 1e18);
-  row.hot_bytes_peak = reader.count("hot_bytes_peak");
-  row.tpot_ms = reader.distribution("tpot_ms");
-  row.cluster = reader.text_or("cluster", "");
-  row.cluster_measured = reader.flag_or("cluster_measured", false);
-  row.fits = reader.flag_or("fits", true);
-  row.gate = reader.text_or("gate", "");
-  row.counters = counters_of(reader);
-  (row.live ? model.live : model.replayed).push_back(row);
-}
 
 void add_run(ModelResults& model, const RowReader& reader) {
   RunRow row;
@@ -205,8 +83,9 @@ ModelResults& model_of(Results& results, const std::string& label) {
 
 using AddRow = void (*)(ModelResults&, const RowReader&);
 const std::map<std::string, AddRow> kAddByKind = {
-    {"policy", add_policy},     {"run", add_run},           {"rank", add_rank},
-    {"executed", add_executed}, {"activity", add_activity}, {"stage", add_stage}};
+    {"policy", add_policy_row}, {"comparison", add_comparison_row}, {"run", add_run},
+    {"rank", add_rank},         {"executed", add_executed},         {"activity", add_activity},
+    {"stage", add_stage}};
 
 void add_row(Results& results, const Json& row, const std::string& place) {
   const RowReader reader(row, place);

@@ -16,12 +16,19 @@
 #include <vector>
 
 #include "models/distribution.h"
+#include "sim/bootstrap.h"
 
 namespace thermocline {
 
 using Json = nlohmann::ordered_json;
 
 using Counters = std::map<std::string, uint64_t>;
+
+// The hot threshold after each step of one task, in the policy's own unit.
+struct ThresholdSeries {
+  std::string task_id;
+  std::vector<std::optional<double>> values;
+};
 
 // One policy at one budget.
 struct PolicyRow {
@@ -43,7 +50,40 @@ struct PolicyRow {
   std::string gate;               // what a step reads: "predicted" (active neurons) | "exact"
   Counters counters;
 
+  // What older results lack stays empty.
+  std::optional<double> miss_bytes_per_token, wasted_bytes_per_token, migrations_per_token;
+  std::optional<double> hot_bytes_mean;
+  std::optional<Distribution> ttft_ms;
+  std::optional<Interval> tpot_ci95;     // of the mean, over tasks
+  std::optional<double> tpot_hidden_ms;  // migrations behind compute, a mean
+  std::optional<double> tokens_per_s_per_gib;
+  // The oracle's hit ratio at the same budget less this one.
+  std::optional<double> regret_static, regret_clairvoyant;
+  std::vector<double> hot_by_layer;  // mean share of each layer that was hot
+  std::optional<ThresholdSeries> thresholds;
+  uint64_t batch = 1;
+  std::string fill, pools, group, regime;
+  std::string tuned_on;  // hash of the validation trace; empty where nothing was tuned
+  uint64_t warmup_steps = 0;
+  std::optional<uint64_t> migration_bytes;  // the limit for a step
+
   std::string name() const { return parameters.empty() ? policy : policy + ":" + parameters; }
+};
+
+// One policy less another at the same budget, over the same tasks.
+struct ComparisonRow {
+  std::string policy, parameters, versus, versus_parameters;
+  uint64_t budget_bytes = 0, batch = 1;
+  double budget_percent = 0;
+  TaskMetric metric = TaskMetric::hit_ratio;
+  double value = 0, versus_value = 0;
+  double difference = 0;         // value less versus_value
+  std::optional<Interval> ci95;  // of the difference
+  uint64_t tasks = 0, tasks_won = 0, tasks_lost = 0, tasks_tied = 0, resamples = 0;
+
+  // Whether the policy is better (1) or worse (-1) than `versus`, or the tasks cannot tell (0):
+  // the interval holds zero, or there is none and the values are equal.
+  int sign() const;
 };
 
 // The run that recorded the test trace.
@@ -84,6 +124,7 @@ struct ModelResults {
   std::optional<RunRow> run;  // of the test split
   std::vector<RankRow> ranks;
   std::vector<PolicyRow> live, replayed;
+  std::vector<ComparisonRow> comparisons;
   std::optional<ExecutedRow> executed;
   std::optional<ActivityRow> activity;  // older results have none
   std::vector<StageRow> stages;

@@ -10,7 +10,8 @@ namespace thermocline {
 namespace {
 
 std::string key_of(const PolicyRow& row) {
-  return fmt::format("{} at {} bytes", row.name(), row.budget_bytes);
+  const std::string batch = row.batch == 1 ? "" : fmt::format(" in batches of {}", row.batch);
+  return fmt::format("{} at {} bytes{}", row.name(), row.budget_bytes, batch);
 }
 
 std::string difference_of(const PolicyRow& live, const PolicyRow* replayed) {

@@ -18,7 +18,7 @@
 namespace thermocline {
 namespace {
 
-constexpr int64_t kTasksMax = 1 << 20;
+constexpr int64_t kTasksMax = 1 << 20, kStepsMax = int64_t{1} << 40;
 const std::string kSplits = "prompt, test, validation, train or all";
 
 std::vector<TomlKey<Study>> top_keys() {
@@ -36,10 +36,18 @@ std::vector<TomlKey<Study>> top_keys() {
                "compared live and in replay; oracles in replay only"),
       text_key("budgets", &Study::budgets, "budgets, as --budget takes them", "\"10%..50%/10%\"",
                "memory for hot neurons, whole model"),
+      text_key("live_budgets", &Study::live_budgets, "budgets, as --budget takes them",
+               "as budgets", "those at which policies also run live, inside the execution"),
       text_key("migration", &Study::migration, "bytes, such as \"32MiB\"", "\"32MiB\"",
                "what may move into fast memory per step, whole model"),
       text_key("cluster", &Study::cluster, "a cluster file", "that of `replay`",
                "the machines whose times are modelled"),
+      text_key("batch", &Study::batch, "numbers of requests, such as \"1,4,16\"", "\"1\"",
+               "requests that decode together in replays"),
+      integer_key("warmup", &Study::warmup, 0, kStepsMax, "0",
+                  "first steps that replays run but do not count"),
+      flag_key("tune", &Study::tune, "false",
+               "search each policy's parameters first, on the tune split"),
       integer_key("seed", &Study::seed, 0, int64_t{1} << 53, "1", "seed of every random choice"),
       flag_key("teacher_forced", &Study::teacher_forced, "true",
                "feed the reference solutions, so that every run sees the same text"),
@@ -56,11 +64,15 @@ std::vector<TomlKey<StudyPrompts>> prompts_keys() {
                "the tasks that policies may learn from"),
       text_key("test_split", &StudyPrompts::test_split, kSplits, "\"test\"",
                "the tasks that policies are judged on"),
+      text_key("tune_split", &StudyPrompts::tune_split, kSplits, "\"validation\"",
+               "the tasks that parameters are searched on, with `tune`"),
       integer_key("shots", &StudyPrompts::shots, 0, 3, "0", "solved examples in a prompt: 0 or 3"),
       integer_key("profile_limit", &StudyPrompts::profile_limit, 0, kTasksMax, "0",
                   "first N tasks of the profile split; 0: all"),
       integer_key("test_limit", &StudyPrompts::test_limit, 0, kTasksMax, "0",
                   "first N tasks of the test split; 0: all"),
+      integer_key("tune_limit", &StudyPrompts::tune_limit, 0, kTasksMax, "0",
+                  "first N tasks of the tune split; 0: all"),
   };
 }
 
@@ -75,6 +87,14 @@ std::vector<TomlKey<StudyModel>> model_keys() {
                   "first N tasks of the profile split, for this model"),
       integer_key("test_limit", &StudyModel::test_limit, 0, kTasksMax, "as in [prompts]",
                   "first N tasks of the test split, for this model"),
+      integer_key("tune_limit", &StudyModel::tune_limit, 0, kTasksMax, "as in [prompts]",
+                  "first N tasks of the tune split, for this model"),
+      integer_key("drawn_steps", &StudyModel::drawn_steps, 0, kStepsMax, "0",
+                  "steps of a test trace that is drawn by `trace synth`; 0: it is executed"),
+      integer_key("drawn_profile_steps", &StudyModel::drawn_profile_steps, 0, kStepsMax,
+                  "a fifth of drawn_steps", "steps of the drawn profile"),
+      integer_key("drawn_tune_steps", &StudyModel::drawn_tune_steps, 0, kStepsMax,
+                  "a fifth of drawn_steps", "steps of the drawn trace for `tune`"),
   };
 }
 
@@ -152,11 +172,21 @@ BundleSize bundle_size(const StudyModel& model) {
   return {ffn_bytes(source->shape(), types), bundle_bytes(source->shape(), types)};
 }
 
+void check_drawn(const StudyModel& model) {
+  if (model.drawn() && !parse_model_spec(model.model).synthetic()) {
+    throw bad_usage("expected preset:NAME where steps are drawn, found a checkpoint");
+  }
+}
+
 void check_model(const Study& study, size_t index) {
   BundleSize size{};
+  check_key(study, model_prefix(index) + "drawn_steps", [&] { check_drawn(study.models[index]); });
   check_key(study, model_prefix(index) + "model", [&] { size = bundle_size(study.models[index]); });
-  check_key(study, "budgets",
-            [&] { parse_budgets(study.budgets, size.full_bytes, size.bundle_bytes); });
+  const auto check_budgets = [&](const std::string& key, const std::string& text) {
+    check_key(study, key, [&] { parse_budgets(text, size.full_bytes, size.bundle_bytes); });
+  };
+  check_budgets("budgets", study.budgets);
+  if (!study.live_budgets.empty()) check_budgets("live_budgets", study.live_budgets);
 }
 
 }  // namespace
@@ -192,8 +222,18 @@ std::string study_text(const std::string& path) {
   return path == kDemoStudy ? std::string(demo_study_text()) : read_file(path);
 }
 
-Study open_study(const std::string& path) {
+Study open_study(const std::string& path) { return open_study(path, {}); }
+
+Study open_study(const std::string& path, const StudyExtras& extras) {
   Study study = parse_study(study_text(path), path);
+  if (!extras.prompts.empty()) study.prompts.path = extras.prompts;
+  if (!extras.model.empty()) {
+    StudyModel own;
+    own.label = kOwnModelLabel;
+    own.model = extras.model;
+    own.tokenizer = extras.tokenizer;
+    study.models.insert(study.models.begin(), own);
+  }
   check_key(study, "policies", [&] { check_policies(study); });
   check_key(study, "migration", [&] { parse_bytes(study.migration); });
   check_key(study, "cluster", [&] {
@@ -202,6 +242,9 @@ Study open_study(const std::string& path) {
   const StudyPrompts& prompts = study.prompts;
   check_key(study, "prompts.profile_split", [&] { check_prompts(study, prompts.profile_split); });
   check_key(study, "prompts.test_split", [&] { check_prompts(study, prompts.test_split); });
+  if (study.tune) {
+    check_key(study, "prompts.tune_split", [&] { check_prompts(study, prompts.tune_split); });
+  }
   for (size_t i = 0; i < study.models.size(); ++i) check_model(study, i);
   return study;
 }

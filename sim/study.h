@@ -20,9 +20,11 @@ struct StudyPrompts {
   std::string path;                     // empty: the embedded tasks
   std::string profile_split = "train";  // what policies may learn from
   std::string test_split = "test";      // what they are judged on
+  std::string tune_split = "validation";  // what their parameters are searched on
   int64_t shots = 0;
   int64_t profile_limit = 0;  // first N tasks; 0 = all
   int64_t test_limit = 0;
+  int64_t tune_limit = 0;
 };
 
 struct StudyModel {
@@ -31,6 +33,12 @@ struct StudyModel {
   std::string tokenizer;
   int64_t profile_limit = -1;  // -1: as in [prompts]
   int64_t test_limit = -1;
+  int64_t tune_limit = -1;
+  int64_t drawn_steps = 0;          // > 0: the test trace is drawn, not executed
+  int64_t drawn_profile_steps = 0;  // 0: a fifth of them
+  int64_t drawn_tune_steps = 0;     // 0: a fifth of them
+
+  bool drawn() const { return drawn_steps > 0; }
 };
 
 struct Study {
@@ -41,8 +49,12 @@ struct Study {
   std::string launcher;  // what goes before `thermocline run`; {ranks} is replaced
   std::vector<std::string> policies = {"fixed", "ewma", "oracle-static"};
   std::string budgets = "10%..50%/10%";
+  std::string live_budgets;  // of policies that run live; empty: all
   std::string migration = "32MiB";
   std::string cluster;  // file of the cluster that times are modelled on; empty: replay's default
+  std::string batch = "1";  // requests that decode together in replays
+  int64_t warmup = 0;       // steps that replays run but do not count
+  bool tune = false;        // search parameters on the tune split first
   int64_t seed = 1;
   bool teacher_forced = true;
   int64_t max_new_tokens = 0;  // 0: the default of `run`
@@ -70,6 +82,14 @@ Study parse_study(std::string_view bytes, const std::string& origin);
 // Policies, budgets and prompts too. No model is made, nothing runs.
 // `path`: a file, or kDemoStudy (models/embedded.h).
 Study open_study(const std::string& path);
+// What a command line adds to a study file.
+struct StudyExtras {
+  std::string model, tokenizer;  // a checkpoint of the user's, compared first; empty: none
+  std::string prompts;           // instead of prompts.path; empty: as the file says
+};
+inline constexpr std::string_view kOwnModelLabel = "checkpoint";
+Study open_study(const std::string& path, const StudyExtras& extras);
+
 // Its bytes.
 std::string study_text(const std::string& path);
 

@@ -30,6 +30,11 @@ void add_study_command(CLI::App& app) {
                    "the study, a TOML file; default: the one that is built in")
       ->capture_default_str();
   command->add_option("--out", options->out, "folder of results (default: results/NAME)");
+  command->add_option("--model", options->extras.model,
+                      "a checkpoint of yours, compared beside the study's models");
+  command->add_option("--tokenizer", options->extras.tokenizer, "of that checkpoint");
+  command->add_option("--prompts", options->extras.prompts,
+                      "a .jsonl in MBPP's format, instead of the study's prompts.path");
   command->add_flag("--resume", options->resume,
                     "go on in a folder that holds results: what is done is not run again");
   command->add_flag("--dry-run", options->dry_run, "check all, print the commands, run nothing");

@@ -87,28 +87,60 @@ struct Planner {
     return files;
   }
 
-  Stage profile() const {
-    Stage stage = this->stage("profile", "profile.json");
-    const StudyPrompts& prompts = study.prompts;
-    stage.command =
-        run_command(prompts.profile_split, limit_of(model.profile_limit, prompts.profile_limit));
-    append(stage.command,
-           {"--record", file("profile.h5"), "--resume", "--overwrite", "--json", stage.output});
+  // A recorded split: executed, or drawn as a text of its own.
+  Stage recorded(const std::string& name, const std::string& split, int64_t limit,
+                 int64_t drawn_steps, int text_seed, const std::string& output) const {
+    Stage stage = this->stage(name, output);
+    if (model.drawn()) {
+      append(stage.command, {options.program, "trace", "synth", "--out", file(name + ".h5")});
+      append(stage.command, {"--preset", model.model.substr(std::string("preset:").size())});
+      append(stage.command, {"--steps", std::to_string(drawn_steps), "--text-seed",
+                             std::to_string(text_seed), "--json", stage.output});
+      return stage;
+    }
+    stage.command = run_command(split, limit);
+    append(stage.command, {"--record", file(name + ".h5"), "--resume", "--overwrite"});
     stage.inputs = user_files();
     return stage;
   }
 
-  Stage test() const {
-    Stage stage = this->stage("test", "run.json");
+  int64_t drawn(int64_t given) const {
+    return given > 0 ? given : std::max<int64_t>(1, model.drawn_steps / 5);
+  }
+
+  Stage profile() const {
     const StudyPrompts& prompts = study.prompts;
-    stage.command = run_command(prompts.test_split, limit_of(model.test_limit, prompts.test_limit));
-    append(stage.command, {"--record", file("test.h5"), "--resume", "--overwrite", "--profile",
-                           file("profile.h5")});
+    Stage stage = recorded("profile", prompts.profile_split,
+                           limit_of(model.profile_limit, prompts.profile_limit),
+                           drawn(model.drawn_profile_steps), 1, "profile.json");
+    if (!model.drawn()) append(stage.command, {"--json", stage.output});
+    return stage;
+  }
+
+  Stage tune() const {
+    const StudyPrompts& prompts = study.prompts;
+    Stage stage =
+        recorded("tune", prompts.tune_split, limit_of(model.tune_limit, prompts.tune_limit),
+                 drawn(model.drawn_tune_steps), 2, "tune.json");
+    if (!model.drawn()) append(stage.command, {"--json", stage.output});
+    return stage;
+  }
+
+  Stage test() const {
+    const StudyPrompts& prompts = study.prompts;
+    Stage stage =
+        recorded("test", prompts.test_split, limit_of(model.test_limit, prompts.test_limit),
+                 model.drawn_steps, 3, "run.json");
+    if (model.drawn()) return stage;
+    append(stage.command, {"--profile", file("profile.h5")});
     append(stage.command, {"--policy", join(live_policies(study), ',')});
-    append(stage.command, {"--budget", study.budgets, "--migration", study.migration});
+    append(stage.command, {"--budget",
+                           study.live_budgets.empty() ? study.budgets : study.live_budgets,
+                           "--migration", study.migration});
+    option(stage.command, "--cluster", study.cluster);
     append(stage.command, {"--json", stage.output});
-    stage.inputs = user_files();
     stage.inputs.push_back(file("profile.h5"));
+    if (!study.cluster.empty()) stage.inputs.push_back(study.cluster);
     return stage;
   }
 
@@ -119,8 +151,12 @@ struct Planner {
     append(stage.command, {"--policy", join(study.policies, ',')});
     append(stage.command, {"--budget", study.budgets, "--migration", study.migration});
     option(stage.command, "--cluster", study.cluster);
-    append(stage.command, {"--json", stage.output});
+    if (study.batch != "1") append(stage.command, {"--batch", study.batch});
+    option(stage.command, "--warmup", study.warmup);
+    if (study.tune) append(stage.command, {"--tune", file("tune.h5")});
+    append(stage.command, {"--resume", "--json", stage.output});
     stage.inputs = {file("test.h5"), file("profile.h5")};
+    if (study.tune) stage.inputs.push_back(file("tune.h5"));
     if (!study.cluster.empty()) stage.inputs.push_back(study.cluster);
     return stage;
   }
@@ -148,6 +184,7 @@ std::vector<Stage> plan_stages(const Study& study, const PlanOptions& options) {
   for (const StudyModel& model : study.models) {
     const Planner planner{study, model, options, options.out + "/" + model.label};
     stages.push_back(planner.profile());
+    if (study.tune) stages.push_back(planner.tune());
     stages.push_back(planner.test());
     stages.push_back(planner.replay());
     stages.push_back(planner.stat());

@@ -1,7 +1,8 @@
 // Study plan: the commands that a study stands for, in order, as a user would type them.
 //
-// For each model: profile (run on the profile split, recorded), test (run on the test split,
-// recorded, with the policies live in the same pass), replay (of the test trace, same policies
+// For each model: profile (run on the profile split, recorded), tune (the tune split, where the
+// study tunes), test (run on the test split, recorded, with the policies live in the same pass; of
+// a drawn model, `trace synth` instead of `run`, with another text each), replay (of the test trace, same policies
 // and the oracles), stat (what the test trace offers a dynamic threshold to follow). The study's
 // own steps (merge, report) follow in sim/study_run.h.
 // Goals: nothing here runs, reads or writes; the same study gives the same plan.
@@ -25,7 +26,7 @@ struct PlanOptions {
 
 struct Stage {
   std::string label;                 // the model's
-  std::string name;                  // "profile" | "test" | "replay" | "stat"
+  std::string name;                  // "profile" | "tune" | "test" | "replay" | "stat"
   std::vector<std::string> command;  // what to execute, launcher included
   std::vector<std::string> inputs;   // files of the user's and of earlier stages that it reads
   std::string output;                // written last, so that it is there when the stage is done

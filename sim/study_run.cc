@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -124,7 +125,15 @@ class StudyRun {
   std::vector<std::string> report_command() const { return {program_, "report", out_}; }
 
   std::string resume_line() const {
-    return shell_line({program_, "study", options_.path, "--out", out_, "--resume"});
+    std::vector<std::string> words = {program_, "study", options_.path, "--out", out_};
+    const auto add = [&](const std::string& name, const std::string& value) {
+      if (!value.empty()) words.insert(words.end(), {name, value});
+    };
+    add("--model", options_.extras.model);
+    add("--tokenizer", options_.extras.tokenizer);
+    add("--prompts", options_.extras.prompts);
+    words.push_back("--resume");
+    return shell_line(words);
   }
 
   // Nothing that took hours is overwritten by a forgotten option.
@@ -220,7 +229,12 @@ class StudyRun {
     std::string differences;
     for (const std::string& line : agreement.differences) differences += "\n  " + line;
     for (const ModelResults& model : results.models) {
-      if (model.live.empty()) differences += "\n  " + model.label + ": no live counters";
+      const bool was_drawn = std::any_of(
+          study_.models.begin(), study_.models.end(),
+          [&](const StudyModel& one) { return one.label == model.label && one.drawn(); });
+      if (model.live.empty() && !was_drawn) {
+        differences += "\n  " + model.label + ": no live counters";
+      }
     }
     const std::string verdict =
         fmt::format("live = replay: {} of {} equal", agreement.equal, agreement.total);
@@ -240,7 +254,7 @@ class StudyRun {
 }  // namespace
 
 void run_study(const StudyOptions& options) {
-  StudyRun run(options, open_study(options.path));
+  StudyRun run(options, open_study(options.path, options.extras));
   if (options.dry_run) {
     run.print_commands();
   } else {

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "models/embedded.h"
+#include "sim/study.h"
 
 namespace thermocline {
 
@@ -22,6 +23,7 @@ struct StudyOptions {
   bool resume = false;                         // go on in a folder that holds results
   bool dry_run = false;                        // print the commands, write nothing
   std::string program;                         // empty: the running executable
+  StudyExtras extras = {};                     // a checkpoint and prompts of the user's
 };
 
 // Prints as it goes. Errors: a bad study, a failed stage, live counters that differ from the

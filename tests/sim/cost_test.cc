@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 
 #include "models/error.h"
+#include "sim/executed.h"
+#include "sim/replay.h"
 #include "tests/sim/memory_trace.h"
 
 using namespace thermocline;
@@ -120,11 +122,60 @@ TEST_CASE("percentiles are of the nearest rank") {
   CHECK(many.p99 == 99.0);
 }
 
-TEST_CASE("only decode steps have modelled times") {
+TEST_CASE("only decode steps have a time per token, and prompts a time to the first") {
   const MemoryTrace trace = random_trace(1, one_rank(), 10, 0);  // three steps of prefill
-  const ReplayResult result = replay(trace, &trace, {parse_policies("fixed"), {384 * 8}});
   const CostModel model(one_rank(), config_of(one_rank(), ""), cluster_of(1), GateReads::predicted);
-  CHECK(decode_step_ms(model, result.rows[0], trace.steps()).size() == 7);
+  ReplayOptions options{parse_policies("fixed"), {384 * 8}};
+  options.cost = &model;
+  const ReplayStats row = replay(trace, &trace, options).rows[0];
+  CHECK(row.account.token_count == 7);
+  CHECK(row.account.tpot_ms.count() == 7);
+  CHECK(row.account.tasks[0].decode_tokens == 7);
+  CHECK(row.account.ttft_ms[0] > 0);
+}
+
+TEST_CASE("what a tier computes takes its time where that is longer than reading") {
+  const RecordingConfig config = config_of(one_rank(), R"({"dense_bytes":[2000]})");
+  Cluster cluster = cluster_of(1);
+  const std::vector<uint64_t> hot{20};
+  // Ten positions share the bundles that they read: 10 of them, 6 hot, worked on 40 and 30 times.
+  const std::vector<RankLoad> load{{10, 6, 0, 40, 30}};
+  const CostModel reading(one_rank(), config, cluster, GateReads::predicted);
+  const double hot_s = 6 * kBundle / 1000, cold_s = 4 * kBundle / 100;
+  CHECK(reading.pass_time(load, hot, 10).seconds == Approx(2.0 + hot_s + cold_s));
+  cluster.nodes[0].tiers[1].operations_per_second = 100.0;  // 192 for each neuron and position
+  const CostModel limited(one_rank(), config, cluster, GateReads::predicted);
+  CHECK(limited.pass_time(load, hot, 10).seconds == Approx(2.0 + hot_s + 30 * 192 / 100.0));
+  cluster.nodes[0].tiers[0].operations_per_second = 1000.0;  // dense: half an operation a byte
+  const CostModel both(one_rank(), config, cluster, GateReads::predicted);
+  CHECK(both.pass_time(load, hot, 10).seconds ==
+        Approx(2000 * 0.5 * 10 / 1000 + 40 * 192 / 1000.0 + 30 * 192 / 100.0));
+}
+
+TEST_CASE("migrations that are hidden cost what the node's own work does not cover") {
+  const RecordingConfig config = config_of(one_rank(), R"({"dense_bytes":[0]})");
+  const CostModel model(one_rank(), config, cluster_of(1), GateReads::predicted);
+  const std::vector<uint64_t> hot{20};
+  const double work = 4 * kBundle / 100;
+  const PassTime few = model.pass_time(std::vector<RankLoad>{{4, 0, 1, 0, 4}}, hot, 1);
+  CHECK(few.seconds == Approx(work + 0.25 + kBundle / 500));
+  CHECK(few.hidden == Approx(work));
+  const PassTime many = model.pass_time(std::vector<RankLoad>{{4, 0, 90, 0, 4}}, hot, 1);
+  CHECK(many.hidden == Approx(0.25 + 90 * kBundle / 500));
+}
+
+TEST_CASE("a budget of the cluster is what its fast tiers have left, and nodes may be unequal") {
+  const RecordingConfig config = config_of(two_ranks(), R"({"dense_bytes":[0,9000]})");
+  Cluster cluster = cluster_of(2);
+  const CostModel model(two_ranks(), config, cluster, GateReads::predicted);
+  CHECK(model.room_by_rank() == std::vector<uint64_t>{16 * 384, 1000});
+  CHECK(model.over_ranks(std::vector<uint64_t>{500, 700}) == std::vector<uint64_t>{500, 700});
+  const CostModel one(two_ranks(), config, cluster_of(1), GateReads::predicted);
+  CHECK(one.room_by_rank() == std::vector<uint64_t>{500, 500});
+  const Cluster border = at_border(cluster, Tier::host);
+  CHECK(border.nodes[0].fast().bytes_per_second == 100.0);
+  CHECK_FALSE(border.nodes[0].tiered());
+  CHECK_THROWS_WITH(at_border(cluster, Tier::disk), Catch::Contains("--tier disk"));
 }
 
 TEST_CASE("without a configuration, dense bytes follow from the shape and stages from the pools") {
@@ -152,7 +203,9 @@ TEST_CASE("a machine that reads as fast as it says is predicted exactly") {
   trace.header_.config_json =
       R"({"dense_bytes":[0,1000],"rank_stage":[0,1],"read_bandwidth":[1e9,2e9]})";
   const RecordingConfig config = recording_config(trace.header(), "t.h5");
-  const ReplayResult result = replay(trace, &trace, {parse_policies("fixed"), {384 * 8}});
+  ReplayOptions options{parse_policies("fixed"), {384 * 8}};
+  options.keep_steps = true;
+  const ReplayResult result = replay(trace, &trace, options);
   for (uint64_t i = 0; i < 40; ++i) {
     const auto bytes = [&](size_t rank) {  // 16 gate rows, and two more rows of each active neuron
       return 128 * 16 + 256 * uint64_t{result.rows[0].steps[i * 2 + rank].needed};
@@ -162,7 +215,7 @@ TEST_CASE("a machine that reads as fast as it says is predicted exactly") {
     trace.times_[1][i] = {second, 100, first};
   }
   std::string reason;
-  const ExecutedComparison comparison = compare_executed(trace, config, result, reason).value();
+  const ExecutedComparison comparison = compare_executed(trace, config, reason).value();
   CHECK(comparison.step_count == 37);
   CHECK(comparison.measured_overhead_ms == Approx(100e-6));
   CHECK(comparison.predicted_over_executed == Approx(1.0).epsilon(1e-3));
@@ -172,17 +225,16 @@ TEST_CASE("a machine that reads as fast as it says is predicted exactly") {
 
 TEST_CASE("a trace that cannot be compared says why") {
   MemoryTrace trace = random_trace(2, one_rank(), 10, 0);
-  const ReplayResult result = replay(trace, &trace, {parse_policies("fixed"), {384 * 8}});
   std::string reason;
-  CHECK_FALSE(compare_executed(trace, config_of(one_rank(), ""), result, reason).has_value());
+  CHECK_FALSE(compare_executed(trace, config_of(one_rank(), ""), reason).has_value());
   CHECK_THAT(reason, Catch::Contains("no read bandwidth"));
   const RecordingConfig config = config_of(one_rank(), R"({"read_bandwidth":[1e9]})");
-  CHECK_FALSE(compare_executed(trace, config, result, reason).has_value());
+  CHECK_FALSE(compare_executed(trace, config, reason).has_value());
   CHECK_THAT(reason, Catch::Contains("no measured times"));
   const RecordingConfig zero = config_of(one_rank(), R"({"read_bandwidth":[0]})");
-  CHECK_FALSE(compare_executed(trace, zero, result, reason).has_value());
+  CHECK_FALSE(compare_executed(trace, zero, reason).has_value());
   CHECK_THAT(reason, Catch::Contains("bandwidth of zero"));
   for (StepInfo& step : trace.steps_) step.phase = Phase::prefill;
-  CHECK_FALSE(compare_executed(trace, config, result, reason).has_value());
+  CHECK_FALSE(compare_executed(trace, config, reason).has_value());
   CHECK_THAT(reason, Catch::Contains("no decode step"));
 }

@@ -23,6 +23,22 @@ class MemoryTrace final : public TraceReader {
       steps_.push_back({0, static_cast<uint32_t>(i), 0, i < 3 ? Phase::prefill : Phase::decode,
                         static_cast<uint32_t>(i)});
     }
+    const auto count = static_cast<uint32_t>(whole_.step_count);
+    tasks_ = {{7, 0, count, std::min(count, 3u), {}}};
+  }
+  // Cuts the steps into tasks of `length`, whose first `prompt` steps are one pass of their prompt.
+  void cut_into_tasks(uint32_t length, uint32_t prompt) {
+    tasks_.clear();
+    uint32_t pass = 0;
+    for (uint32_t i = 0; i < whole_.step_count; ++i) {
+      const uint32_t position = i % length;
+      if (position == 0) tasks_.push_back({static_cast<int32_t>(100 + i / length), i, 0, 0, {}});
+      if (position == 0 || position >= prompt) ++pass;
+      const bool in_prompt = position < prompt;
+      steps_[i] = {0, position, i / length, in_prompt ? Phase::prefill : Phase::decode, pass};
+      ++tasks_.back().step_count;
+      tasks_.back().prompt_tokens += in_prompt;
+    }
   }
 
   const TraceHeader& header() const override { return header_; }

@@ -87,20 +87,29 @@ TEST_CASE("replay prints a table and writes rows with their origin") {
   const Json document = Json::parse(read_file(json));
   CHECK(document["command"] == "replay");
   const Json& rows = document["rows"];
-  REQUIRE(rows.size() == 2 * policies().names().size());  // no bandwidth: no row "executed"
+  size_t policy_rows = 0;
   for (const Json& row : rows) {
-    CHECK(row["kind"] == "policy");
+    CHECK((row["kind"] == "policy" || row["kind"] == "comparison"));  // no bandwidth: no "executed"
+    if (row["kind"] == "comparison") {
+      CHECK(row["versus"] == "fixed-topk");
+      CHECK(row["tasks"].get<uint64_t>() > 0);
+      continue;
+    }
+    ++policy_rows;
     CHECK(row["weights"] == "synthetic");
     CHECK(row["source"] == "modelled");
-    CHECK(row["ttft_ms"].is_null());
+    CHECK(row["ttft_ms"]["mean"].get<double>() > 0);
     CHECK(row["tpot_ms"]["mean"].get<double>() > 0);
     CHECK(row["profile_hash"] != row["trace_hash"]);
-    CHECK(row["oracle"] == (row["policy"] == "oracle-static"));
+    CHECK(row["oracle"] == policies().by_name(row["policy"].get<std::string>()).needs_future);
+    CHECK(row["regret_static"].is_number());
+    CHECK(row["hot_by_layer"].size() > 0);
     const uint64_t needed = row["counters"]["needed"], hits = row["counters"]["hits"];
     CHECK(row["hit_ratio"].get<double>() ==
           static_cast<double>(hits) / static_cast<double>(needed));
     CHECK(row["hot_bytes_peak"].get<uint64_t>() <= row["budget_bytes"].get<uint64_t>());
   }
+  CHECK(policy_rows == 2 * policies().names().size());
   CHECK(rows[0]["budget_percent"].get<double>() == Approx(10).epsilon(0.01));
   CHECK_THAT(read_file(csv), Catch::Contains("counters_hits") && Catch::Contains("tpot_ms_p95"));
   // Byte for byte the same again, with another number of threads.
@@ -113,7 +122,69 @@ TEST_CASE("JSON on standard output comes alone") {
   Fixture fixture;
   const std::string output =
       fixture.run(fixture.profile() + "--policy fixed --budget 50% --json -");
-  CHECK(Json::parse(output)["rows"].size() == 1);
+  CHECK(Json::parse(output)["rows"].size() == 1);  // nothing to compare with
+}
+
+TEST_CASE("every way to share out memory is replayed, and said in the rows") {
+  Fixture fixture;
+  const auto rows_of = [&](const std::string& more) {
+    return Json::parse(fixture.run(fixture.profile() + "--json - " + more))["rows"];
+  };
+  const Json layers = rows_of("--policy ewma --budget 30% --pools layer --group 2 --warmup 5");
+  CHECK(layers[0]["pools"] == "layer");
+  CHECK(layers[0]["group"] == 2);
+  CHECK(layers[0]["warmup_steps"] == 5);
+  CHECK(layers[0]["counters"]["step_count"] == 55);
+  const Json demand = rows_of("--policy lru,belady --budget 30% --fill demand");
+  CHECK(demand[0]["fill"] == "demand");
+  CHECK(demand[0]["pools"] == "model");
+  CHECK(demand[0]["counters"]["hits"] <= demand[1]["counters"]["hits"]);
+  const Json batches = rows_of("--policy fixed --budget 30% --batch 1,2");
+  REQUIRE(batches.size() == 2);
+  CHECK(batches[1]["batch"] == 2);
+  CHECK(batches[1]["counters"]["needed"] <= batches[0]["counters"]["needed"]);
+  const Json ranks = rows_of("--policy fixed --budget 4KiB+0B+2KiB");
+  CHECK(ranks[0]["budget_bytes"] == 6144);
+  const Json few = rows_of("--policy ewma --budget 30% --migrations 1");
+  CHECK(few[0]["migrations_per_token"].get<double>() <= 1);
+  CHECK(rows_of("--policy ewma --budget 30% --migration none")[0]["counters"]["refused"] == 0);
+}
+
+TEST_CASE("conditions that cannot be are usage errors") {
+  Fixture fixture;
+  const auto error_of = [&](const std::string& more) {
+    return usage_error_of(fixture, fixture.profile() + "--policy fixed --budget 30% " + more);
+  };
+  CHECK_THAT(error_of("--pools layers"), Catch::Contains("did you mean 'layer'"));
+  CHECK_THAT(error_of("--fill demnd"), Catch::Contains("did you mean 'demand'"));
+  CHECK_THAT(error_of("--fill demand"), Catch::Contains("no form for --fill demand"));
+  CHECK_THAT(error_of("--group 3"), Catch::Contains("a power of two"));
+  CHECK_THAT(error_of("--batch 0"), Catch::Contains("from 1 to 4096"));
+  CHECK_THAT(error_of("--batch 2,2"), Catch::Contains("twice"));
+  CHECK_THAT(error_of("--versus lru"), Catch::Contains("--versus"));
+  CHECK_THAT(error_of("--tier host"), Catch::Contains("--tier host"));
+  CHECK_THAT(error_of("--tune " + (fixture.folder / "test.h5")), Catch::Contains("other prompts"));
+  CHECK_THAT(usage_error_of(fixture, fixture.profile() + "--budget 1KiB+1KiB"),
+             Catch::Contains("each of the 3 ranks"));
+}
+
+TEST_CASE("a curve has the replay's hits, and tuned policies stand beside the given ones") {
+  Fixture fixture;
+  fixture.write("tune.h5", 50, "2222222222222222");
+  const std::string curve = fixture.folder / "curve.csv";
+  const Json rows = Json::parse(fixture.run(
+      fixture.profile() + "--policy fixed,ewma --budget 30% --json - --curve " + curve + " --tune " +
+      (fixture.folder / "tune.h5")))["rows"];
+  const std::string text = read_file(curve);
+  const auto at = text.find(",30.0,");
+  REQUIRE(at != std::string::npos);
+  const std::string hits = rows[0]["counters"]["hits"].dump();
+  CHECK(text.substr(at, 60).find("," + hits + ",") != std::string::npos);
+  CHECK(rows[0]["tuned_on"].is_null());
+  for (const Json& row : rows) {
+    if (row["kind"] != "policy" || row["tuned_on"].is_null()) continue;
+    CHECK(row["tuned_on"].get<std::string>().size() == 16);
+  }
 }
 
 TEST_CASE("a profile is asked for, and self is said in every row") {

@@ -12,8 +12,9 @@ using namespace thermocline::test;
 
 namespace {
 
-ReplayOptions options_of(const std::string& policies, std::vector<uint64_t> budgets) {
+ReplayOptions options_of(const std::string& policies, std::vector<ReplayBudget> budgets) {
   ReplayOptions options;
+  options.keep_steps = true;
   options.policies = parse_policies(policies);
   options.budgets = std::move(budgets);
   options.migration_bytes = 384 * 40;
@@ -45,7 +46,7 @@ TEST_CASE("replay counts what a driver per pool counts") {
   CHECK(result.pool_count == 3);
   size_t i = 0;
   for (const PolicySpec& policy : options.policies) {
-    for (const uint64_t budget : options.budgets) {
+    for (const uint64_t budget : {uint64_t{384 * 40}, uint64_t{384 * 200}}) {
       const ReplayStats& row = result.rows[i++];
       CHECK(row.policy.label() == policy.label());
       CHECK(row.budget_bytes == budget);
@@ -76,10 +77,13 @@ TEST_CASE("replay is the same for any number of threads and any length of trace"
   const MemoryTrace trace = random_trace(3, header, 9000, 100);  // more than two blocks
   auto options = options_of("ewma,fixed,oracle-static", {384 * 6, 384 * 12, 384 * 24});
   std::vector<uint64_t> progress;
-  options.progress = [&](uint64_t done) { progress.push_back(done); };
+  options.progress = [&](uint64_t done, uint64_t total) {
+    progress.push_back(done);
+    CHECK(total % 9000 == 0);
+  };
   const ReplayResult one = replay(trace, &trace, options);
-  CHECK(progress.size() == 3);
-  CHECK(progress.back() == 9000);
+  CHECK(progress.size() % 3 == 0);  // blocks of each pass over the trace
+  CHECK(progress.back() % 9000 == 0);
   for (const uint32_t thread_count : {2u, 3u, 16u}) {
     options.thread_count = thread_count;
     check_equal(one, replay(trace, &trace, options));
@@ -147,4 +151,175 @@ TEST_CASE("a profile of another model or other weights is refused") {
   profile = memory_header(3, 128, {{0, 3, 0, 128}});
   CHECK_THROWS_WITH(check(), Catch::Contains("3 layers of 136 neurons") &&
                                  Catch::Contains("3 layers of 128 neurons"));
+}
+
+TEST_CASE("warm-up steps run but are not counted") {
+  const MemoryTrace trace = random_trace(11, three_rank_header(), 120, 15);
+  const MemoryTrace profile = random_trace(12, three_rank_header(), 50, 0);
+  auto options = options_of("ewma:halflife=4,fixed", {384 * 90});
+  const ReplayResult all = replay(trace, &profile, options);
+  options.warmup_steps = 50;
+  const ReplayResult late = replay(trace, &profile, options);
+  for (size_t row = 0; row < all.rows.size(); ++row) {
+    HotSetStats counted;
+    for (uint64_t step = 50; step < 120; ++step) {
+      counted.needed += all.rows[row].counts(step).needed;
+      counted.hits += all.rows[row].counts(step).hits;
+      counted.admitted += all.rows[row].counts(step).admitted;
+    }
+    const HotSetStats& total = late.rows[row].total;
+    CHECK(total.step_count == 70);
+    CHECK(total.needed == counted.needed);
+    CHECK(total.hits == counted.hits);
+    CHECK(total.admitted == counted.admitted);
+    CHECK(late.rows[row].account.tasks[0].needed == static_cast<double>(counted.needed));
+  }
+}
+
+TEST_CASE("pools by layer and one pool for all are what drivers on these pools count") {
+  const MemoryTrace trace = random_trace(13, three_rank_header(), 60, 15);
+  const MemoryTrace profile = random_trace(14, three_rank_header(), 50, 0);
+  const auto by_hand = [&](const NeuronPool& pool) {
+    const PoolSteps steps = trace.cut_of(pool);
+    const ActivationProfile known = profile.cut_of(pool).profile();
+    PolicyDriver driver(parse_policies("ewma:halflife=8")[0],
+                        {pool, &known, nullptr, bundles_of_pool(384 * 130, 384, pool, 408),
+                         bundles_of_pool(384 * 40, 384, pool, 408)});
+    for (uint64_t step = 0; step < 60; ++step) driver.step(steps.step(step));
+    return driver.stats();
+  };
+  auto options = options_of("ewma:halflife=8", {384 * 130});
+  options.pools = Pools::model;
+  const ReplayResult model = replay(trace, &profile, options);
+  CHECK(model.rows[0].by_pool == std::vector<HotSetStats>{by_hand({0, 3, 0, 136})});
+  CHECK(model.rows[0].hot_max.size() == 1);
+  options.pools = Pools::layer;
+  const ReplayResult layers = replay(trace, &profile, options);
+  REQUIRE(layers.pool_count == 4);
+  CHECK(layers.rows[0].by_pool[1] == by_hand({1, 1, 0, 136}));
+  CHECK(layers.rows[0].by_pool[3] == by_hand({2, 1, 80, 56}));
+  CHECK(layers.rows[0].hot_max.size() == 3);
+}
+
+TEST_CASE("groups move as one and are counted by neuron") {
+  const TraceHeader header = memory_header(2, 70, {{0, 2, 0, 70}});
+  const MemoryTrace trace = random_trace(15, header, 40, 0);
+  for (const uint32_t group : {1u, 4u, 64u, 128u}) {
+    auto options = options_of("fixed,ewma", {384 * 100});
+    options.group = group;
+    const ReplayResult result = replay(trace, &trace, options);
+    for (const ReplayStats& row : result.rows) {
+      INFO(row.policy.label() << " in groups of " << group);
+      uint64_t needed = 0;
+      for (uint64_t step = 0; step < 40; ++step) {
+        for (uint32_t layer = 0; layer < 2; ++layer) {
+          needed += trace.whole_.step(step).layer(layer).count();
+        }
+      }
+      CHECK(row.total.needed == needed);
+      CHECK(row.total.hits <= needed);
+      CHECK(row.total.hot_count_peak <= 100);
+    }
+    // The fixed set by hand: groups by their summed counts, ties by index, as many as fit.
+    const ActivationProfile counts = grouped(trace.whole_.profile(), group);
+    const auto order = ranked_by_count(counts.counts);
+    std::vector<uint8_t> hot(counts.counts.size());
+    for (size_t i = 0; i < std::min<size_t>(100 / group, order.size()); ++i) hot[order[i]] = 1;
+    uint64_t hits = 0;
+    for (uint64_t step = 0; step < 40; ++step) {
+      for_each_bit(header.pools[0], trace.whole_.step(step).words, [&](uint32_t flat) {
+        hits += hot[flat / 70 * counts.pool.neuron_count + flat % 70 / group];
+      });
+    }
+    CHECK(result.rows[0].total.hits == hits);
+  }
+}
+
+TEST_CASE("an unequal budget gives each rank its own") {
+  const MemoryTrace trace = random_trace(16, three_rank_header(), 20, 0);
+  auto options = options_of("fixed", {ReplayBudget(std::vector<uint64_t>{384 * 10, 384 * 20, 0})});
+  const ReplayResult result = replay(trace, &trace, options);
+  CHECK(result.rows[0].budget_bytes == 384 * 30);
+  CHECK(result.rows[0].hot_max == std::vector<uint64_t>{10, 20, 0});
+  CHECK(result.rows[0].total.loaded == 30);
+}
+
+TEST_CASE("a prompt's pass reads the union of its positions, and tasks share the sums") {
+  MemoryTrace trace = random_trace(17, memory_header(1, 64, {{0, 1, 0, 64}}), 40, 0);
+  trace.cut_into_tasks(10, 4);
+  Cluster cluster;
+  cluster.name = "one";
+  NodeProfile node;
+  node.tiers[0] = {1 << 30, 384e3};  // a bundle in a microsecond
+  node.tiers[1] = {1 << 30, 38400};  // in ten
+  node.migration = {1e9, 0};
+  cluster.nodes = {node};
+  RecordingConfig config;
+  config.dense_bytes = {0};
+  config.rank_stage = {0};
+  const CostModel cost(trace.header(), config, cluster, GateReads::predicted);
+  auto options = options_of("fixed", {384 * 20});
+  options.cost = &cost;
+  const ReplayStats row = replay(trace, &trace, options).rows[0];
+  const auto order = ranked_by_count(trace.whole_.profile().counts);
+  uint64_t hot = 0;
+  for (size_t i = 0; i < 20; ++i) hot |= uint64_t{1} << order[i];
+  const auto milliseconds = [&](uint64_t active) {
+    return std::popcount(active & hot) * 1.0 + std::popcount(active & ~hot) * 10.0;
+  };
+  double decode_ms = 0;
+  for (uint32_t task = 0; task < 4; ++task) {
+    uint64_t joined = 0, needed = 0;
+    double of_task = 0;
+    for (uint32_t i = 0; i < 10; ++i) {
+      const uint64_t word = trace.whole_.step(task * 10 + i).words[0];
+      needed += static_cast<uint64_t>(std::popcount(word));
+      if (i < 4) joined |= word;
+      if (i >= 4) of_task += milliseconds(word);
+    }
+    decode_ms += of_task;
+    CHECK(row.account.ttft_ms[task] == Approx(milliseconds(joined)));
+    CHECK(row.account.tasks[task].decode_ms == Approx(of_task));
+    CHECK(row.account.tasks[task].decode_tokens == 6);
+    CHECK(row.account.tasks[task].needed == static_cast<double>(needed));
+  }
+  CHECK(row.account.decode_ms == Approx(decode_ms));
+  CHECK(row.account.token_count == 24);
+}
+
+TEST_CASE("rows that are not wanted are left alone, and parts make the whole") {
+  const MemoryTrace trace = random_trace(18, three_rank_header(), 50, 10);
+  auto options = options_of("ewma,fixed,oracle-static", {384 * 30, 384 * 60, 384 * 200});
+  const ReplayResult whole = replay(trace, &trace, options);
+  for (size_t part = 0; part < 2; ++part) {
+    std::vector<size_t> done;
+    options.wanted = [&](size_t row) { return row % 2 == part; };
+    options.rows_done = [&](std::span<const size_t> rows, const std::vector<ReplayStats>& all) {
+      done.insert(done.end(), rows.begin(), rows.end());
+      for (const size_t row : rows) CHECK(all[row].total == whole.rows[row].total);
+    };
+    const ReplayResult result = replay(trace, &trace, options);
+    CHECK(done.size() == (part == 0 ? 5 : 4));
+    for (size_t row = 0; row < result.rows.size(); ++row) {
+      CHECK(result.rows[row].budget_bytes == whole.rows[row].budget_bytes);
+      if (row % 2 != part) {
+        CHECK(result.rows[row].total == HotSetStats());
+      } else {
+        CHECK(result.rows[row].account == whole.rows[row].account);
+      }
+    }
+  }
+}
+
+TEST_CASE("the hot threshold of the median task is kept step by step") {
+  MemoryTrace trace = random_trace(19, three_rank_header(), 60, 10);
+  trace.cut_into_tasks(12, 4);
+  const ReplayResult result = replay(trace, &trace, options_of("ewma,oracle-static", {384 * 90}));
+  CHECK(result.rows[0].watched_threshold.size() == 12);
+  CHECK(result.rows[0].watched_threshold[11].has_value());
+  CHECK_FALSE(result.rows[1].watched_threshold[0].has_value());
+  double share = 0;
+  for (const double layer : result.rows[0].hot_by_layer) share += layer / 3;
+  const double mean = static_cast<double>(result.rows[0].total.hot_count_sum) / 60 / 408;
+  CHECK(share == Approx(mean));
 }

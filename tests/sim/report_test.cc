@@ -3,6 +3,8 @@
 #include <stdlib.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
+#include <set>
 
 #include "models/cli.h"
 #include "models/error.h"
@@ -364,10 +366,12 @@ TEST_CASE("text from data is escaped") {
 Json poisoned(Json document) {
   const std::string poison = "</style><script>alert(\"1\")</script>&'\x01";
   for (Json& row : document["rows"]) {
-    for (const char* key : {"label", "model", "weights", "weight_hash", "trace_hash", "layout",
-                            "prompts", "parameters"}) {
+    for (const char* key :
+         {"label", "model", "weights", "weight_hash", "trace_hash", "layout", "prompts",
+          "parameters", "regime", "tuned_on", "fill", "pools", "group", "versus", "cluster"}) {
       if (row.contains(key)) row[key] = poison;
     }
+    if (row.contains("threshold_by_step")) row["threshold_by_step"]["task_id"] = poison;
     if (row["kind"] == "policy" && row["policy"] == "ewma") row["policy"] = poison;
   }
   document["machine"]["cpu"] = poison;
@@ -376,23 +380,224 @@ Json poisoned(Json document) {
 }
 
 TEST_CASE("the report is well formed, self-contained and free of what data brings") {
-  const bool poison = GENERATE(false, true);
-  const Json document = poison ? poisoned(test::full_document()) : test::full_document();
+  const bool poison = GENERATE(false, true), rich = GENERATE(false, true);
+  const Json plain = rich ? test::rich_document() : test::full_document();
+  const Json document = poison ? poisoned(plain) : plain;
   const Report report = make_report(parse_results(document, "r.json"));
-  CHECK_THAT(report.html, !Contains("<script"));
+  CHECK_THAT(report.html, !Contains("alert(\"1\")"));
   const test::TempDir folder;
   write_file(folder / "report.html", report.html);
   const test::CommandResult parsed = test::run_command(
-      "python3 -c \"import sys, xml.dom.minidom as m, re\n"
+      "python3 -c \"import base64, hashlib, re, sys, xml.dom.minidom as m\n"
       "text = open(sys.argv[1], encoding='utf-8').read()\n"
       "m.parseString(text.replace('<!DOCTYPE html>', ''))\n"
       "bare = re.sub(r'xmlns(:xlink)?=.http://www.w3.org/[a-z0-9/]*.', '', text)\n"
       "bad = re.findall(r'https?://|url\\(|@import|<link|<img|<iframe| src=', bare)\n"
-      "print('bad:', bad)\" '" +
+      "print('bad:', bad)\n"
+      "scripts = re.findall('<script>(.*?)</script>', text, re.S)\n"
+      "hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]\n"
+      "allowed = re.findall('script-src .sha256-(.*?).\\\"', text)\n"
+      "print('one script, the allowed one:', len(scripts) == text.count('<script') == 1 and "
+      "hashes == allowed, hashes)\" '" +
       folder / "report.html'");
   INFO(parsed.output);
   CHECK(parsed.exit_code == 0);
-  CHECK_THAT(parsed.output, Contains("bad: []"));
+  CHECK_THAT(parsed.output, Contains("bad: []") && Contains("the allowed one: True"));
+}
+
+// rich_document() with the comparisons of ewma in `metric` at `percent` changed.
+Json with_comparison(const std::string& metric, double percent, const Json& changes) {
+  Json document = test::rich_document();
+  for (Json& row : document["rows"]) {
+    if (row["kind"] == "comparison" && row["policy"] == "ewma" && row["metric"] == metric &&
+        row["budget_percent"] == percent) {
+      row.update(changes);
+    }
+  }
+  return document;
+}
+
+TEST_CASE("where tasks were compared, the answer gives intervals and says where fixed wins") {
+  const Answer answer = answer_of(model_of(test::rich_document()));
+  CHECK(answer.dynamic == "ewma");
+  CHECK(
+      answer.headline ==
+      "On demo (synthetic weights), ewma hits 1.8 points more than fixed at 20 % of the FFN (95 % "
+      "interval 1.4 to 2.2, more in 80 of 100 tasks). Modelled on pc-test, a token takes "
+      "1.20 ms (3.0 %) less there (95 % interval 0.60 to 1.80 ms, less in 80 of 100 tasks); but "
+      "fixed is faster at 10 %, by 4.0 %.");
+  REQUIRE(answer.details.size() == 3);
+  CHECK(
+      answer.details[0] ==
+      "Hit ratio by budget: ewma is ahead at 10 and 20 % (by 1.0 to 1.8 points); the tasks cannot "
+      "tell at 30 %.");
+  CHECK(answer.details[1] ==
+        "Time by budget: ewma is ahead at 20 % (by 3.0 %), fixed at 10 % (by 4.0 %); the tasks "
+        "cannot tell at 30 %.");
+  CHECK_THAT(answer.details[2], Contains("Most hits at 20 %: lru, +3.0 points against fixed") &&
+                                    Contains("its token takes 5.0 % more time than fixed's."));
+  CHECK_THAT(answer.caveats.back(),
+             Contains("over the 100 tasks") && Contains("ewma is the best of 2 dynamic policies"));
+}
+
+TEST_CASE("a difference counts where its interval leaves out zero") {
+  const auto headline = [](const Json& document) { return answer_of(model_of(document)).headline; };
+  CHECK_THAT(headline(with_comparison("hit_ratio", 20, {{"ci95", {-0.001, 0.02}}})),
+             Contains("ewma and fixed hit alike at 20 % of the FFN, as far as the tasks can tell "
+                      "(+1.8 points; 95 % interval -0.1 to +2.0, more in 80 of 100 tasks)"));
+  CHECK_THAT(headline(with_comparison("tpot_ms", 20, {{"ci95", {-2, 0.5}}})),
+             Contains("a token takes both the same time there as far as the tasks can tell (95 % "
+                      "interval -2.00 to +0.50 ms, less in 80 of 100 tasks); fixed is faster at 10 "
+                      "%, by 4.0 %."));
+  const Json worse = {
+      {"difference", 1.0}, {"ci95", {0.5, 1.5}}, {"tasks_won", 9}, {"tasks_lost", 90}};
+  CHECK_THAT(
+      headline(with_comparison("tpot_ms", 20, worse)),
+      Contains("1.00 ms (2.5 %) more there (95 % interval 0.50 to 1.50 ms, more in 90 of 100 "
+               "tasks); ewma is faster at no budget."));
+  const Json fewer = {
+      {"difference", -0.02}, {"ci95", {-0.03, -0.01}}, {"tasks_won", 9}, {"tasks_lost", 90}};
+  CHECK_THAT(
+      headline(with_comparison("hit_ratio", 20, fewer)),
+      Contains("ewma hits 2.0 points less than fixed at 20 % of the FFN (95 % interval 1.0 to "
+               "3.0, fewer in 90 of 100 tasks)"));
+}
+
+TEST_CASE("one task has no interval, and results without times compare hits") {
+  CHECK_THAT(answer_of(model_of(with_comparison("hit_ratio", 20, {{"ci95", nullptr}}))).headline,
+             Contains("(more in 80 of 100 tasks, too few for an interval)"));
+  Json document = test::rich_document();
+  for (Json& row : document["rows"]) {
+    row.erase("tpot_ms");
+    if (row["kind"] == "comparison" && row["metric"] == "tpot_ms") row["kind"] = "other";
+  }
+  const Answer answer = answer_of(model_of(document));
+  CHECK_THAT(answer.headline,
+             Contains("lru hits 3.0 points more") && Contains("No time was modelled."));
+  CHECK(answer.details.size() == 1);
+}
+
+TEST_CASE("fields of newer rows are read strictly, and may be missing") {
+  const auto with = [](const char* key, const Json& value) {
+    Json document = test::rich_document();
+    document["rows"][0][key] = value;
+    return error_of(document);
+  };
+  CHECK(with("tpot_ci95", nullptr) == "no error");
+  CHECK_THAT(with("tpot_ci95", {2, 1}), Contains("[low, high]") && Contains("row 0"));
+  CHECK_THAT(with("tpot_ci95", {1}), Contains("'tpot_ci95'"));
+  CHECK_THAT(with("hot_by_layer", 3), Contains("a list of numbers 'hot_by_layer'"));
+  CHECK_THAT(with("hot_by_layer", {"a"}), Contains("numbers in 'hot_by_layer'"));
+  CHECK_THAT(with("threshold_by_step", {{"task_id", 1}}), Contains("'values'"));
+  CHECK_THAT(with("batch", -4), Contains("a count 'batch'"));
+  CHECK_THAT(with("regret_static", "much"), Contains("a number 'regret_static'"));
+  CHECK_THAT(error_of(with_comparison("hit_ratio", 20, {{"tasks_won", -1}})),
+             Contains("a count 'tasks_won'"));
+  CHECK_THAT(error_of(with_comparison("hit_ratio", 20, {{"metric", "beauty"}})),
+             Contains("'metric'") && Contains("beauty"));
+  const ModelResults model = model_of(test::rich_document());
+  CHECK(model.comparisons.size() == 12);
+  CHECK(model.replayed[0].tuned_on.empty());
+  CHECK(model.replayed[2].tuned_on == "0f0f0f0f0f0f0f0f");
+  CHECK(model.replayed[8].thresholds->task_id == "7");
+  CHECK_FALSE(model.replayed[8].thresholds->values[0]);
+}
+
+TEST_CASE("curves are of one batch, and parameters tuned for each budget make one curve") {
+  Json document = test::rich_document();
+  int made = 0;
+  for (Json& row : document["rows"]) {
+    if (row["kind"] == "policy" && row["policy"] == "ewma") {
+      row["parameters"] = "halflife=" + std::to_string(++made);
+    }
+  }
+  const ModelResults model = model_of(document);
+  CHECK(batches_of(model) == std::vector<uint64_t>{1, 4});
+  const std::vector<Curve> curves = curves_of(model), fours = curves_of(model, 4);
+  REQUIRE(curves.size() == 4);
+  CHECK(curves[1].name == "ewma");
+  CHECK(curves[1].rows.size() == 3);
+  CHECK(fours[1].rows[0]->batch == 4);
+  CHECK_THAT(make_report(parse_results(document, "r.json")).html,
+             Contains("10 %: halflife=1; 20 %: halflife=3; 30 %: halflife=5") &&
+                 Contains("trace 0f0f0f0f0f0f0f0f"));
+}
+
+TEST_CASE("rows of several batches are compared with the live ones of their own") {
+  ModelResults model = model_of(test::full_document());
+  PolicyRow other = model.replayed.front();
+  other.batch = 4;
+  other.counters["hits"] += 5;
+  model.replayed.push_back(other);
+  CHECK(compare_live(model).holds());
+}
+
+TEST_CASE("of many policies six get a line: the baseline, and those that are best somewhere") {
+  Json rows = Json::array();
+  for (const double percent : {10.0, 20.0, 30.0}) {
+    rows.push_back(test::policy_row("fixed", percent, 0.5, 40, false));
+    for (int i = 0; i < 12; ++i) {
+      const std::string name = "policy-" + std::to_string(i);
+      const bool low = percent == 10;
+      rows.push_back(test::policy_row(name, percent, 0.5 + (low ? 6 - i : i) * 0.01,
+                                      40.0 + (low ? i - 6 : -i) * 0.1, false));
+      rows.back()["moved_bytes_per_token"] = 1000;
+    }
+    rows.push_back(test::policy_row("oracle-static", percent, 0.9, 20, false));
+  }
+  const ModelResults model = model_of(test::document_of(rows));
+  std::vector<Curve> curves = curves_of(model);
+  choose_styles(model, curves);
+  std::set<int> styles;
+  for (const Curve& curve : curves) {
+    if (!curve.oracle && curve.style >= 0) styles.insert(curve.style);
+    if (curve.policy() == "fixed") CHECK(curve.style == 0);
+    if (curve.policy() == "policy-11") CHECK(curve.style == 1);  // best at the middle
+    if (curve.policy() == "policy-0") CHECK(curve.style == 2);   // best at the least
+    if (curve.policy() == "policy-5") CHECK(curve.style == -1);
+    if (curve.oracle) CHECK(curve.style == 0);
+  }
+  CHECK(styles == std::set<int>{0, 1, 2, 3, 4, 5});
+  const Report report = make_report(parse_results(test::document_of(rows), "r.json"));
+  CHECK_THAT(report.html, Contains("7 more in the table only") && Contains("policy-5"));
+}
+
+TEST_CASE("richer rows bring intervals, layers, thresholds and batches into the report") {
+  const Results results = parse_results(test::rich_document(), "r.json");
+  const Report report = make_report(results);
+  CHECK_THAT(report.html, Contains("<table class=\"sortable\">") && Contains("<details>") &&
+                              Contains("All policies at 20 % of the FFN"));
+  CHECK_THAT(report.html, Contains(">-3.0 %<small>-4.5 to -1.5</small>"));
+  CHECK_THAT(report.html, Contains("class=\"n better\"") && Contains("class=\"n worse\"") &&
+                              Contains("class=\"n even\""));
+  CHECK_THAT(report.html, Contains("25 % wasted") && Contains("<small>synthetic weights</small>"));
+  CHECK_THAT(report.html, Contains("share of each layer that was hot, at 20 % of the FFN") &&
+                              Contains("aria-label=\"mean share of each layer"));
+  CHECK_THAT(report.html, Contains("Batches, at 20 %") && Contains("batch of 4"));
+  CHECK_THAT(report.html, Contains("at most 32.00\u00a0MiB moved in a step, the first 64 steps"));
+  CHECK_THAT(report.html, Contains("paired bootstrap, 100 tasks, 2000 resamples"));
+  CHECK(report.html == make_report(results).html);
+  if (find_program("gnuplot").empty()) {
+    WARN("no gnuplot here: plots not looked at");
+    return;
+  }
+  CHECK(report.problems.empty());
+  CHECK_THAT(report.html, Contains("m0t_gnuplot_canvas") && Contains("m0d_gnuplot_canvas") &&
+                              Contains("m0h_gnuplot_canvas") && Contains("m0s_gnuplot_canvas") &&
+                              Contains("over the steps of task 7"));
+}
+
+TEST_CASE("plots draw intervals below the lines, and gaps where there is no value") {
+  const double none = std::nan("");
+  PlotLine line{"a", {{1, 2}, {2, none}, {3, 4}}};
+  line.intervals = {{1.5, 2.5}, {none, none}, {none, none}};
+  const std::string script = plot_script({"x", "y", {line, {"b", {{1, 3}, {3, 3}}}}});
+  CHECK_THAT(script, Contains("1 2 1.5 2.5\n\n3 4\nEND"));
+  const size_t bars = script.find("with vectors"), lines = script.find("with linespoints");
+  REQUIRE(bars != std::string::npos);
+  CHECK(bars < lines);
+  CHECK(script.find("with vectors", bars + 1) == std::string::npos);
+  if (!find_program("gnuplot").empty()) CHECK(draw({"x", "y", {line}}, "i").problem.empty());
 }
 
 TEST_CASE("the report shows answer, tables, plots, evidence and making") {
@@ -401,7 +606,7 @@ TEST_CASE("the report shows answer, tables, plots, evidence and making") {
   CHECK_THAT(report.html, Contains("ewma has the higher hit ratio at 10 and 20\u00a0%"));
   CHECK_THAT(report.html, Contains("The weights are synthetic"));
   CHECK_THAT(report.html, Contains("live = replay") && Contains("6 of 6"));
-  CHECK_THAT(report.html, Contains("<strong>35.0 %</strong>") && Contains("-5.0 points"));
+  CHECK_THAT(report.html, Contains("<strong>35.0 %</strong>") && Contains(">5.0</td>"));
   CHECK_THAT(report.html, Contains("predicted over executed is 0.95 (0.93 for reading weights"));
   CHECK_THAT(report.html, Contains("on pc-test (published figures)"));
   CHECK_THAT(report.html, Contains("30.0 ms *") && !Contains("50.0 ms *"));
