@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 #include <immintrin.h>
 #endif
 

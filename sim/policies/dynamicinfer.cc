@@ -19,8 +19,8 @@
 #include <algorithm>
 
 #include "sim/policies/parts/decaying_scores.h"
+#include "sim/policies/parts/selection.h"
 #include "sim/policies/parts/top_places.h"
-#include "sim/policies/parts/weakest_hot.h"
 #include "sim/policy.h"
 
 namespace thermocline {
@@ -49,7 +49,7 @@ class DynamicInfer final : public Policy {
              {},
              {0.25, 1}},
             {"swaps", 0, 0, 1e9, "swaps per step and pool; 0: the migration limit alone", true},
-            {"period", 8, 1, 1024, "steps between two searches", true, {}, {1, 4, 16}}};
+            {"period", 16, 1, 1024, "steps between two searches", true, {}, {1, 4, 8}}};
   }
   explicit DynamicInfer(const PolicyValues& values)
       : scores_(static_cast<uint32_t>(values.at("halflife"))),
@@ -90,6 +90,7 @@ class DynamicInfer final : public Policy {
   struct Layer {
     uint64_t hot_max;  // B_l
     uint64_t room;     // of that, not hot
+    uint16_t least;    // v among the top, of the last search
     size_t leave;      // into leave_: the next
   };
 
@@ -98,7 +99,7 @@ class DynamicInfer final : public Policy {
     layers_.clear();
     for (uint32_t layer = 0; layer < pool_.layer_count; ++layer) {
       const uint64_t of_layer = budget / pool_.layer_count + (layer < budget % pool_.layer_count);
-      layers_.push_back({of_layer, 0, 0});
+      layers_.push_back({of_layer, 0, 0, 0});
     }
   }
 
@@ -134,10 +135,10 @@ class DynamicInfer final : public Policy {
     next_ = 0;
     const size_t stride = pool_.words_per_layer();
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      const uint16_t least =
-          mark_top(std::span(values_).subspan(64 * stride * layer, 64 * stride),
-                   std::span(neurons_).subspan(stride * layer, stride), layers_[layer].hot_max,
-                   std::span(target_).subspan(stride * layer, stride));
+      uint16_t& least = layers_[layer].least;
+      least = mark_top(std::span(values_).subspan(64 * stride * layer, 64 * stride),
+                       std::span(neurons_).subspan(stride * layer, stride), layers_[layer].hot_max,
+                       std::span(target_).subspan(stride * layer, stride), least);
       for (size_t w = stride * layer; w < stride * (layer + 1); ++w) {
         for_each_place(w, target_[w] & ~hot.words()[w], [&](uint32_t place) {
           enter_.push_back({kMost - (uint32_t{values_[place]} - least), place});
@@ -168,34 +169,29 @@ class DynamicInfer final : public Policy {
     const uint32_t places = 64 * pool_.words_per_layer();
     for (const ScoredPlace& item : enter_) ++entering_[item.place / places];
     leave_.clear();
+    const size_t stride = pool_.words_per_layer();
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      const size_t begin = pool_.words_per_layer() * layer, end = begin + pool_.words_per_layer();
-      const size_t first = leave_.size();
-      uint64_t hot_count = 0;
-      for (size_t w = begin; w < end; ++w) {
-        hot_count += static_cast<uint64_t>(std::popcount(hot.words()[w]));
-        if (entering_[layer] == 0) continue;
+      const std::span<const uint64_t> row = hot.words().subspan(stride * layer, stride);
+      layers_[layer].room = layers_[layer].hot_max - bit_sums().count(row.data(), stride);
+      layers_[layer].leave = leave_.size();
+      if (entering_[layer] == 0) continue;
+      for (size_t w = stride * layer; w < stride * (layer + 1); ++w) {
         for_each_place(w, hot.words()[w] & ~target_[w], [&](uint32_t place) {
-          leave_.push_back({values_[place], place});
+          leave_.push_back(uint64_t{values_[place]} << 32 | place);
         });
       }
-      keep_weakest(first, entering_[layer]);
-      layers_[layer].room = layers_[layer].hot_max - hot_count;
-      layers_[layer].leave = first;
+      keep_weakest(layers_[layer].leave, entering_[layer]);
     }
   }
 
   void keep_weakest(size_t first, size_t wanted) {
     const auto begin = leave_.begin() + static_cast<ptrdiff_t>(first);
-    const auto weaker = [](const ScoredPlace& a, const ScoredPlace& b) {
-      return a.score != b.score ? a.score < b.score : a.place < b.place;
-    };
     if (leave_.size() - first > wanted) {
       const auto last = begin + static_cast<ptrdiff_t>(wanted);
-      std::nth_element(begin, last, leave_.end(), weaker);
+      std::nth_element(begin, last, leave_.end());
       leave_.erase(last, leave_.end());
     }
-    std::sort(begin, leave_.end(), weaker);
+    std::sort(begin, leave_.end());
   }
 
   void swap_in(uint32_t place, Moves& moves) {
@@ -203,18 +199,21 @@ class DynamicInfer final : public Policy {
     if (layer.room > 0) {
       --layer.room;
     } else {
-      moves.evict.push_back(scores_.places().flat_of(leave_[layer.leave++].place));
+      const auto weakest = static_cast<uint32_t>(leave_[layer.leave++]);
+      moves.evict.push_back(scores_.places().flat_of(weakest));
     }
     moves.admit.push_back(scores_.places().flat_of(place));
   }
 
-  // v, halved to fit 16 bits: the scores' share of one is at most 65535.
+  // v, halved to fit: all of it in 16 bits, as compilers like it.
   void add_up() {
-    const auto one = static_cast<uint32_t>(std::min<uint64_t>(scores_.score_of(lambda_), kMost));
+    const auto one = static_cast<uint16_t>(std::min<uint64_t>(scores_.score_of(lambda_), kMost));
     const std::span<const uint16_t> scores = scores_.scores();
     for (size_t i = 0; i < values_.size(); ++i) {
+      const uint16_t recent = scores[i];
       const auto long_run = static_cast<uint16_t>(uint32_t{shares_[i]} * one >> 16);
-      values_[i] = static_cast<uint16_t>((uint32_t{scores[i]} + long_run) >> 1);
+      const auto half_differing = static_cast<uint16_t>((recent ^ long_run) >> 1);
+      values_[i] = static_cast<uint16_t>((recent & long_run) + half_differing);
     }
   }
 
@@ -232,7 +231,7 @@ class DynamicInfer final : public Policy {
   std::vector<uint16_t> values_;            // v
   std::vector<uint64_t> neurons_, target_;  // bits
   std::vector<ScoredPlace> enter_;          // score: kMost less the distance from the least
-  std::vector<ScoredPlace> leave_;          // by layer
+  std::vector<uint64_t> leave_;             // by layer: v, then place in the lower half
   std::vector<ScoredPlace> scratch_;
   std::vector<uint32_t> entering_;  // by layer
   ScoreHistogram histogram_;

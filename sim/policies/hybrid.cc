@@ -89,7 +89,7 @@ class Hybrid final : public Policy {
     const double share = rho_ * static_cast<double>(budget);
     fill_hottest(profile, std::min(static_cast<uint64_t>(share + 0.5), budget), 0, pinned_);
     unpinned_profile_ = profile;
-    for_each_bit(profile.pool, pinned_.words(),
+    for_each_bit(pinned_.pool(), pinned_.words(),
                  [this](uint32_t flat) { unpinned_profile_.counts[flat] = 0; });
     context_.profile = &unpinned_profile_;
   }

@@ -76,6 +76,7 @@ class Waterfill final : public Policy {
     scores_.start(context);
     neurons_ = bits_of_neurons(pool_);
     target_.resize(neurons_.size());
+    leasts_.assign(pool_.layer_count, 0);
     if (context.profile != nullptr) fill_hottest(*context.profile, hot_count_max_, 0, hot);
   }
 
@@ -100,9 +101,10 @@ class Waterfill final : public Policy {
     share_out();
     const size_t stride = pool_.words_per_layer();
     for (size_t layer = 0; layer < pool_.layer_count; ++layer) {
-      mark_top(std::span(values_).subspan(64 * stride * layer, 64 * stride),
-               std::span(neurons_).subspan(stride * layer, stride), hot_counts_[layer],
-               std::span(target_).subspan(stride * layer, stride));
+      leasts_[layer] =
+          mark_top(std::span(values_).subspan(64 * stride * layer, 64 * stride),
+                   std::span(neurons_).subspan(stride * layer, stride), hot_counts_[layer],
+                   std::span(target_).subspan(stride * layer, stride), leasts_[layer]);
     }
     plan_.make(values_, target_, hot.words());
   }
@@ -155,6 +157,7 @@ class Waterfill final : public Policy {
   std::array<uint32_t, kLevels> levels_{};
   std::vector<Group> groups_;
   std::vector<uint32_t> hot_counts_;  // k_l
+  std::vector<uint16_t> leasts_;      // v among these, of the last plan
   MovePlan plan_;
   std::optional<double> threshold_;
 };

@@ -1,6 +1,8 @@
 // The decaying scores of sim/policies/parts/decaying_scores.h, one neuron at a time, for the
 // obvious versions of the policies that use them.
 //
+// Its exp2 is the policies' bisection for half-lives of 1, 3, 4, 6 to 10, 12, 13, 15 to 19, 29, 32
+// and others; elsewhere the two may differ in the last bit, and then a score in its last unit.
 // Thread-safety: none needed.
 #pragma once
 
@@ -35,6 +37,8 @@ class SlowScores {
   void add(const FlatSet& active) {
     for (const uint32_t flat : active) scores_[flat] = std::min(scores_[flat] + gain_, 65535.0);
   }
+
+  void clear() { scores_.assign(scores_.size(), 0); }
 
   double operator[](uint32_t flat) const { return scores_[flat]; }
   size_t size() const { return scores_.size(); }

@@ -59,6 +59,8 @@ struct TinyCase {
   ActivationProfile profile, future;
   FutureUses uses;
   PolicyContext context;
+  uint32_t task_steps = 10, prompt_steps = 4;
+  uint32_t at_once = 1;  // tasks whose steps alternate
 
   explicit TinyCase(uint64_t seed) {
     Lcg random(seed);
@@ -81,8 +83,9 @@ struct TinyCase {
   PolicySpec spec(const std::string& text) const { return parse_policies(text).at(0); }
   ActiveStep step(uint64_t i) const {
     ActiveStep active = steps.step(i);
-    active.task = static_cast<uint32_t>(i / 10);
-    active.prompt = i % 10 < 4;
+    const uint64_t round = uint64_t{task_steps} * at_once;
+    active.task = static_cast<uint32_t>(i / round * at_once + i % at_once);
+    active.prompt = i % round / at_once < prompt_steps;
     return active;
   }
   HotSetStats drive(const PolicySpec& spec, Fill fill = Fill::step) const {

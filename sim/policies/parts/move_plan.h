@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-#include "sim/policies/parts/weakest_hot.h"
+#include "sim/policies/parts/selection.h"
 #include "sim/policy.h"
 
 namespace thermocline {

@@ -39,18 +39,38 @@ inline uint64_t count_at_least(std::span<const uint16_t> scores, std::span<const
   return sum;
 }
 
+// The largest score that `wanted` places of `among` reach; 0 where there are fewer. A guess near to
+// it halves the tries.
+inline uint16_t border_score(std::span<const uint16_t> scores, std::span<const uint64_t> among,
+                             uint64_t wanted, uint16_t guess) {
+  const auto reached = [&](uint32_t least) {
+    return count_at_least(scores, among, static_cast<uint16_t>(least)) >= wanted;
+  };
+  uint32_t low = 0, high = 1u << 16;  // low is reached, high is not
+  if (guess > 0) {
+    const bool above = reached(guess);
+    (above ? low : high) = guess;
+    for (uint32_t stride = 64; high - low > stride; stride *= 4) {
+      const uint32_t least = above ? low + stride : high - stride;
+      const bool is_reached = reached(least);
+      (is_reached ? low : high) = least;
+      if (is_reached != above) break;
+    }
+  }
+  while (high - low > 1) {
+    const uint32_t least = low + (high - low) / 2;
+    (reached(least) ? low : high) = least;
+  }
+  return static_cast<uint16_t>(low);
+}
+
 // Marks in `top` (words) the `wanted` places of `among` with the largest scores, or all of them.
 // Returns the least score among the marked; 65535 where none is.
 inline uint16_t mark_top(std::span<const uint16_t> scores, std::span<const uint64_t> among,
-                         uint64_t wanted, std::span<uint64_t> top) {
+                         uint64_t wanted, std::span<uint64_t> top, uint16_t guess = 0) {
   std::fill(top.begin(), top.end(), 0);
   if (wanted == 0) return UINT16_MAX;
-  uint32_t border = 0;  // the largest score that `wanted` places reach; 0 where there are fewer
-  for (uint32_t bit = 1u << 15; bit != 0; bit /= 2) {
-    const auto least = static_cast<uint16_t>(border | bit);
-    if (count_at_least(scores, among, least) >= wanted) border = least;
-  }
-  const auto least = static_cast<uint16_t>(border);
+  const uint16_t least = border_score(scores, among, wanted, guess);
   const uint64_t above =
       least == UINT16_MAX ? 0 : count_at_least(scores, among, static_cast<uint16_t>(least + 1));
   uint64_t at_border = wanted - above;  // of those with just that score
