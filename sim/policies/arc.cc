@@ -22,6 +22,7 @@
 #include <optional>
 
 #include "sim/policies/parts/neuron_lists.h"
+#include "sim/policies/parts/neuron_logs.h"
 #include "sim/policies/parts/place_bits.h"
 #include "sim/policies/parts/recency.h"
 #include "sim/policies/parts/rotating_cursor.h"
@@ -64,13 +65,12 @@ class Arc final : public Policy {
     explicit Request(const PolicyValues&) {}
     void start(const PolicyContext& context) override {
       balance_.budget = context.hot_count_max;
-      lists_ = NeuronLists(context.pool.total(), kListCount);
+      lists_ = NeuronLogs(context.pool.total(), kListCount);
       list_of_.assign(context.pool.total(), kNone);
     }
 
     void hit(uint32_t flat) override {
       if (list_of_[flat] == kT1) --balance_.t1, ++balance_.t2;
-      lists_.remove(flat);
       put(kT2, flat);
     }
 
@@ -125,7 +125,7 @@ class Arc final : public Policy {
     }
 
     Balance balance_;
-    NeuronLists lists_;             // the least recent first
+    NeuronLogs lists_;              // the least recent first
     std::vector<uint8_t> list_of_;  // by flat index
     bool came_back_ = false;        // the neuron that enters was in B1 or B2
   };

@@ -15,7 +15,7 @@
 // Scores only ever grow, so the list of the weakest is exact until it is used up.
 #include <algorithm>
 
-#include "sim/policies/parts/neuron_lists.h"
+#include "sim/policies/parts/neuron_logs.h"
 #include "sim/policies/parts/place_bits.h"
 #include "sim/policies/parts/recency.h"
 #include "sim/policies/parts/rotating_cursor.h"
@@ -38,17 +38,14 @@ class Lru final : public Policy {
    public:
     explicit Request(const PolicyValues&) {}
     void start(const PolicyContext& context) override {
-      order_ = NeuronLists(context.pool.total(), 1);
+      order_ = NeuronLogs(context.pool.total(), 1);
     }
-    void hit(uint32_t flat) override {
-      order_.remove(flat);
-      order_.push_back(0, flat);
-    }
+    void hit(uint32_t flat) override { order_.push_back(0, flat); }
     uint32_t evict(uint32_t) override { return order_.pop_front(0); }
     void admit(uint32_t flat) override { order_.push_back(0, flat); }
 
    private:
-    NeuronLists order_;  // the least recently requested first
+    NeuronLogs order_;  // the least recently requested first
   };
 
   void start(const PolicyContext& context, HotSet& hot) override {

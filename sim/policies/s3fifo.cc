@@ -26,6 +26,7 @@
 
 #include "sim/policies/parts/dense_scores.h"
 #include "sim/policies/parts/neuron_lists.h"
+#include "sim/policies/parts/neuron_logs.h"
 #include "sim/policies/parts/neuron_ring.h"
 #include "sim/policies/parts/place_bits.h"
 #include "sim/policies/parts/rotating_cursor.h"
@@ -93,7 +94,7 @@ class S3Fifo final : public Policy {
       main_max_ = shares_.main_max(budget);
       ghost_max_ = shares_.ghost_max(budget);
       small_ = main_ = NeuronRing(std::min(budget, total));
-      ghost_ = NeuronLists(total, 1);
+      ghost_ = NeuronLogs(total, 1);
       remembered_.assign(total, false);
       counts_.assign(total, 0);
     }
@@ -151,7 +152,7 @@ class S3Fifo final : public Policy {
     const Shares shares_;
     uint64_t small_max_ = 0, main_max_ = 0, ghost_max_ = 0;
     NeuronRing small_, main_;
-    NeuronLists ghost_;  // the first to have left first
+    NeuronLogs ghost_;  // the first to have left first
     uint64_t ghost_count_ = 0;
     std::vector<uint8_t> remembered_, counts_;  // by flat index: is in the ghost queue; hits
     bool came_back_ = false;                    // the neuron that enters was in the ghost queue

@@ -2,6 +2,8 @@
 #include <list>
 
 #include "sim/policies/parts/neuron_lists.h"
+#include "sim/policies/parts/neuron_logs.h"
+#include "sim/policies/parts/neuron_ring.h"
 #include "sim/policies/parts/next_uses.h"
 #include "sim/policies/parts/rotating_cursor.h"
 #include "tests/policies/tiny_case.h"
@@ -47,6 +49,47 @@ TEST_CASE("neuron lists do as std::list does") {
       REQUIRE(lists.pop_front(to) == expected[to].front());
       expected[to].pop_front();
     }
+  }
+}
+
+TEST_CASE("neuron logs do as std::list does, also where neurons move all the time") {
+  Lcg random(4);
+  constexpr uint32_t kNeurons = 300, kLogs = 3;
+  NeuronLogs logs(kNeurons, kLogs);
+  std::vector<std::list<uint32_t>> expected(kLogs);
+  for (int i = 0; i < 20000; ++i) {
+    const uint32_t neuron = random.below(kNeurons), to = random.below(kLogs);
+    for (auto& of_log : expected) of_log.remove(neuron);
+    if (random.below(5) == 0) {
+      logs.remove(neuron);
+    } else {
+      logs.push_back(to, neuron);
+      expected[to].push_back(neuron);
+    }
+    for (uint32_t log = 0; log < kLogs; ++log) {
+      REQUIRE(logs.empty(log) == expected[log].empty());
+      if (!expected[log].empty()) REQUIRE(logs.front(log) == expected[log].front());
+    }
+    if (random.below(10) == 0 && !expected[to].empty()) {
+      REQUIRE(logs.pop_front(to) == expected[to].front());
+      expected[to].pop_front();
+    }
+  }
+}
+
+TEST_CASE("a neuron ring is a queue, round and round") {
+  for (const uint64_t size_max : {0u, 1u, 5u, 8u}) {
+    NeuronRing ring(size_max);
+    uint32_t next_in = 0, next_out = 0;
+    for (int round = 0; round < 50; ++round) {
+      while (ring.size() < size_max) ring.push_back(next_in++);
+      for (uint64_t i = 0; i < (size_max + 1) / 2; ++i) {
+        REQUIRE(ring.front() == next_out);
+        REQUIRE(ring.pop_front() == next_out++);
+      }
+    }
+    while (!ring.empty()) REQUIRE(ring.pop_front() == next_out++);
+    CHECK(next_in == next_out);
   }
 }
 
