@@ -42,7 +42,9 @@ class SlowScores {
 
   double operator[](uint32_t flat) const { return scores_[flat]; }
   size_t size() const { return scores_.size(); }
-  double of_share(double share) const { return std::ceil(share * weight_ / alpha_); }
+  double of_share(double share) const {
+    return std::max(0.0, std::ceil(share * weight_ / alpha_ - 0x1p-10));
+  }
   double share_of(double score) const { return score * alpha_ / weight_; }
   // Best and worst first, ties by index.
   bool is_stronger(uint32_t a, uint32_t b) const {

@@ -8,6 +8,9 @@ namespace {
 
 constexpr double kScoreMax = std::numeric_limits<uint16_t>::max();
 
+// Of a unit: a score's share stands for that score again, whichever way it was rounded.
+constexpr double kRounding = 0x1p-10;
+
 double power(double base, uint32_t exponent) {
   double result = 1.0;
   for (; exponent != 0; exponent >>= 1, base *= base) {
@@ -69,7 +72,7 @@ void DecayingScores::at_least(uint64_t least, size_t first, size_t count, uint64
 }
 
 uint64_t DecayingScores::score_of(double share) const {
-  return static_cast<uint64_t>(std::ceil(share * weight_ / alpha_));
+  return static_cast<uint64_t>(std::ceil(share * weight_ / alpha_ - kRounding));
 }
 
 }  // namespace thermocline

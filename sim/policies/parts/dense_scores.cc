@@ -5,7 +5,7 @@
 #include <limits>
 #include <type_traits>
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 #include <immintrin.h>
 #endif
 
@@ -177,7 +177,7 @@ TC_INLINE void at_least_body(const Score* scores, size_t words, Score least, uin
   }
 }
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 // AVX2 gathers the bits of a comparison of bytes.
 [[gnu::target("avx2")]] inline uint64_t bits_at_least(const uint8_t* scores, uint8_t least) {
   const __m256i leasts = _mm256_set1_epi8(static_cast<int8_t>(least));
@@ -242,7 +242,7 @@ constexpr DenseScoreOps<Score> table_of(const char* name) {
 
 TC_DENSE_SCORES(Plain, , 16, at_least_body);
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 TC_DENSE_SCORES(Avx2, [[gnu::target("avx2")]], 32, at_least_avx2);
 
 // AVX-512BW takes the bits of a word as masks and gives comparisons as bits.

@@ -24,7 +24,7 @@ void ThresholdSet::make_sections(const PolicyContext& context) {
   const uint64_t count = rules_.by_layer ? pool.layer_count : 1;
   const uint64_t words = pool.words_per_step() / std::max<uint64_t>(count, 1);
   for (uint64_t i = 0; i < count; ++i) {
-    Section section{i * words, words, static_cast<double>(pool.total() / count),
+    Section section{i * words, words, pool.total() / count,
                     budget * (i + 1) / count - budget * i / count};
     section.cursor = BitCursor(i * words, (i + 1) * words);
     sections_.push_back(section);
@@ -56,8 +56,8 @@ void ThresholdSet::step(const ActiveStep& active, const HotSet& hot, double want
   propose(wanted, moves);
   for (Section& section : sections_) {
     const double over = static_cast<double>(section.above) - static_cast<double>(section.budget);
-    section.quantile =
-        std::clamp(section.quantile + rules_.eta * over / section.neuron_count, 0.0, 1.0);
+    section.quantile = std::clamp(
+        section.quantile + rules_.eta * over / static_cast<double>(section.neuron_count), 0.0, 1.0);
   }
 }
 
@@ -80,6 +80,7 @@ void ThresholdSet::score(Section& section, const ActiveStep& active, const HotSe
     section.victim_count += bit_sums().count(victims_.data() + first, count);
     section.hot_count += bit_sums().count(hot.words().data() + first, count);
   });
+  if (quantile == 0) section.above = section.neuron_count;  // without the places of spare bits
 }
 
 uint64_t ThresholdSet::count_above(uint64_t least, size_t first, size_t count) const {

@@ -47,7 +47,7 @@ class ThresholdSet {
  private:
   struct Section {
     size_t first_word, word_count;
-    double neuron_count;
+    uint64_t neuron_count;
     uint64_t budget;
     uint64_t hot_count = 0;
     double quantile = 0, threshold = 0;
