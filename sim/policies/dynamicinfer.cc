@@ -19,7 +19,7 @@
 #include <algorithm>
 
 #include "sim/policies/parts/decaying_scores.h"
-#include "sim/policies/parts/selection.h"
+#include "sim/policies/parts/score_histogram.h"
 #include "sim/policies/parts/top_places.h"
 #include "sim/policy.h"
 
