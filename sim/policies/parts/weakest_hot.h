@@ -32,6 +32,7 @@ class WeakestHot {
     return next_ < items_.size() ? &items_[next_] : nullptr;
   }
   void pop() { ++next_; }
+  void clear() { items_.clear(), next_ = 0; }
 
   // After all scores went through change(score) -> score, which keeps their order.
   template <class Change>
