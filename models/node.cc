@@ -19,7 +19,7 @@ constexpr int64_t kNodeCountMax = 4096;
 constexpr std::string_view kDefaultCluster = R"toml(
 [cluster]
 name = "pc-high"
-source = "published: PowerInfer, SOSP'24, section 8.1, PC-High (RTX 4090, DDR5, PCIe 4.0 x16); peak rates of computing"
+source = "published: PowerInfer, SOSP'24, section 8.1, PC-High; peak rates of computing"
 measured = false
 [[node]]
 name = "pc-high"

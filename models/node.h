@@ -36,7 +36,7 @@ std::string_view name_of(Tier tier);
 
 struct TierProfile {
   uint64_t memory_bytes = 0;
-  double bytes_per_second = 0;  // reading, all of it streamed; 0: the node has no such tier
+  double bytes_per_second = 0;       // reading, all of it streamed; 0: the node has no such tier
   double operations_per_second = 0;  // of what computes on it; 0: not known, no limit
   bool present() const { return bytes_per_second > 0; }
   double seconds(double bytes, double operations) const {

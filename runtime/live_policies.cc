@@ -15,21 +15,15 @@ LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile p
   };
   for (const PolicySpec& policy : options_.policies) {
     for (const uint64_t budget : options_.budgets) {
-      const PolicyContext context{profile_.pool,
-                                  &profile_,
-                                  nullptr,
-                                  share(budget),
-                                  share(options_.migration_bytes),
-                                  nullptr,
-                                  bundle,
-                                  rates};
+      const PolicyContext context{
+          profile_.pool, &profile_, nullptr, share(budget), share(options_.migration_bytes),
+          nullptr,       bundle,    rates};
       drivers_.push_back(std::make_unique<PolicyDriver>(policy, context));
     }
   }
 }
 
-void LivePolicies::on_step(const StepInfo& info, const StepTimes& /*times*/,
-                           const StepData& data) {
+void LivePolicies::on_step(const StepInfo& info, const StepTimes& /*times*/, const StepData& data) {
   const bool prompt = info.phase == Phase::prefill;
   for (const auto& driver : drivers_) {
     driver->step({&profile_.pool, data.active, info.task, prompt});

@@ -176,8 +176,8 @@ class RankRun {
         hooks_.observers.push_back(&*recorder_);
       }
       if (!plan_.live.policies.empty()) {
-        const TierRates rates = plan_.live.rates(static_cast<size_t>(comm_.rank()),
-                                                 static_cast<size_t>(comm_.size()));
+        const TierRates rates =
+            plan_.live.rates(static_cast<size_t>(comm_.rank()), static_cast<size_t>(comm_.size()));
         live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_types, rates);
         hooks_.observers.push_back(&*live_);
       }

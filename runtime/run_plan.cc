@@ -105,8 +105,8 @@ LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& s
   }
   live.budgets =
       parse_budgets(options.budgets, ffn_bytes(shape, ffn_types), bundle_bytes(shape, ffn_types));
-  live.migration_bytes = options.migration == "none" ? ffn_bytes(shape, ffn_types)
-                                                     : parse_bytes(options.migration);
+  live.migration_bytes =
+      options.migration == "none" ? ffn_bytes(shape, ffn_types) : parse_bytes(options.migration);
   live.cluster = options.cluster.empty() ? default_cluster() : open_cluster(options.cluster);
   if (options.profile.empty()) {
     throw bad_usage("--policy needs --profile TRACE, recorded on other prompts");

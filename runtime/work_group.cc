@@ -7,8 +7,8 @@
 namespace thermocline {
 namespace {
 
-// Texts have any length: lengths first, then blocks of the longest. A rank that failed before is not
-// here but in the agreement of together(): the first exchange is that agreement.
+// Texts have any length: lengths first, then blocks of the longest. A rank that failed before is
+// not here but in the agreement of together(): the first exchange is that agreement.
 std::vector<std::string> gather(Comm& comm, const std::string& mine) {
   together(comm, [] {});
   const auto size = static_cast<size_t>(comm.size());
@@ -30,7 +30,8 @@ std::vector<std::string> gather(Comm& comm, const std::string& mine) {
 
 void run_in_launched_group(const std::function<void(WorkGroup&)>& body) {
   run_launched_rank([&](Comm& comm) {
-    WorkGroup group{static_cast<uint32_t>(comm.rank()), static_cast<uint32_t>(comm.size()), nullptr};
+    WorkGroup group{static_cast<uint32_t>(comm.rank()), static_cast<uint32_t>(comm.size()),
+                    nullptr};
     if (group.size > 1) {
       group.gather = [&comm](const std::string& mine) { return gather(comm, mine); };
     }

@@ -51,8 +51,8 @@ TaskAnalysis analyse_tasks(const ReplayResult& result, const std::optional<std::
   for (size_t i = 0; i < result.rows.size(); ++i) {
     const ReplayStats& row = result.rows[i];
     sides.push_back(bootstrap.resampled(row.account.tasks));
-    analysis.rows.push_back({interval_of(sides[i], TaskMetric::hit_ratio),
-                             interval_of(sides[i], TaskMetric::tpot_ms)});
+    analysis.rows.push_back(
+        {interval_of(sides[i], TaskMetric::hit_ratio), interval_of(sides[i], TaskMetric::tpot_ms)});
     if (row.policy.label() == versus) versus_at[row.budget_bytes] = i;
   }
   for (size_t i = 0; i < result.rows.size(); ++i) {

@@ -93,7 +93,7 @@ RecordingConfig recording_config(const TraceHeader& header, const std::string& p
 // What one node does in one stage.
 struct CostModel::NodeShare {
   bool used = false;
-  double dense = 0, hot = 0, cold = 0, moved = 0;                             // bytes
+  double dense = 0, hot = 0, cold = 0, moved = 0;  // bytes
   double dense_operations = 0, hot_operations = 0, cold_operations = 0;
 };
 
@@ -240,9 +240,10 @@ Cluster at_border(Cluster cluster, Tier fast) {
   for (NodeProfile& node : cluster.nodes) {
     for (int tier = 0; tier < static_cast<int>(fast); ++tier) node.tiers[tier] = {};
     if (node.tiers[static_cast<int>(fast)].present()) continue;
-    throw bad_usage(fmt::format("--tier {}: expected it on every node of cluster '{}', but '{}' "
-                                "has none",
-                                name_of(fast), cluster.name, node.name));
+    throw bad_usage(
+        fmt::format("--tier {}: expected it on every node of cluster '{}', but '{}' "
+                    "has none",
+                    name_of(fast), cluster.name, node.name));
   }
   return cluster;
 }

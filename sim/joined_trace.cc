@@ -167,7 +167,8 @@ void JoinedTrace::read_predicted(const NeuronPool& /*pool*/, uint64_t /*step_beg
 }
 
 void JoinedTrace::read_magnitudes(const NeuronPool& /*pool*/, uint64_t /*row_begin*/,
-                                  uint64_t /*row_count*/, std::vector<float>& /*magnitudes*/) const {
+                                  uint64_t /*row_count*/,
+                                  std::vector<float>& /*magnitudes*/) const {
   TC_CHECK(false, "magnitudes of joined requests");
 }
 

@@ -86,8 +86,8 @@ void PassBlocks::join_passes() {
       all.words.assign(pools_[pool].words_per_step(), 0);
       for (uint32_t i = 0; i < passes_[pass].count; ++i) {
         const auto words = step(pool, passes_[pass].begin + i).words;
-        all.needed = static_cast<uint32_t>(
-            bit_sums().widen(all.words.data(), words.data(), words.size()));
+        all.needed =
+            static_cast<uint32_t>(bit_sums().widen(all.words.data(), words.data(), words.size()));
       }
     }
   }

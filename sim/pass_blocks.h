@@ -56,8 +56,8 @@ class PassBlocks {
   uint64_t stride_;  // steps that are read at a time
   uint64_t begin_ = 0, end_ = 0, read_end_ = 0;
   std::span<const PassRange> passes_;
-  std::vector<std::vector<uint64_t>> words_;      // by pool: steps [begin_, read_end_)
-  std::vector<std::vector<PassUnion>> unions_;    // by pool, of each pass of the block
+  std::vector<std::vector<uint64_t>> words_;    // by pool: steps [begin_, read_end_)
+  std::vector<std::vector<PassUnion>> unions_;  // by pool, of each pass of the block
   StepBlock chunk_;
 };
 

@@ -41,7 +41,7 @@ struct HotSetStats {
 
 // Calls visit(name, count) for each counter, by the name that result rows give it.
 template <class Stats, class Visit>
-  requires std::same_as<std::remove_const_t<Stats>, HotSetStats>
+requires std::same_as<std::remove_const_t<Stats>, HotSetStats>
 void for_each_counter(Stats& stats, Visit visit) {
   visit("step_count", stats.step_count);
   visit("needed", stats.needed);

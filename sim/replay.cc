@@ -147,9 +147,8 @@ class Replayer {
 
   void learn() {
     const bool uses = any(&PolicyEntry::needs_future_uses);
-    const uint64_t bytes = uses ? future_uses_bytes(header_.shape.neuron_count(),
-                                                    result_.step_count)
-                                : 0;
+    const uint64_t bytes =
+        uses ? future_uses_bytes(header_.shape.neuron_count(), result_.step_count) : 0;
     if (bytes > memory_limit(options_)) {
       throw bad_usage(fmt::format(
           "an oracle that looks up single uses needs {} of memory for {} steps, of {} that it may "

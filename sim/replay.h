@@ -58,10 +58,10 @@ struct ReplayOptions {
   Pools pools = Pools::rank;
   uint32_t group = 1;  // neighbouring neurons that move together
   Fill fill = Fill::step;
-  uint64_t warmup_steps = 0;         // run, but not counted
-  const CostModel* cost = nullptr;   // null: no times
-  uint64_t memory_bytes_max = 0;     // for the uses that an oracle looks up; 0: half of the machine
-  bool keep_steps = false;           // StepCounts of every step: for tests
+  uint64_t warmup_steps = 0;        // run, but not counted
+  const CostModel* cost = nullptr;  // null: no times
+  uint64_t memory_bytes_max = 0;    // for the uses that an oracle looks up; 0: half of the machine
+  bool keep_steps = false;          // StepCounts of every step: for tests
   // What the steps of a joined trace stand for, and whose they are; null: each is one request's.
   std::function<StepShape(uint64_t step)> shape_of = nullptr;
   std::function<std::span<const uint32_t>(uint64_t step)> tasks_of = nullptr;

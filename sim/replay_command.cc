@@ -87,9 +87,10 @@ void add_conditions(CLI::App& command, ReplayFlags& flags) {
 void add_results(CLI::App& command, ReplayFlags& flags) {
   command.add_option("--json", flags.json, "write the rows to FILE ('-': standard output)");
   command.add_option("--csv", flags.csv, "write the policy rows to FILE");
-  command.add_option("--curve", flags.curve,
-                     "write hits at 1,000 budgets to FILE (CSV), of all policies whose ranking does "
-                     "not depend on the budget: one pass over the trace");
+  command.add_option(
+      "--curve", flags.curve,
+      "write hits at 1,000 budgets to FILE (CSV), of all policies whose ranking does "
+      "not depend on the budget: one pass over the trace");
   command.add_flag("--resume", flags.resume,
                    "go on with what an ended replay into the same --json FILE had finished");
   command.add_option("--seed", flags.seed, "of the bootstrap over tasks");
@@ -111,9 +112,8 @@ void add_replay_command(CLI::App& app, const GroupRunner& in_group) {
       "--budget 10%..90%/20%\nUnder mpirun, the processes share the policies and budgets.\n\nKeys "
       "of a cluster file (expected; default):\n" +
       cluster_keys());
-  command->callback([flags, in_group] {
-    in_group([&](WorkGroup& group) { run_replay(*flags, group); });
-  });
+  command->callback(
+      [flags, in_group] { in_group([&](WorkGroup& group) { run_replay(*flags, group); }); });
 }
 
 }  // namespace thermocline

@@ -65,9 +65,9 @@ ReplayBudget unequal_budget(std::string_view text, const CostModel& cost) {
 ReplayJob::ReplayJob(const ReplayFlags& flags, WorkGroup& group) : flags_(flags), group_(group) {
   // Before the trace: a wrong word is known without reading it.
   options_.policies = parse_policies(flags.policies);
-  options_.pools = choice<Pools>(
-      "--pools", flags.pools,
-      {{"rank", Pools::rank}, {"layer", Pools::layer}, {"model", Pools::model}});
+  options_.pools =
+      choice<Pools>("--pools", flags.pools,
+                    {{"rank", Pools::rank}, {"layer", Pools::layer}, {"model", Pools::model}});
   options_.fill =
       choice<Fill>("--fill", flags.fill, {{"step", Fill::step}, {"demand", Fill::demand}});
   if (options_.fill == Fill::demand) options_.pools = Pools::model;
@@ -120,8 +120,8 @@ void ReplayJob::choose_cost() {
   recorded_config_ = recording_config(trace_->header(), flags_.trace);
   config_ = joined ? joined_ranks(recorded_config_) : recorded_config_;
   cluster_ = flags_.cluster.empty() ? default_cluster() : open_cluster(flags_.cluster);
-  const Tier tier = choice<Tier>("--tier", flags_.tier,
-                                 {{"device", Tier::device}, {"host", Tier::host}});
+  const Tier tier =
+      choice<Tier>("--tier", flags_.tier, {{"device", Tier::device}, {"host", Tier::host}});
   if (tier != Tier::device) cluster_ = at_border(cluster_, tier);
   cost_ = std::make_unique<CostModel>(header_, config_, cluster_, GateReads::predicted);
   options_.cost = cost_.get();
@@ -144,14 +144,12 @@ void ReplayJob::choose_budgets() {
       options_.budgets.emplace_back(bytes);
     }
   }
-  std::stable_sort(
-      options_.budgets.begin(), options_.budgets.end(),
-      [](const ReplayBudget& a, const ReplayBudget& b) { return a.bytes < b.bytes; });
-  options_.migration_bytes =
-      flags_.migration == "none" ? whole : parse_bytes(flags_.migration);
+  std::stable_sort(options_.budgets.begin(), options_.budgets.end(),
+                   [](const ReplayBudget& a, const ReplayBudget& b) { return a.bytes < b.bytes; });
+  options_.migration_bytes = flags_.migration == "none" ? whole : parse_bytes(flags_.migration);
   if (flags_.migrations_max > 0) {
-    options_.migration_bytes = std::min(options_.migration_bytes,
-                                        flags_.migrations_max * header_.bundle_bytes());
+    options_.migration_bytes =
+        std::min(options_.migration_bytes, flags_.migrations_max * header_.bundle_bytes());
   }
 }
 
@@ -167,8 +165,8 @@ void ReplayJob::tune() {
   const TraceHeader& header = trace_->header();
   check_profile(validation->header(), flags_.tune, header.shape, header.weight_hash, "trace");
   tuned_on_ = validation->hash();
-  const bool same_text = !header.prompts_hash.empty() &&
-                         validation->header().prompts_hash == header.prompts_hash;
+  const bool same_text =
+      !header.prompts_hash.empty() && validation->header().prompts_hash == header.prompts_hash;
   if (tuned_on_ == trace_hash_ || same_text) {
     throw bad_usage("--tune " + flags_.tune +
                     ": expected a trace of other prompts than the replayed one, such as the "
@@ -193,9 +191,9 @@ std::string ReplayJob::key_of(uint32_t batch) const {
   Fnv1a hash;
   const auto add = [&](const std::string& text) { hash.add(text + '\n'); };
   add(std::string(kVersion));
-  for (const std::string& text : {trace_hash_, profile_hash_, flags_.activation_threshold,
-                                  flags_.pools, flags_.fill, flags_.tier, flags_.cluster,
-                                  flags_.cluster.empty() ? "" : read_file(flags_.cluster)}) {
+  for (const std::string& text :
+       {trace_hash_, profile_hash_, flags_.activation_threshold, flags_.pools, flags_.fill,
+        flags_.tier, flags_.cluster, flags_.cluster.empty() ? "" : read_file(flags_.cluster)}) {
     add(text);
   }
   for (const uint64_t number : {uint64_t{batch}, uint64_t{options_.group}, options_.warmup_steps,
@@ -312,16 +310,17 @@ std::string ReplayJob::curve_csv() const {
   }
   const uint64_t whole = ffn_bytes(header_.shape, header_.ffn_types);
   std::string text = "policy,parameters,oracle,budget_bytes,budget_percent,needed,hits,hit_ratio\n";
-  for (const BudgetCurve& curve : budget_curves(*trace_, profile_.get(), ranked,
-                                                options_.thread_count, cost_->rates(0))) {
+  for (const BudgetCurve& curve :
+       budget_curves(*trace_, profile_.get(), ranked, options_.thread_count, cost_->rates(0))) {
     for (uint64_t point = 0; point <= kCurvePoints; ++point) {
-      const uint64_t bytes = whole / kCurvePoints * point + whole % kCurvePoints * point / kCurvePoints;
+      const uint64_t bytes =
+          whole / kCurvePoints * point + whole % kCurvePoints * point / kCurvePoints;
       const uint64_t hits = curve.hits_at(bytes), needed = curve.needed();
-      text += fmt::format("{},\"{}\",{},{},{:.1f},{},{},{}\n", curve.policy.entry->name,
-                          curve.policy.parameters(), curve.policy.entry->needs_future, bytes,
-                          100.0 * static_cast<double>(point) / kCurvePoints, needed, hits,
-                          needed == 0 ? 1.0
-                                      : static_cast<double>(hits) / static_cast<double>(needed));
+      text +=
+          fmt::format("{},\"{}\",{},{},{:.1f},{},{},{}\n", curve.policy.entry->name,
+                      curve.policy.parameters(), curve.policy.entry->needs_future, bytes,
+                      100.0 * static_cast<double>(point) / kCurvePoints, needed, hits,
+                      needed == 0 ? 1.0 : static_cast<double>(hits) / static_cast<double>(needed));
     }
   }
   return text;

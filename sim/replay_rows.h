@@ -26,8 +26,8 @@ namespace thermocline {
 struct ReplayReport {
   const TraceHeader* header = nullptr;
   std::string trace_hash;
-  std::string profile_hash;  // of the profile trace; "self" where the trace is its own profile
-  std::string tuned_on;      // hash of the validation trace; empty where nothing was tuned
+  std::string profile_hash;     // of the profile trace; "self" where the trace is its own profile
+  std::string tuned_on;         // hash of the validation trace; empty where nothing was tuned
   std::set<std::string> tuned;  // policies (resolved) with parameters that were found there
   const ReplayOptions* options = nullptr;
   ReplayResult result;

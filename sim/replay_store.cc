@@ -20,7 +20,8 @@ Json json_of(const HotSetStats& stats) {
 HotSetStats stats_of(const Json& list) {
   HotSetStats stats;
   size_t i = 0;
-  for_each_counter(stats, [&](const char*, uint64_t& count) { count = list.at(i++).get<uint64_t>(); });
+  for_each_counter(stats,
+                   [&](const char*, uint64_t& count) { count = list.at(i++).get<uint64_t>(); });
   return stats;
 }
 
@@ -59,7 +60,7 @@ LogHistogram histogram_of(const Json& json) {
 }
 
 Json json_of(const ReplayAccount& account) {
-  return {{"tasks", json_of(account.tasks)},    {"ttft_ms", account.ttft_ms},
+  return {{"tasks", json_of(account.tasks)},     {"ttft_ms", account.ttft_ms},
           {"tpot_ms", json_of(account.tpot_ms)}, {"hidden_ms", account.hidden_ms},
           {"decode_ms", account.decode_ms},      {"token_count", account.token_count}};
 }
@@ -135,6 +136,15 @@ Json json_of(const KeptRows& rows) {
   return list;
 }
 
+// Discarded where the bytes are no CBOR; some lengths throw even so.
+Json parse_cbor(std::string_view bytes) {
+  try {
+    return Json::from_cbor(bytes, true, false);
+  } catch (const Json::exception&) {
+    return Json(Json::value_t::discarded);
+  }
+}
+
 KeptRows kept_of(const Json& list, const ReplayResult& like, const std::string& origin) {
   KeptRows rows;
   try {
@@ -157,7 +167,7 @@ std::string bytes_of(const KeptRows& rows) {
 
 KeptRows parse_kept_rows(std::string_view bytes, const ReplayResult& like,
                          const std::string& origin) {
-  const Json list = Json::from_cbor(bytes, true, false);
+  const Json list = parse_cbor(bytes);
   if (!list.is_array()) throw bad_input(origin, "finished rows of a replay", "other bytes");
   return kept_of(list, like, origin);
 }
@@ -167,15 +177,14 @@ ReplayStore::ReplayStore(std::string path, std::string key)
 
 KeptRows ReplayStore::load(const ReplayResult& like) const {
   if (path_.empty() || !std::filesystem::exists(path_)) return {};
-  const Json file = Json::from_cbor(read_file(path_), true, false);
+  const Json file = parse_cbor(read_file(path_));
   if (!file.is_object() || file.value("key", Json()) != key_ || !file.contains("rows")) return {};
   return kept_of(file["rows"], like, path_);
 }
 
 void ReplayStore::save() const {
   if (path_.empty()) return;
-  const std::vector<uint8_t> bytes =
-      Json::to_cbor(Json{{"key", key_}, {"rows", json_of(rows_)}});
+  const std::vector<uint8_t> bytes = Json::to_cbor(Json{{"key", key_}, {"rows", json_of(rows_)}});
   write_file(path_, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 

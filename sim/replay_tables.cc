@@ -75,9 +75,9 @@ std::string tuned_table(const ReplayJob& job) {
   if (job.tuned().empty()) return "";
   std::string text = "Tuned on another trace, never on this one:\n";
   for (const Tuned& tuned : job.tuned()) {
-    text += fmt::format("  {:<28} -> {:<44} {} settings, score {:.4g} -> {:.4g}\n",
-                        tuned.given.label(), tuned.policy.label(), tuned.tried, tuned.score_given,
-                        tuned.score);
+    text +=
+        fmt::format("  {:<28} -> {:<44} {} settings, score {:.4g} -> {:.4g}\n", tuned.given.label(),
+                    tuned.policy.label(), tuned.tried, tuned.score_given, tuned.score);
   }
   return text + "\n";
 }
@@ -85,10 +85,10 @@ std::string tuned_table(const ReplayJob& job) {
 std::string replay_table(const ReplayJob& job) {
   std::string text;
   for (const ReplayReport& report : job.reports()) {
-    text += fmt::format("{}{}.\n{:<28} {:>12} {:>7} {:>7} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10}\n",
-                        text.empty() ? "" : "\n", conditions_line(report), "policy", "budget",
-                        "% FFN", "hits %", "moved/token", "wasted/token", "peak hot", "TTFT ms",
-                        "TPOT ms", "p95 ms");
+    text += fmt::format(
+        "{}{}.\n{:<28} {:>12} {:>7} {:>7} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10}\n",
+        text.empty() ? "" : "\n", conditions_line(report), "policy", "budget", "% FFN", "hits %",
+        "moved/token", "wasted/token", "peak hot", "TTFT ms", "TPOT ms", "p95 ms");
     for (size_t i = 0; i < report.result.rows.size(); ++i) text += row_line(report, i);
   }
   return text;

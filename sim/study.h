@@ -17,9 +17,9 @@
 namespace thermocline {
 
 struct StudyPrompts {
-  std::string path;                     // empty: the embedded tasks
-  std::string profile_split = "train";  // what policies may learn from
-  std::string test_split = "test";      // what they are judged on
+  std::string path;                       // empty: the embedded tasks
+  std::string profile_split = "train";    // what policies may learn from
+  std::string test_split = "test";        // what they are judged on
   std::string tune_split = "validation";  // what their parameters are searched on
   int64_t shots = 0;
   int64_t profile_limit = 0;  // first N tasks; 0 = all

@@ -134,9 +134,9 @@ struct Planner {
     if (model.drawn()) return stage;
     append(stage.command, {"--profile", file("profile.h5")});
     append(stage.command, {"--policy", join(live_policies(study), ',')});
-    append(stage.command, {"--budget",
-                           study.live_budgets.empty() ? study.budgets : study.live_budgets,
-                           "--migration", study.migration});
+    append(stage.command,
+           {"--budget", study.live_budgets.empty() ? study.budgets : study.live_budgets,
+            "--migration", study.migration});
     option(stage.command, "--cluster", study.cluster);
     append(stage.command, {"--json", stage.output});
     stage.inputs.push_back(file("profile.h5"));

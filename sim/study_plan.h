@@ -2,11 +2,10 @@
 //
 // For each model: profile (run on the profile split, recorded), tune (the tune split, where the
 // study tunes), test (run on the test split, recorded, with the policies live in the same pass; of
-// a drawn model, `trace synth` instead of `run`, with another text each), replay (of the test trace, same policies
-// and the oracles), stat (what the test trace offers a dynamic threshold to follow). The study's
-// own steps (merge, report) follow in sim/study_run.h.
-// Goals: nothing here runs, reads or writes; the same study gives the same plan.
-// Thread-safety: pure functions.
+// a drawn model, `trace synth` instead of `run`, with another text each), replay (of the test
+// trace, same policies and the oracles), stat (what the test trace offers a dynamic threshold to
+// follow). The study's own steps (merge, report) follow in sim/study_run.h. Goals: nothing here
+// runs, reads or writes; the same study gives the same plan. Thread-safety: pure functions.
 #pragma once
 
 #include <cstdint>

@@ -66,8 +66,8 @@ class Tuner {
     const ReplayResult result = replay(validation_, profile_, options_);
     std::vector<double> scores;
     for (size_t i = 0; i < policies.size(); ++i) {
-      scores.push_back(score_of(std::span(result.rows).subspan(i * options_.budgets.size(),
-                                                               options_.budgets.size())));
+      scores.push_back(score_of(
+          std::span(result.rows).subspan(i * options_.budgets.size(), options_.budgets.size())));
     }
     return scores;
   }

@@ -19,8 +19,8 @@ namespace thermocline {
 
 struct Tuned {
   PolicySpec policy;
-  PolicySpec given;         // as it was before
-  size_t tried = 0;         // settings
+  PolicySpec given;                   // as it was before
+  size_t tried = 0;                   // settings
   double score_given = 0, score = 0;  // lower is better: ms per token, or misses of 1
 };
 

@@ -7,8 +7,8 @@
 #include <array>
 #include <cmath>
 
-#include "models/error.h"
 #include "models/bit_sums.h"
+#include "models/error.h"
 
 namespace thermocline {
 namespace {

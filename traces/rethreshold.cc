@@ -8,9 +8,9 @@
 #include <charconv>
 #include <cmath>
 
+#include "models/bit_sums.h"
 #include "models/error.h"
 #include "models/hash.h"
-#include "models/bit_sums.h"
 #include "traces/magnitude_codes.h"
 #include "traces/profile.h"
 

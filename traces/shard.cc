@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "models/bit_sums.h"
 #include "models/error.h"
 #include "models/parallel.h"
-#include "models/bit_sums.h"
 #include "traces/deflate.h"
 #include "traces/magnitude_codes.h"
 #include "traces/schema.h"

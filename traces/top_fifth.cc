@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 
-#include "models/error.h"
 #include "models/bit_sums.h"
+#include "models/error.h"
 
 namespace thermocline {
 namespace {

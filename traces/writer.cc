@@ -11,9 +11,9 @@
 #include <optional>
 #include <thread>
 
+#include "models/bit_sums.h"
 #include "models/error.h"
 #include "traces/bit_columns.h"
-#include "models/bit_sums.h"
 #include "traces/deflate.h"
 #include "traces/hdf5.h"
 #include "traces/magnitude_codes.h"

@@ -88,8 +88,10 @@ int main(int argc, char** argv) {
   const std::vector<uint64_t> bits = made_bits(pool);
   const uint64_t stride = pool.words_per_step();
   const auto step = [&](uint64_t i) {
-    return ActiveStep{&pool, {bits.data() + i % kMadeSteps * stride, stride},
-                      static_cast<uint32_t>(i / 48), i % 48 < 16};
+    return ActiveStep{&pool,
+                      {bits.data() + i % kMadeSteps * stride, stride},
+                      static_cast<uint32_t>(i / 48),
+                      i % 48 < 16};
   };
   ActivationProfile profile(pool);
   for (uint64_t i = 0; i < 16; ++i) profile.add(step(i));
@@ -102,9 +104,9 @@ int main(int argc, char** argv) {
     for (const Fill fill : {Fill::step, Fill::demand}) {
       if (fill == Fill::demand && spec.entry->make_request == nullptr) continue;
       const uint64_t admit_max = 2427ull * pool.layer_count / 80;
-      PolicyDriver driver(spec, {pool, &profile, &profile, hot_max, admit_max, &uses, 13824,
-                                 {936e9, 67e9, 2e-5}},
-                          fill);
+      PolicyDriver driver(
+          spec, {pool, &profile, &profile, hot_max, admit_max, &uses, 13824, {936e9, 67e9, 2e-5}},
+          fill);
       const double begin = seconds();
       for (uint64_t i = 0; i < steps; ++i) driver.step(step(i));
       const double took = seconds() - begin;

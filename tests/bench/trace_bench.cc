@@ -31,13 +31,13 @@
 #include <string>
 #include <vector>
 
+#include "models/bit_sums.h"
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/model_spec.h"
 #include "runtime/kernels/bandwidth.h"
 #include "traces/activity_process.h"
 #include "traces/bit_columns.h"
-#include "models/bit_sums.h"
 #include "traces/bit_transpose.h"
 #include "traces/deflate.h"
 #include "traces/hdf5.h"

@@ -11,9 +11,9 @@
 #include <cstdlib>
 #include <ctime>
 
+#include "models/bit_sums.h"
 #include "models/counter_random.h"
 #include "models/error.h"
-#include "models/bit_sums.h"
 #include "traces/statistics.h"
 
 using namespace thermocline;

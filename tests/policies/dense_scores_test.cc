@@ -147,14 +147,20 @@ TEST_CASE("places and flat indices convert both ways, in the same order") {
 }
 
 TEST_CASE("buckets of scores meet without gaps") {
-  for (uint32_t bucket = 0; bucket < ScoreBuckets::kCount; ++bucket) {
-    const uint64_t first = ScoreBuckets::first_of(bucket);
-    const uint64_t last = ScoreBuckets::first_of(bucket + 1) - 1;
+  for (uint32_t bucket = 0; bucket < ScoreHistogram::kBuckets; ++bucket) {
+    const uint64_t first = ScoreHistogram::first_of(bucket);
+    const uint64_t last = ScoreHistogram::first_of(bucket + 1) - 1;
     REQUIRE(first <= last);
-    REQUIRE(ScoreBuckets::bucket_of(static_cast<uint32_t>(first)) == bucket);
-    REQUIRE(ScoreBuckets::bucket_of(static_cast<uint32_t>(last)) == bucket);
+    REQUIRE(ScoreHistogram::bucket_of(static_cast<uint32_t>(first)) == bucket);
+    REQUIRE(ScoreHistogram::bucket_of(static_cast<uint32_t>(last)) == bucket);
   }
-  CHECK(ScoreBuckets::first_of(ScoreBuckets::kCount) == uint64_t{1} << 32);
+  CHECK(ScoreHistogram::first_of(ScoreHistogram::kBuckets) == uint64_t{1} << 32);
+  ScoreHistogram histogram;
+  for (const uint32_t score : {3u, 3u, 200u, 201u, UINT32_MAX}) histogram.add(score);
+  const uint32_t both = ScoreHistogram::bucket_of(200);
+  CHECK(histogram.bucket_reaching(2) == std::pair<uint32_t, uint64_t>(3, 0));
+  CHECK(histogram.bucket_reaching(3) == std::pair<uint32_t, uint64_t>(both, 2));
+  CHECK(histogram.bucket_reaching(9).first == ScoreHistogram::kBuckets - 1);
 }
 
 TEMPLATE_TEST_CASE("the weakest hot neurons are those that sorting all finds", "", uint8_t,

@@ -23,12 +23,13 @@ std::string golden_rows() {
   options.policies = parse_policies(names);
   options.budgets = {384 * 41, 384 * 204, 384 * 367};  // a tenth, a half, nine tenths
   options.migration_bytes = 384 * 25;
-  std::string text = "# policy budget_bytes needed hits admitted evicted refused loaded wasted peak\n";
+  std::string text =
+      "# policy budget_bytes needed hits admitted evicted refused loaded wasted peak\n";
   for (const ReplayStats& row : replay(trace, &profile, options).rows) {
     const HotSetStats& s = row.total;
-    text +=
-        fmt::format("{} {} {} {} {} {} {} {} {} {}\n", row.policy.label(), row.budget_bytes, s.needed,
-                    s.hits, s.admitted, s.evicted, s.refused, s.loaded, s.wasted, s.hot_count_peak);
+    text += fmt::format("{} {} {} {} {} {} {} {} {} {}\n", row.policy.label(), row.budget_bytes,
+                        s.needed, s.hits, s.admitted, s.evicted, s.refused, s.loaded, s.wasted,
+                        s.hot_count_peak);
   }
   return text;
 }

@@ -12,15 +12,15 @@ TEST_CASE("passes are steps of one number, and never two decoded tokens of one t
   const auto step = [](uint32_t task, Phase phase, uint32_t pass) {
     return StepInfo{0, 0, task, phase, pass};
   };
-  const std::vector<StepInfo> infos = {
-      step(0, Phase::prefill, 1), step(0, Phase::prefill, 1), step(0, Phase::prefill, 2),
-      step(0, Phase::decode, 3),  step(1, Phase::decode, 3),  step(0, Phase::decode, 4),
-      step(0, Phase::decode, 4)};
+  const std::vector<StepInfo> infos = {step(0, Phase::prefill, 1), step(0, Phase::prefill, 1),
+                                       step(0, Phase::prefill, 2), step(0, Phase::decode, 3),
+                                       step(1, Phase::decode, 3),  step(0, Phase::decode, 4),
+                                       step(0, Phase::decode, 4)};
   const auto passes = passes_of(infos);
   std::vector<std::pair<uint64_t, uint32_t>> found;
   for (const PassRange& pass : passes) found.emplace_back(pass.begin, pass.count);
-  CHECK(found == std::vector<std::pair<uint64_t, uint32_t>>{
-                     {0, 2}, {2, 1}, {3, 2}, {5, 1}, {6, 1}});
+  CHECK(found ==
+        std::vector<std::pair<uint64_t, uint32_t>>{{0, 2}, {2, 1}, {3, 2}, {5, 1}, {6, 1}});
 }
 
 TEST_CASE("blocks hold every step once, whatever the passes") {

@@ -172,9 +172,9 @@ TEST_CASE("a curve has the replay's hits, and tuned policies stand beside the gi
   Fixture fixture;
   fixture.write("tune.h5", 50, "2222222222222222");
   const std::string curve = fixture.folder / "curve.csv";
-  const Json rows = Json::parse(fixture.run(
-      fixture.profile() + "--policy fixed,ewma --budget 30% --json - --curve " + curve + " --tune " +
-      (fixture.folder / "tune.h5")))["rows"];
+  const Json rows = Json::parse(
+      fixture.run(fixture.profile() + "--policy fixed,ewma --budget 30% --json - --curve " + curve +
+                  " --tune " + (fixture.folder / "tune.h5")))["rows"];
   const std::string text = read_file(curve);
   const auto at = text.find(",30.0,");
   REQUIRE(at != std::string::npos);

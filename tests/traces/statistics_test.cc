@@ -9,9 +9,9 @@
 #include <numeric>
 #include <set>
 
+#include "models/bit_sums.h"
 #include "tests/sim/memory_trace.h"
 #include "tests/support.h"
-#include "models/bit_sums.h"
 #include "traces/top_fifth.h"
 
 namespace thermocline::test {

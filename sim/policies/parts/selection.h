@@ -40,9 +40,11 @@ inline void sort_by_score(std::vector<ScoredPlace>& items, std::vector<ScoredPla
   }
 }
 
-// Scores in buckets of one score each up to 127, and of a 64th of the score above.
-struct ScoreBuckets {
-  static constexpr uint32_t kCount = 1728;
+// How many neurons have a score, in buckets of one score each up to 127, and of a 64th of the score
+// above.
+class ScoreHistogram {
+ public:
+  static constexpr uint32_t kBuckets = 1728;
 
   static uint32_t bucket_of(uint32_t score) {
     if (score < 64) return score;
@@ -54,6 +56,22 @@ struct ScoreBuckets {
     if (bucket < 128) return bucket;
     return uint64_t{bucket % 64 + 64} << (bucket / 64 - 1);
   }
+
+  void clear() { counts_.fill(0); }
+  void add(uint32_t score) { ++counts_[bucket_of(score)]; }
+  // The bucket in which the sum of the counts from the first on reaches `wanted`, and the sum
+  // before it; the last bucket where it never does.
+  std::pair<uint32_t, uint64_t> bucket_reaching(uint64_t wanted) const {
+    uint64_t below = 0;
+    for (uint32_t bucket = 0; bucket + 1 < kBuckets; ++bucket) {
+      if (below + counts_[bucket] >= wanted) return {bucket, below};
+      below += counts_[bucket];
+    }
+    return {kBuckets - 1, below};
+  }
+
+ private:
+  std::array<uint32_t, kBuckets> counts_{};
 };
 
 enum class Extreme : uint8_t { weakest, strongest };
@@ -144,11 +162,11 @@ class Selection {
     if (count_below(kAll, members) <= enough(wanted)) return {0, kAll};
     // The bucket that reaches what is wanted is in [low, high], `before` are below it: from the
     // last one in growing steps, then by halves.
-    const uint32_t last = ScoreBuckets::bucket_of(kMost);
+    const uint32_t last = ScoreHistogram::bucket_of(kMost);
     uint32_t low = 0, high = last, step = 1;
     uint64_t before = 0;
     for (;; step *= 2) {
-      Bound bound{ScoreBuckets::first_of(bucket_), ScoreBuckets::first_of(bucket_ + 1)};
+      Bound bound{ScoreHistogram::first_of(bucket_), ScoreHistogram::first_of(bucket_ + 1)};
       const uint64_t count = count_below(bound.end, members);
       if (count < wanted) {
         low = bucket_ + 1;
