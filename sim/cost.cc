@@ -239,11 +239,12 @@ std::vector<uint64_t> CostModel::over_ranks(std::span<const uint64_t> by_node) c
 Cluster at_border(Cluster cluster, Tier fast) {
   for (NodeProfile& node : cluster.nodes) {
     for (int tier = 0; tier < static_cast<int>(fast); ++tier) node.tiers[tier] = {};
-    if (node.tiers[static_cast<int>(fast)].present()) continue;
-    throw bad_usage(
-        fmt::format("--tier {}: expected it on every node of cluster '{}', but '{}' "
-                    "has none",
-                    name_of(fast), cluster.name, node.name));
+    const bool any = std::any_of(node.tiers.begin(), node.tiers.end(),
+                                 [](const TierProfile& tier) { return tier.present(); });
+    if (any && node.tiered() && node.tiers[static_cast<int>(fast)].present()) continue;
+    throw bad_usage(fmt::format(
+        "--tier {}: expected it and a slower one on every node of cluster '{}', but not so on '{}'",
+        name_of(fast), cluster.name, node.name));
   }
   return cluster;
 }

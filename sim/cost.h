@@ -106,7 +106,8 @@ class CostModel {
 };
 
 // The cluster as the border between `fast` and the next slower tier sees it: faster tiers are left
-// out. Error: a node without that tier.
+// out. Error: a node without that tier or a
+// slower one.
 Cluster at_border(Cluster cluster, Tier fast);
 
 }  // namespace thermocline

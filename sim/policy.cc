@@ -12,6 +12,8 @@
 namespace thermocline {
 namespace {
 
+constexpr std::string_view kAll = "all", kFixed = "fixed", kFixedPolicy = "fixed-topk";
+
 std::string text_of(double value) {
   char buffer[32];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
@@ -65,6 +67,14 @@ void check_range(const PolicyEntry& entry, const PolicyParameter& parameter, dou
                   text_of(parameter.value_max) + ", found " + text_of(value));
 }
 
+const PolicyEntry& entry_of(std::string_view name) {
+  const PolicyEntry* entry = policies().by_name_or_null(name == kFixed ? kFixedPolicy : name);
+  if (entry != nullptr) return *entry;
+  std::vector<std::string> names = policies().names();
+  names.insert(names.end(), {std::string(kAll), std::string(kFixed)});
+  throw unknown_name("policy", name, names);
+}
+
 // Builds the list from the comma-separated pieces: NAME, NAME:key=value or key=value.
 class PolicyListParser {
  public:
@@ -91,7 +101,7 @@ class PolicyListParser {
  private:
   void begin_policy(std::string_view name) {
     PolicySpec spec;
-    spec.entry = &policies().by_name(name == "fixed" ? "fixed-topk" : name);
+    spec.entry = &entry_of(name);
     for (const PolicyParameter& parameter : spec.entry->parameters) {
       spec.values[parameter.name] = parameter.value_default;
     }
@@ -150,7 +160,7 @@ std::string PolicySpec::parameters() const {
 std::vector<PolicySpec> parse_policies(std::string_view text) {
   PolicyListParser parser;
   for (const std::string_view piece : split(text, ',')) {
-    if (piece != "all") {
+    if (piece != kAll) {
       parser.add(piece);
       continue;
     }

@@ -19,7 +19,7 @@
 #include <algorithm>
 
 #include "sim/policies/parts/decaying_scores.h"
-#include "sim/policies/parts/score_histogram.h"
+#include "sim/policies/parts/selection.h"
 #include "sim/policies/parts/top_places.h"
 #include "sim/policy.h"
 
@@ -155,7 +155,7 @@ class DynamicInfer final : public Policy {
     if (enter_.size() > wanted) {
       histogram_.clear();
       for (const ScoredPlace& item : enter_) histogram_.add(item.score);
-      const uint32_t bucket = histogram_.bucket_reaching(wanted);
+      const uint32_t bucket = histogram_.bucket_reaching(wanted).first;
       bound = static_cast<uint32_t>(ScoreHistogram::first_of(bucket + 1) - 1);
       std::erase_if(enter_, [bound](const ScoredPlace& item) { return item.score > bound; });
     }

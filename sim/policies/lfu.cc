@@ -18,7 +18,6 @@
 #include <array>
 
 #include "sim/policies/parts/neuron_lists.h"
-#include "sim/policies/parts/score_histogram.h"
 #include "sim/policies/parts/weakest_hot.h"
 #include "sim/policy.h"
 
@@ -165,7 +164,7 @@ class Lfu final : public Policy {
     histogram_.clear();
     for (const ScoredPlace& candidate : candidates_) histogram_.add(candidate.score);
     const uint64_t border =
-        ScoreHistogram::first_of(histogram_.bucket_reaching(candidates_.size() - size + 1));
+        ScoreHistogram::first_of(histogram_.bucket_reaching(candidates_.size() - size + 1).first);
     std::erase_if(candidates_, [&](const ScoredPlace& item) { return item.score < border; });
     for (ScoredPlace& candidate : candidates_) candidate.score = kCountMax - candidate.score;
     sort_by_score(candidates_, scratch_, kCountMax);

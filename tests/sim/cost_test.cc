@@ -172,10 +172,12 @@ TEST_CASE("a budget of the cluster is what its fast tiers have left, and nodes m
   CHECK(model.over_ranks(std::vector<uint64_t>{500, 700}) == std::vector<uint64_t>{500, 700});
   const CostModel one(two_ranks(), config, cluster_of(1), GateReads::predicted);
   CHECK(one.room_by_rank() == std::vector<uint64_t>{500, 500});
+  CHECK_THROWS_WITH(at_border(cluster, Tier::host), Catch::Contains("--tier host"));
+  CHECK_THROWS_WITH(at_border(cluster, Tier::disk), Catch::Contains("--tier disk"));
+  for (NodeProfile& node : cluster.nodes) node.tiers[2] = {1 << 20, 10.0};
   const Cluster border = at_border(cluster, Tier::host);
   CHECK(border.nodes[0].fast().bytes_per_second == 100.0);
-  CHECK_FALSE(border.nodes[0].tiered());
-  CHECK_THROWS_WITH(at_border(cluster, Tier::disk), Catch::Contains("--tier disk"));
+  CHECK(border.nodes[0].slow().bytes_per_second == 10.0);
 }
 
 TEST_CASE("without a configuration, dense bytes follow from the shape and stages from the pools") {
