@@ -147,8 +147,8 @@ TEST_CASE("a study plans the commands that a user would type") {
   CHECK(shell_line(stages[1].command) ==
         "mpirun -n 4 /bin/thermocline run --model preset:tiny --prompts 'a b.jsonl' --split test "
         "--shots 0 --limit 3 --teacher-forced --layout pp2,tp2 --threads 1 --seed 1 --record "
-        "out/one/test.h5 --resume --overwrite --profile out/one/profile.h5 --policy fixed-topk,ewma "
-        "--budget 10%..50%/10% --migration 32MiB --json out/one/run.json");
+        "out/one/test.h5 --resume --overwrite --profile out/one/profile.h5 --policy "
+        "fixed-topk,ewma --budget 10%..50%/10% --migration 32MiB --json out/one/run.json");
   CHECK(display_line(stages[2], "/bin/thermocline") ==
         "thermocline replay out/one/test.h5 --profile out/one/profile.h5 --policy "
         "fixed,ewma,oracle-static --budget 10%..50%/10% --migration 32MiB --resume --json "
