@@ -146,18 +146,21 @@ std::string time_sentence(const Duel& duel) {
   const ComparisonRow& row = *duel.time;
   const std::string& cluster = duel.dynamic->rows.front()->cluster;
   const std::string begin = cluster.empty() ? "In the model" : "Modelled on " + cluster;
-  const double size = std::abs(row.difference);
-  const int digits = size < 0.1 ? 3 : size < 10 ? 2 : 1;
+  // In microseconds where there are fewer than 0.1 ms.
+  const bool small = std::abs(row.difference) < 0.1;
+  const double scale = small ? 1000 : 1, size = scale * std::abs(row.difference);
+  const std::string unit = small ? " µs" : " ms";
+  const int digits = size < 10 ? 2 : 1;
   const std::string share = shares(std::abs(gain_of(row)), std::abs(gain_of(row)));
   if (row.sign() == 0) {
     return fmt::format(
                "{}, a token takes both the same time there as far as the tasks can tell ({})",
-               begin, support(row, 1, " ms", digits, "less")) +
+               begin, support(row, scale, unit, digits, "less")) +
            elsewhere(duel);
   }
   const std::string word = row.sign() > 0 ? "less" : "more";
-  return fmt::format("{}, a token takes {:.{}f} ms ({}) {} there ({})", begin, size, digits, share,
-                     word, support(row, 1, " ms", digits, word)) +
+  return fmt::format("{}, a token takes {:.{}f}{} ({}) {} there ({})", begin, size, digits, unit,
+                     share, word, support(row, scale, unit, digits, word)) +
          elsewhere(duel);
 }
 

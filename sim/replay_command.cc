@@ -19,7 +19,8 @@ constexpr uint32_t kThreadsMax = 1024;
 void write_results(const ReplayFlags& flags, const ReplayJob& job) {
   const nlohmann::ordered_json rows = job.rows();
   if (flags.json != "-") {
-    fmt::print("{}{}{}", tuned_table(job), replay_table(job), replay_notes(job));
+    fmt::print("{}{}{}{}", tuned_table(job), replay_table(job), answer_lines(rows),
+               replay_notes(job));
   }
   if (!flags.json.empty()) write_json(flags.json, "replay", rows);
   if (!flags.csv.empty()) write_file(flags.csv, csv_of(rows));

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "models/units.h"
+#include "sim/answer.h"
 
 namespace thermocline {
 namespace {
@@ -91,6 +92,19 @@ std::string replay_table(const ReplayJob& job) {
         "moved/token", "wasted/token", "peak hot", "TTFT ms", "TPOT ms", "p95 ms");
     for (size_t i = 0; i < report.result.rows.size(); ++i) text += row_line(report, i);
   }
+  return text;
+}
+
+std::string answer_lines(const nlohmann::ordered_json& rows) {
+  const bool compared = std::any_of(rows.begin(), rows.end(), [](const auto& row) {
+    return row.value("kind", "") == "comparison" && !row.value("oracle", true);
+  });
+  if (!compared) return "";
+  const Results results = parse_results({{"rows", rows}}, "these rows");
+  if (results.models.empty()) return "";
+  const Answer answer = answer_of(results.models.front());
+  std::string text = "\n" + answer.headline + "\n";
+  for (const std::string& detail : answer.details) text += detail + "\n";
   return text;
 }
 
