@@ -44,6 +44,10 @@ TaskAnalysis analyse_tasks(const ReplayResult& result, const std::optional<std::
                            uint64_t seed) {
   TaskAnalysis analysis;
   if (result.rows.empty()) return analysis;
+  if (result.rows[0].account.tasks.empty()) {  // a trace without a step
+    analysis.rows.resize(result.rows.size());
+    return analysis;
+  }
   const TaskBootstrap bootstrap(static_cast<uint32_t>(result.rows[0].account.tasks.size()), seed);
   analysis.resample_count = TaskBootstrap::kResamples;
   std::vector<ResampledSide> sides;

@@ -17,12 +17,11 @@ struct JoinedTrace::Slot {
 JoinedTrace::JoinedTrace(const TraceReader& source, uint32_t batch)
     : source_(source),
       source_infos_(source.steps()),
-      task_steps_(source.tasks().size()),
+      task_steps_(task_count_of(source, source_infos_)),
       tasks_(source.tasks()),
       kept_max_(size_t{2} * batch + 2) {
   if (batch == 0) throw bad_usage("--batch: expected at least 1, found 0");
   for (uint64_t step = 0; step < source_infos_.size(); ++step) {
-    TC_CHECK(source_infos_[step].task < task_steps_.size(), "a step of no task");
     task_steps_[source_infos_[step].task].push_back(step);
   }
   constexpr uint64_t kAtOnce = 4096;
@@ -36,6 +35,7 @@ JoinedTrace::JoinedTrace(const TraceReader& source, uint32_t batch)
       source_active_.push_back(sum);
     }
   }
+  tasks_.resize(task_steps_.size());  // a trace that was cut off has no record of its last task
   for (TaskRecord& task : tasks_) task.step_begin = task.step_count = 0;
   plan(batch);
 }

@@ -98,7 +98,10 @@ class Replayer {
         pools_(pools_of(header_, options.pools)),
         ranks_(ranks_of(header_, options.pools)),
         rank_count_(1 + *std::max_element(ranks_.begin(), ranks_.end())),
-        infos_(trace.steps()) {
+        infos_(trace.steps()),
+        task_count_(task_count_of(trace, infos_)) {
+    TC_CHECK(options.warmup_steps == 0 || options.warmup_steps < trace.step_count(),
+             "a warm-up as long as the trace");
     result_ = empty_result(trace, options);
     for (const ReplayStats& row : result_.rows) {
       TC_CHECK(profile != nullptr || row.policy.entry->needs_future,
@@ -188,8 +191,8 @@ class Replayer {
     const uint64_t bundle = header_.bundle_bytes();
     for (const size_t row : rows) {
       ReplayStats& stats = result_.rows[row];
-      stats.account.tasks.resize(trace_.tasks().size());
-      stats.account.ttft_ms.resize(trace_.tasks().size());
+      stats.account.tasks.resize(task_count_);
+      stats.account.ttft_ms.resize(task_count_);
       if (options_.keep_steps) stats.steps.resize(result_.step_count * pools_.size());
       for (uint32_t i = 0; i < pools_.size(); ++i) {
         Knowledge& knowledge = knowledge_[i];
@@ -419,6 +422,7 @@ class Replayer {
   std::vector<uint32_t> ranks_;  // of each pool
   uint32_t rank_count_;
   std::vector<StepInfo> infos_;
+  size_t task_count_;
   std::vector<std::vector<size_t>> turns_;  // rows that share a pass over the trace
   std::vector<Knowledge> knowledge_;        // by pool
   ReplayResult result_;
@@ -441,6 +445,12 @@ StepCounts ReplayStats::counts(uint64_t step) const {
     sum.admitted += counts.admitted;
   }
   return sum;
+}
+
+size_t task_count_of(const TraceReader& trace, std::span<const StepInfo> infos) {
+  size_t count = trace.tasks().size();
+  for (const StepInfo& info : infos) count = std::max<size_t>(count, info.task + size_t{1});
+  return count;
 }
 
 ReplayResult empty_result(const TraceReader& trace, const ReplayOptions& options) {

@@ -108,6 +108,9 @@ ReplayResult replay(const TraceReader& trace, const TraceReader* profile,
 // The result's rows before anything ran: policies and budgets. Errors: usage, as replay().
 ReplayResult empty_result(const TraceReader& trace, const ReplayOptions& options);
 
+// Tasks that the steps name: of a trace that was cut off, more than have a record.
+size_t task_count_of(const TraceReader& trace, std::span<const StepInfo> infos);
+
 // The trace as one rank would have recorded it, for Pools::model: header and configuration.
 TraceHeader joined_pools(const TraceHeader& header);
 RecordingConfig joined_ranks(const RecordingConfig& config);

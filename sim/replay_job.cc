@@ -258,6 +258,10 @@ void ReplayJob::replay_batch(uint32_t batch) {
     options.shape_of = [&](uint64_t step) { return joined->shape_of(step); };
     options.tasks_of = [&](uint64_t step) { return joined->tasks_of(step); };
   }
+  if (options.warmup_steps > 0 && options.warmup_steps >= trace.step_count()) {
+    throw bad_usage(fmt::format("--warmup: expected fewer than the {} steps of the trace, found {}",
+                                trace.step_count(), options.warmup_steps));
+  }
   const ReplayResult like = empty_result(trace, options);
   const KeptRows known = finished_before(batch, like);
   ReplayStore store(partial_path(batch, group_.rank), key_of(batch));

@@ -126,7 +126,7 @@ Json watched(const ReplayReport& report, size_t i) {
   for (const auto& value : row.watched_threshold) {
     values.push_back(value ? Json(*value) : Json(nullptr));
   }
-  return {{"task_id", report.task_ids[report.result.watched_task]}, {"values", values}};
+  return {{"task_id", report.task_ids.at(report.result.watched_task)}, {"values", values}};
 }
 
 Json policy_row(const ReplayReport& report, size_t i) {

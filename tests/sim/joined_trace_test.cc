@@ -100,3 +100,15 @@ TEST_CASE("joined requests are replayed: fewer steps, larger unions, every task 
     CHECK(needed == Approx(static_cast<double>(together.rows[row].total.needed)));
   }
 }
+
+TEST_CASE("a trace that was cut off within a task is replayed and joined to its last step") {
+  MemoryTrace trace = five_tasks();
+  trace.tasks_.pop_back();  // as --allow-partial finds it: steps without a record
+  ReplayOptions options{parse_policies("fixed,ewma"), {384 * 100}};
+  const ReplayResult apart = replay(trace, &trace, options);
+  CHECK(apart.rows[0].account.tasks.size() == 5);
+  CHECK(apart.rows[0].account.tasks[4].needed > 0);
+  const JoinedTrace joined(trace, 2);
+  CHECK(joined.tasks().size() == 5);
+  CHECK(joined.tasks()[4].step_count == 10);
+}

@@ -159,6 +159,7 @@ TEST_CASE("conditions that cannot be are usage errors") {
   CHECK_THAT(error_of("--fill demnd"), Catch::Contains("did you mean 'demand'"));
   CHECK_THAT(error_of("--fill demand"), Catch::Contains("no form for --fill demand"));
   CHECK_THAT(error_of("--group 3"), Catch::Contains("a power of two"));
+  CHECK_THAT(error_of("--warmup 60"), Catch::Contains("fewer than the 60 steps"));
   CHECK_THAT(error_of("--batch 0"), Catch::Contains("from 1 to 4096"));
   CHECK_THAT(error_of("--batch 2,2"), Catch::Contains("twice"));
   CHECK_THAT(error_of("--versus lru"), Catch::Contains("--versus"));
