@@ -104,7 +104,7 @@ class Replayer {
              "a warm-up as long as the trace");
     result_ = empty_result(trace, options);
     for (const ReplayStats& row : result_.rows) {
-      TC_CHECK(profile != nullptr || row.policy.entry->needs_future,
+      TC_CHECK(profile != nullptr || row.policy.entry->needs_future || options.fill == Fill::demand,
                row.policy.label() + " needs a profile");
     }
     turns_ = turns();

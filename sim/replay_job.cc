@@ -93,7 +93,7 @@ ReplayJob::~ReplayJob() = default;
 void ReplayJob::open_profile() {
   if (flags_.profile.empty()) {
     for (const PolicySpec& spec : options_.policies) {
-      if (spec.entry->needs_future) continue;
+      if (spec.entry->needs_future || options_.fill == Fill::demand) continue;
       throw bad_usage("policy '" + spec.label() +
                       "' needs --profile TRACE, recorded on other prompts than the trace; "
                       "--profile self uses the trace itself and says so in every row");

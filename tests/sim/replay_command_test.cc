@@ -136,6 +136,8 @@ TEST_CASE("every way to share out memory is replayed, and said in the rows") {
   CHECK(layers[0]["warmup_steps"] == 5);
   CHECK(layers[0]["counters"]["step_count"] == 55);
   const Json demand = rows_of("--policy lru,belady --budget 30% --fill demand");
+  const std::string cold = fixture.run("--policy lru,belady --budget 30% --fill demand --json -");
+  CHECK(Json::parse(cold)["rows"][0]["counters"] == demand[0]["counters"]);  // without a profile
   CHECK(demand[0]["fill"] == "demand");
   CHECK(demand[0]["pools"] == "model");
   CHECK(demand[0]["counters"]["hits"] <= demand[1]["counters"]["hits"]);

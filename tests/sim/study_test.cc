@@ -129,7 +129,8 @@ TEST_CASE("the demo study is valid") {
   const Study demo = open_study(std::string(THERMOCLINE_SOURCE_DIR) + "/sim/studies/demo.toml");
   CHECK(demo.ranks == 4);
   CHECK(demo.models.size() == 2);
-  CHECK(live_policies(demo) == std::vector<std::string>{"fixed-topk", "ewma", "ewma:halflife=8"});
+  CHECK(live_policies(demo) ==
+        std::vector<std::string>{"fixed-topk", "ewma", "ewma:halflife=8", "quantile"});
 }
 
 TEST_CASE("a study plans the commands that a user would type") {
