@@ -70,7 +70,14 @@ ReplayJob::ReplayJob(const ReplayFlags& flags, WorkGroup& group) : flags_(flags)
                     {{"rank", Pools::rank}, {"layer", Pools::layer}, {"model", Pools::model}});
   options_.fill =
       choice<Fill>("--fill", flags.fill, {{"step", Fill::step}, {"demand", Fill::demand}});
-  if (options_.fill == Fill::demand) options_.pools = Pools::model;
+  if (options_.fill == Fill::demand) {
+    options_.pools = Pools::model;
+    if (flags.policies == "all") {
+      std::erase_if(options_.policies, [](const PolicySpec& policy) {
+        return policy.entry->make_request == nullptr;
+      });
+    }
+  }
   batches_ = parse_batches(flags.batches);
   if (flags.group == 0 || flags.group > kGroupMax || !std::has_single_bit(flags.group)) {
     throw bad_usage(fmt::format("--group: expected a power of two from 1 to {}, found {}",

@@ -141,6 +141,7 @@ TEST_CASE("every way to share out memory is replayed, and said in the rows") {
   CHECK(demand[0]["fill"] == "demand");
   CHECK(demand[0]["pools"] == "model");
   CHECK(demand[0]["counters"]["hits"] <= demand[1]["counters"]["hits"]);
+  CHECK(rows_of("--budget 30% --fill demand").size() >= 6);  // all that have the classical form
   const Json batches = rows_of("--policy fixed --budget 30% --batch 1,2");
   REQUIRE(batches.size() == 2);
   CHECK(batches[1]["batch"] == 2);
