@@ -162,7 +162,7 @@ std::string legend(const std::vector<Curve>& curves) {
     for (int style = 0; style < static_cast<int>(curves.size()); ++style) {
       for (const Curve& curve : curves) {
         if (curve.oracle != oracle || curve.style != style) continue;
-        html += "<li>" + policy_name_html(curve) + (oracle ? " (bound)" : "") + "</li>\n";
+        html += "<li>" + policy_name_html(curve) + (oracle ? " (oracle)" : "") + "</li>\n";
       }
     }
   }
@@ -187,6 +187,20 @@ std::string policy_name_html(const Curve& curve) {
   return swatch + (curve.oracle ? "<span class=\"oracle\">" + name + "</span>" : name);
 }
 
+// What the grey lines are worth.
+std::string oracle_note(const std::vector<Curve>& curves) {
+  const auto has = [&](const std::string& policy) {
+    return std::any_of(curves.begin(), curves.end(),
+                       [&](const Curve& curve) { return curve.policy() == policy; });
+  };
+  std::string note;
+  if (has("oracle-static")) note += " No set that stays can pass oracle-static.";
+  if (has("belady")) {
+    note += " belady knows the future, but may move as little as all others: no bound.";
+  }
+  return note;
+}
+
 std::string figures_part(const ModelResults& model, const std::vector<Curve>& curves,
                          const std::string& id, std::vector<std::string>& problems) {
   std::string html = legend(curves) + "<div class=\"figures\">\n";
@@ -201,7 +215,8 @@ std::string figures_part(const ModelResults& model, const std::vector<Curve>& cu
                    problems);
   }
   html += figure(hit_plot(curves), id + "h",
-                 "Share of the neurons that fired which were in fast memory.", problems);
+                 "Share of the neurons that fired which were in fast memory." + oracle_note(curves),
+                 problems);
   std::string caption;
   const Plot thresholds = threshold_plot(curves, caption);
   if (!thresholds.lines.empty()) html += figure(thresholds, id + "s", caption, problems);

@@ -111,7 +111,7 @@ HtmlCell regret_cell(const Line& line, const std::optional<double>& regret,
     const PolicyRow* bound = row_at(curve, line.row.budget_bytes);
     if (bound != nullptr) value = bound->hit_ratio - line.row.hit_ratio;
   }
-  if (line.curve.policy() == oracle) return value_cell(0, "the bound", "even");
+  if (line.curve.policy() == oracle) return value_cell(0, "the oracle", "even");
   if (!value) return number_cell("");
   return value_cell(*value, fmt::format("{:.1f}", 100 * *value));
 }
