@@ -101,8 +101,8 @@ struct ReplayResult {
 };
 
 // `profile` may be null where every policy needs the future, and with Fill::demand. Errors: a
-// reader's; interrupted; usage for an oracle whose uses do not fit into memory, for a policy without
-// a form for Fill::demand.
+// reader's; interrupted; usage for an oracle whose uses do not fit into memory, for a policy
+// without a form for Fill::demand.
 ReplayResult replay(const TraceReader& trace, const TraceReader* profile,
                     const ReplayOptions& options);
 

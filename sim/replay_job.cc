@@ -73,9 +73,8 @@ ReplayJob::ReplayJob(const ReplayFlags& flags, WorkGroup& group) : flags_(flags)
   if (options_.fill == Fill::demand) {
     options_.pools = Pools::model;
     if (flags.policies == "all") {
-      std::erase_if(options_.policies, [](const PolicySpec& policy) {
-        return policy.entry->make_request == nullptr;
-      });
+      std::erase_if(options_.policies,
+                    [](const PolicySpec& policy) { return policy.entry->make_request == nullptr; });
     }
   }
   batches_ = parse_batches(flags.batches);
