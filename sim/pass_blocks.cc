@@ -9,7 +9,7 @@
 namespace thermocline {
 namespace {
 
-constexpr uint64_t kBlockBytesMax = 32 << 20;  // of all pools' bits at a time
+constexpr uint64_t kBlockBytesMax = 16 << 20;  // of all pools' bits at a time
 constexpr uint64_t kBlockStepsMax = 4096;
 constexpr uint32_t kPassStepsMax = 1024;  // more than any chunk of a prompt times a batch
 
