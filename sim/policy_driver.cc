@@ -42,6 +42,7 @@ NeuronPool grouped(const NeuronPool& pool, uint32_t group) {
 }
 
 ActivationProfile grouped(const ActivationProfile& profile, uint32_t group) {
+  if (group == 1) return profile;
   ActivationProfile groups(grouped(profile.pool, group));
   groups.step_count = profile.step_count;
   const uint32_t width = profile.pool.neuron_count;
@@ -176,9 +177,7 @@ uint64_t PolicyDriver::count_hot(std::span<const uint64_t> words) const {
 StepCounts PolicyDriver::step_moves(const ActiveStep& active) {
   const uint64_t needed = bit_sums().count(active.words.data(), active.words.size());
   const uint64_t hits = count_hot(active.words), hot_then = hot_count();
-  for (size_t layer = 0; layer < layer_counts_.size(); ++layer) {
-    layer_sums_[layer] += layer_counts_[layer];
-  }
+  add_to_layer_sums();
   const ActiveStep groups = folded(active);
   note_use(groups.words);
   moves_.evict.clear();
@@ -231,9 +230,7 @@ StepCounts PolicyDriver::step_requests(const ActiveStep& active) {
       }
     }
   }
-  for (size_t layer = 0; layer < layer_counts_.size(); ++layer) {
-    layer_sums_[layer] += layer_counts_[layer];
-  }
+  add_to_layer_sums();
   end_step(counts, hot_count());
   return counts;
 }
@@ -259,6 +256,12 @@ inline StepCounts PolicyDriver::request(const ActiveStep& active, const Slot& sl
   admit(slot);
   request_->admit(slot.flat);
   return {needed, 0, size_of(slot.flat)};
+}
+
+void PolicyDriver::add_to_layer_sums() {
+  for (size_t layer = 0; layer < layer_counts_.size(); ++layer) {
+    layer_sums_[layer] += layer_counts_[layer];
+  }
 }
 
 void PolicyDriver::end_step(const StepCounts& counts, uint64_t hot_then) {

@@ -113,6 +113,7 @@ class PolicyDriver {
   void admit(const Slot& slot);  // after the start
   void erase(const Slot& slot);
   void note_use(std::span<const uint64_t> active);
+  void add_to_layer_sums();
   void end_step(const StepCounts& counts, uint64_t hot_count);
   // Calls visit(word, mask) for the words of the neuron pool that a group's neurons are in.
   template <class Visit>

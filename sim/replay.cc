@@ -143,9 +143,12 @@ class Replayer {
     return turns;
   }
 
+  // Of the rows that are run: what was finished before needs nothing any more.
   bool any(bool PolicyEntry::*trait) const {
-    return std::any_of(options_.policies.begin(), options_.policies.end(),
-                       [&](const PolicySpec& spec) { return spec.entry->*trait; });
+    return std::any_of(turns_.begin(), turns_.end(), [&](const std::vector<size_t>& rows) {
+      return std::any_of(rows.begin(), rows.end(),
+                         [&](size_t row) { return result_.rows[row].policy.entry->*trait; });
+    });
   }
 
   void learn() {

@@ -220,13 +220,21 @@ std::string ReplayJob::partial_path(uint32_t batch, uint32_t rank) const {
                      rank == 0 ? "" : fmt::format(".rank{}", rank));
 }
 
+// Those of all processes, this job's and an earlier one's.
+std::vector<std::string> ReplayJob::partial_files(uint32_t batch) const {
+  std::vector<std::string> files;
+  for (uint32_t rank = 0;; ++rank) {
+    const std::string path = partial_path(batch, rank);
+    if (path.empty() || !std::filesystem::exists(path)) return files;
+    files.push_back(path);
+  }
+}
+
 // Rows that any process of an earlier job had finished.
 KeptRows ReplayJob::finished_before(uint32_t batch, const ReplayResult& like) const {
   KeptRows rows;
   if (!flags_.resume) return rows;
-  for (uint32_t rank = 0; rank < 4096; ++rank) {
-    const std::string path = partial_path(batch, rank);
-    if (path.empty() || !std::filesystem::exists(path)) break;
+  for (const std::string& path : partial_files(batch)) {
     rows.merge(ReplayStore(path, key_of(batch)).load(like));
   }
   if (!rows.empty()) {
@@ -338,11 +346,7 @@ std::string ReplayJob::curve_csv() const {
 
 void ReplayJob::forget_partial() const {
   for (const uint32_t batch : batches_) {
-    for (uint32_t rank = 0; rank < 4096; ++rank) {
-      const std::string path = partial_path(batch, rank);
-      if (path.empty() || !std::filesystem::exists(path)) break;
-      std::filesystem::remove(path);
-    }
+    for (const std::string& path : partial_files(batch)) ReplayStore(path, "").remove();
   }
 }
 

@@ -65,6 +65,7 @@ class ReplayJob {
   void replay_batch(uint32_t batch);
   std::string key_of(uint32_t batch) const;
   std::string partial_path(uint32_t batch, uint32_t rank) const;
+  std::vector<std::string> partial_files(uint32_t batch) const;
   KeptRows finished_before(uint32_t batch, const ReplayResult& like) const;
   void share(ReplayResult& result, const KeptRows& known) const;
   bool mine(size_t row, const KeptRows& known) const;

@@ -24,26 +24,12 @@ class Aimd final : public Policy {
   static constexpr bool needs_future = false;
   static std::vector<PolicyParameter> parameters() {
     return {
-        {"target",
-         0.2,
-         0.0,
-         1.0,
-         "misses over needed neurons that are aimed at",
-         false,
-         {},
-         {0.05, 0.1, 0.3, 0.4}},
+        miss_target_parameter(),
         {"band", 0.1, 0.0, 1.0, "share of the target by which the miss rate may be off"},
         {"beta", 0.8, 0.01, 1.0, "factor of the threshold where too much is missed"},
         {"delta", 0.005, 0.0, 1.0, "increase of the threshold where too little is missed"},
         {"period", 16, 1, 1024, "steps between two changes of the threshold", true},
-        {"halflife",
-         32,
-         1,
-         DecayingScores::kHalflifeMax,
-         "steps after which an activation counts half",
-         true,
-         {},
-         {16, 64, 128}},
+        halflife_parameter(32, {16, 64, 128}),
         {"gamma", 0.8, 0.01, 1.0, "demotion threshold as a share of the promotion threshold"},
     };
   }

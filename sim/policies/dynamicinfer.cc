@@ -32,14 +32,7 @@ class DynamicInfer final : public Policy {
  public:
   static constexpr bool needs_future = false;
   static std::vector<PolicyParameter> parameters() {
-    return {{"halflife",
-             16,
-             1,
-             DecayingScores::kHalflifeMax,
-             "steps after which an activation counts half",
-             true,
-             {},
-             {4, 8, 32, 64}},
+    return {halflife_parameter(16, {4, 8, 32, 64}),
             {"lambda",
              0.5,
              0,

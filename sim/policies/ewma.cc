@@ -37,14 +37,7 @@ class Ewma final : public Policy {
   static constexpr bool needs_future = false;
   static std::vector<PolicyParameter> parameters() {
     return {
-        {"halflife",
-         32,
-         1,
-         DecayingScores::kHalflifeMax,
-         "steps after which an activation counts half",
-         true,
-         {},
-         {8, 16, 64, 128, 256}},
+        halflife_parameter(32, {8, 16, 64, 128, 256}),
         {"gamma",
          0.5,
          0.01,

@@ -26,14 +26,7 @@ class Pid final : public Policy {
   static constexpr bool needs_future = false;
   static std::vector<PolicyParameter> parameters() {
     return {
-        {"target",
-         0.2,
-         0.0,
-         1.0,
-         "misses over needed neurons that are aimed at",
-         false,
-         {},
-         {0.05, 0.1, 0.3, 0.4}},
+        miss_target_parameter(),
         {"proportional", 0.1, 0.0, 10.0, "Kp: threshold per error of the miss rate"},
         {"integral", 0.1, 0.0, 10.0, "Ki: threshold per error of the miss rate and update"},
         {"derivative", 0.0, 0.0, 10.0, "Kd: threshold per change of that error"},
@@ -41,14 +34,7 @@ class Pid final : public Policy {
         {"period", 16, 1, 1024, "steps between two updates at least", true},
         {"period_max", 64, 1, 1024, "steps between two updates at most; below period: as period",
          true},
-        {"halflife",
-         32,
-         1,
-         DecayingScores::kHalflifeMax,
-         "steps after which an activation counts half",
-         true,
-         {},
-         {16, 64, 128}},
+        halflife_parameter(32, {16, 64, 128}),
         {"gamma", 0.8, 0.01, 1.0, "demotion threshold as a share of the promotion threshold"},
     };
   }

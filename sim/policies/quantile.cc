@@ -21,14 +21,7 @@ class Quantile final : public Policy {
   static constexpr bool needs_future = false;
   static std::vector<PolicyParameter> parameters() {
     return {
-        {"halflife",
-         32,
-         1,
-         DecayingScores::kHalflifeMax,
-         "steps after which an activation counts half",
-         true,
-         {},
-         {8, 16, 64, 128}},
+        halflife_parameter(32, {8, 16, 64, 128}),
         {"gamma",
          0.8,
          0.01,

@@ -44,14 +44,7 @@ class Waterfill final : public Policy {
  public:
   static constexpr bool needs_future = false;
   static std::vector<PolicyParameter> parameters() {
-    return {{"halflife",
-             32,
-             1,
-             DecayingScores::kHalflifeMax,
-             "steps after which an activation counts half",
-             true,
-             {},
-             {16, 64, 128, 256}},
+    return {halflife_parameter(32, {16, 64, 128, 256}),
             {"window", 32, 1, 4096, "steps between two plans", true, {}, {8, 64}},
             {"group", 64, 8, 1024, "neurons that a layer gains or loses at a time", true},
             {"lambda",

@@ -323,3 +323,12 @@ TEST_CASE("the hot threshold of the median task is kept step by step") {
   const double mean = static_cast<double>(result.rows[0].total.hot_count_sum) / 60 / 408;
   CHECK(share == Approx(mean));
 }
+
+TEST_CASE("an oracle that would hold more than it may is refused, and only where it is run") {
+  const MemoryTrace trace = random_trace(20, three_rank_header(), 90, 0);
+  auto options = options_of("fixed,belady", {384 * 90});
+  options.memory_bytes_max = 1;
+  CHECK_THROWS_WITH(replay(trace, &trace, options), Catch::Contains("leave 'belady' out"));
+  options.wanted = [](size_t row) { return row == 0; };
+  CHECK(replay(trace, &trace, options).rows[0].total.step_count == 90);
+}

@@ -31,6 +31,17 @@ double growth_of(uint32_t halflife) {
 
 }  // namespace
 
+PolicyParameter halflife_parameter(double by_default, std::vector<double> tune) {
+  return {"halflife",
+          by_default,
+          1,
+          DecayingScores::kHalflifeMax,
+          "steps after which an activation counts half",
+          true,
+          {},
+          std::move(tune)};
+}
+
 DecayingScores::DecayingScores(uint32_t halflife)
     : growth_(growth_of(halflife)),
       alpha_(1.0 - 1.0 / growth_),

@@ -22,6 +22,9 @@
 
 namespace thermocline {
 
+// "halflife", as every policy on these scores has it; `tune`: other values worth trying.
+PolicyParameter halflife_parameter(double by_default, std::vector<double> tune);
+
 class DecayingScores {
  public:
   static constexpr uint32_t kHalflifeMax = 1024;

@@ -11,6 +11,18 @@
 
 namespace thermocline {
 
+// "target", as the policies that are driven by the miss rate have it.
+inline PolicyParameter miss_target_parameter() {
+  return {"target",
+          0.2,
+          0.0,
+          1.0,
+          "misses over needed neurons that are aimed at",
+          false,
+          {},
+          {0.05, 0.1, 0.3, 0.4}};
+}
+
 class MissRate {
  public:
   void add(const ActiveStep& active, const HotSet& hot) {
