@@ -122,13 +122,16 @@ void report_before_start(const Error& error) {
   }
 }
 
-int ranks_on_this_host(Comm& comm) {
+RankOnHost rank_on_this_host(Comm& comm) {
   using HostName = std::array<char, 256>;
   HostName mine{};
   ::gethostname(mine.data(), mine.size() - 1);
   std::vector<HostName> all(static_cast<size_t>(comm.size()));
   comm.all_gather(&mine, sizeof mine, all.data());
-  return static_cast<int>(std::count(all.begin(), all.end(), mine));
+  const auto count_before = [&](auto end) {
+    return static_cast<int>(std::count(all.begin(), end, mine));
+  };
+  return {count_before(all.begin() + comm.rank()), count_before(all.end())};
 }
 
 }  // namespace thermocline

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "models/error.h"
+#include "runtime/numa.h"
 
 namespace thermocline {
 
@@ -72,7 +73,8 @@ LaunchedRank launched_rank();
 // and none leaves before it has (a launcher ends the others when one fails).
 void report_before_start(const Error& error);
 
-// How many ranks run on this rank's machine, by host name. Collective.
-int ranks_on_this_host(Comm& comm);
+// Which of the ranks on its machine, by host name, this rank is, and how many there are.
+// Collective.
+RankOnHost rank_on_this_host(Comm& comm);
 
 }  // namespace thermocline

@@ -50,12 +50,13 @@ class RankRun {
     together(comm_, [&] { check_outputs(); });
     if (root()) announce();
     together(comm_, [&] { open_profile(); });
-    const auto process_count = static_cast<uint32_t>(ranks_on_this_host(comm_));
+    const RankOnHost place = rank_on_this_host(comm_);
+    const auto process_count = static_cast<uint32_t>(place.count);
     outcome_.thread_count =
         options_.threads != 0 ? options_.threads : cores_of_process(process_count);
     outcome_.one_process = options_.local_ranks > 0;
-    ThreadPool pool(static_cast<int>(outcome_.thread_count));
-    measure(process_count);
+    measure(process_count);  // before the pool binds this thread, whose cores others inherit
+    ThreadPool pool(static_cast<int>(outcome_.thread_count), place);
     Decoder decoder = load(pool);
     place_threshold(decoder);
     make_observers(decoder);

@@ -104,9 +104,16 @@ TEST_CASE("a rank that fails alone wakes those that wait for it") {
   CHECK_THROWS_WITH(run_local_ranks(3, body), "no space left");
 }
 
+TEST_CASE("ranks of one process are on one host, each at its own place") {
+  run_local_ranks(3, [](Comm& comm) {
+    const RankOnHost place = rank_on_this_host(comm);
+    if (place.index != comm.rank() || place.count != 3) throw work_failed("another place");
+  });
+}
+
 TEST_CASE("without a launcher there is one rank, which MPI need not know of") {
   int ranks = 0;
-  run_launched_rank([&](Comm& comm) { ranks = comm.size() + ranks_on_this_host(comm); });
+  run_launched_rank([&](Comm& comm) { ranks = comm.size() + rank_on_this_host(comm).count; });
   CHECK(ranks == 2);
 }
 

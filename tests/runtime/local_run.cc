@@ -79,7 +79,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   result.step_counts.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     const auto rank = static_cast<uint32_t>(comm.rank());
-    ThreadPool pool(options.threads);
+    ThreadPool pool(options.threads, {comm.rank(), comm.size()});
     Decoder decoder(comm, shape, result.partition,
                     load_rank_weights(source, result.partition, rank, pool),
                     make_activation_rule(shape, options.silu_threshold), pool,

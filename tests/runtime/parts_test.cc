@@ -1,5 +1,4 @@
-// The small parts: threads, the activation rule, the histogram, .npy files.
-#include <atomic>
+// The small parts: the activation rule, the histogram, activation thresholds.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -8,39 +7,10 @@
 #include "models/error.h"
 #include "runtime/activation_rule.h"
 #include "runtime/run_plan.h"
-#include "runtime/thread_pool.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
 namespace {
-
-TEST_CASE("a pool covers every index once, in whole units") {
-  const int threads = GENERATE(1, 2, 3, 8);
-  const int count = GENERATE(0, 1, 5, 64, 1000);
-  const int unit = GENERATE(1, 8, 64);
-  ThreadPool pool(threads);
-  std::vector<std::atomic<int>> visits(static_cast<size_t>(count));
-  std::atomic<bool> aligned = true;
-  for (int round = 0; round < 3; ++round) {
-    pool.run(count, unit, [&](int begin, int end) {
-      if (begin % unit != 0 || (end % unit != 0 && end != count)) aligned = false;
-      for (int i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
-    });
-  }
-  CHECK(aligned);
-  CHECK(std::all_of(visits.begin(), visits.end(), [](const auto& n) { return n == 3; }));
-}
-
-TEST_CASE("an error in a part surfaces in run, and the pool works on") {
-  ThreadPool pool(3);
-  const auto fail = [](int begin, int) {
-    if (begin > 0) throw work_failed("part");
-  };
-  CHECK_THROWS_WITH(pool.run(30, 1, fail), "part");
-  std::atomic<int> sum = 0;
-  pool.run(30, 1, [&](int begin, int end) { sum += end - begin; });
-  CHECK(sum == 30);
-}
 
 ActivationRule rule_of(FfnActivation activation, float threshold) {
   return {activation, {threshold}};
