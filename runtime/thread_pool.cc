@@ -1,9 +1,13 @@
 #include "runtime/thread_pool.h"
 
+#include <linux/futex.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <climits>
 #include <utility>
 
 namespace thermocline {
@@ -67,6 +71,22 @@ void Lookout::in_vain() {
   lost_core_count_ = lost;
 }
 
+// A sleeper counts itself before it reads the value once more; whoever changes the value reads that
+// count afterwards. All four are in one order (seq_cst), so one of the two sees the other.
+void SharedCount::sleep_while(uint32_t value) {
+  static_assert(sizeof value_ == sizeof(uint32_t), "the kernel looks at it, too");
+  ++sleeper_count_;
+  while (value_ == value) {
+    ::syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+  }
+  --sleeper_count_;
+}
+
+void SharedCount::wake_sleepers() {
+  if (sleeper_count_ == 0) return;
+  ::syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
 ThreadPool::ThreadPool(int thread_count, RankOnHost rank, const std::vector<CoreList>& nodes)
     : thread_count_(std::max(thread_count, 1)) {
   const int threads_on_host = thread_count_ * rank.count;
@@ -98,8 +118,8 @@ void ThreadPool::start_threads() {
 
 void ThreadPool::stop_threads() {
   closing_ = true;
-  ++generation_;
-  generation_.notify_all();
+  generation_.increment();
+  generation_.wake_sleepers();
   for (std::thread& thread : threads_) thread.join();
   live_threads -= thread_count_;
   if (!caller_cores_.empty()) bind_this_thread(caller_cores_);
@@ -114,29 +134,29 @@ void ThreadPool::run(int count, int unit, const std::function<void(int, int)>& w
   if (count <= 0) return;
   if (thread_count_ == 1) return work(0, count);
   job_ = {&work, count, unit};
-  running_.store(thread_count_ - 1, std::memory_order_relaxed);
-  ++generation_;  // publishes the job; in one order with the sleepers' count that notify reads
-  generation_.notify_all();
+  running_.set(static_cast<uint32_t>(thread_count_ - 1));
+  generation_.increment();  // publishes the job
+  generation_.wake_sleepers();
   run_part(0);
   join();
   if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::join() {
-  const auto done = [this] { return running_.load(std::memory_order_acquire) == 0; };
+  const auto done = [this] { return running_.value() == 0; };
   if (cores_suffice() && caller_lookout_.wait(done)) return;
-  for (int left; (left = running_.load(std::memory_order_acquire)) != 0;) running_.wait(left);
+  for (uint32_t left; (left = running_.value()) != 0;) running_.sleep_while(left);
 }
 
 void ThreadPool::serve(int index) {
   if (!bound_.empty()) bind_this_thread(bound_[static_cast<size_t>(index)]);
   Lookout lookout;
   for (uint32_t seen = 0;; ++seen) {  // a job is handed out when all are done with the last one
-    const auto next = [&] { return generation_.load(std::memory_order_acquire) != seen; };
-    if (!cores_suffice() || !lookout.wait(next)) generation_.wait(seen);
+    const auto next = [&] { return generation_.value() != seen; };
+    if (!cores_suffice() || !lookout.wait(next)) generation_.sleep_while(seen);
     if (closing_) return;
     run_part(index);
-    if (--running_ == 0) running_.notify_one();
+    if (running_.decrement() == 0) running_.wake_sleepers();
   }
 }
 

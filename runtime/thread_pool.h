@@ -38,6 +38,22 @@ class Lookout {
   long lost_core_count_ = 0;  // when it last looked in vain
 };
 
+// A count that threads wait for: asleep at once, and without a system call where nobody sleeps.
+// std::atomic's own wait yields first, which costs a time slice where another thread has work.
+class SharedCount {
+ public:
+  void set(uint32_t value) { value_ = value; }
+  uint32_t increment() { return ++value_; }
+  uint32_t decrement() { return --value_; }
+  uint32_t value() const { return value_.load(std::memory_order_acquire); }
+  void sleep_while(uint32_t value);
+  void wake_sleepers();  // after a change of the value
+
+ private:
+  std::atomic<uint32_t> value_ = 0;
+  std::atomic<uint32_t> sleeper_count_ = 0;
+};
+
 class ThreadPool {
  public:
   // `rank`: which of the ranks on this machine, each with such a pool, this one belongs to.
@@ -83,8 +99,8 @@ class ThreadPool {
   std::mutex error_mutex_;
   std::exception_ptr error_;  // the first one of a job
 
-  alignas(kCacheLine) std::atomic<uint32_t> generation_ = 0;  // jobs handed out
-  alignas(kCacheLine) std::atomic<int> running_ = 0;          // threads that work on the last one
+  alignas(kCacheLine) SharedCount generation_;  // jobs handed out
+  alignas(kCacheLine) SharedCount running_;     // threads that work on the last one
 };
 
 }  // namespace thermocline
