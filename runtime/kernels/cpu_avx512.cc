@@ -16,7 +16,11 @@ namespace {
 
 struct Lanes {
   static constexpr int kAccumulators = 16;
+#ifdef THERMOCLINE_EMULATED
+  static constexpr bool kUnrollsSteps = false;
+#else
   static constexpr bool kUnrollsSteps = true;
+#endif
   __m512 all;
 
   static Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }
@@ -44,54 +48,84 @@ struct Lanes {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
-  // The values that codes first .. first + 15 stand for, to be looked up by the low four bits of
-  // lanes.
-  template <DType D>
-  [[gnu::always_inline]] static __m512 values_of_codes(int first, const float* scales, int step) {
-    const __m512 codes =
-        _mm512_add_ps(_mm512_set1_ps(static_cast<float>(first)),
-                      _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    const __m512 scale = _mm512_set1_ps(scales[scale_at<D>(step, 0)]);
-    if constexpr (!kHasMinimum<D>) return _mm512_mul_ps(scale, codes);
-    return _mm512_fmadd_ps(scale, codes, _mm512_set1_ps(scales[minimum_at<D>(step)]));
+  // `first` in lanes 0..7, `second` in lanes 8..15.
+  static Lanes halves(float first, float second) {
+    return {_mm512_insertf32x8(_mm512_set1_ps(first), _mm256_set1_ps(second), 1)};
+  }
+  // Half as many lanes, the first.
+  using Eight = __m256;
+  static Eight eight(float value) { return _mm256_set1_ps(value); }
+  static Eight load_eight(const float* from) { return _mm256_loadu_ps(from); }
+  static void store(float* to, Eight a) { _mm256_storeu_ps(to, a); }
+  static Eight mul(Eight a, Eight b) { return _mm256_mul_ps(a, b); }
+  static Lanes fma(Eight a, Eight b, Lanes c) {
+    return {_mm512_insertf32x8(c.all, _mm256_fmadd_ps(a, b, _mm512_castps512_ps256(c.all)), 0)};
+  }
+  // Lanes 0..3 (half 0) or 4..7 (half 1), each two times.
+  static Eight each_twice(Eight a, int half) {
+    const __m256i first = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    return _mm256_permutevar8x32_ps(a, _mm256_add_epi32(first, _mm256_set1_epi32(4 * half)));
   }
 
-  // Q5_0, Q5_1: where a fifth bit is set, the value is one of the upper sixteen.
-  template <DType D>
-  [[gnu::always_inline]] static void decode_fifths(const std::byte* block, const float* scales,
-                                                   Lanes& first, Lanes& second) {
-    constexpr int kLowAt = facts(D).bytes_per_block - 16, kFirst = kHasMinimum<D> ? 0 : -16;
-    const __m512 lower = values_of_codes<D>(kFirst, scales, 0);
-    const __m512 upper = values_of_codes<D>(kFirst + 16, scales, 0);
-    const __m512i both = _mm512_cvtepu8_epi32(load_16_bytes(block + kLowAt));
-    const __m512i high = _mm512_srli_epi32(both, 4);
-    const auto first_fifths = load_word<uint16_t>(block + kLowAt - 4);
-    const auto second_fifths = load_word<uint16_t>(block + kLowAt - 2);
-    first.all =
-        _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(both, lower), first_fifths, both, upper);
-    second.all =
-        _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(high, lower), second_fifths, high, upper);
+  // 32 columns as 16-bit integers.
+  struct Codes {
+    __m512i all;
+  };
+  static Codes load_codes(const int16_t* from) { return {_mm512_loadu_si512(from)}; }
+  static void store_codes(int16_t* to, Codes codes) { _mm512_storeu_si512(to, codes.all); }
+  // Lane i: a[2i] * b[2i] + a[2i+1] * b[2i+1].
+  [[gnu::always_inline]] static Lanes products(Codes a, const int16_t* b) {
+    return {_mm512_cvtepi32_ps(_mm512_madd_epi16(a.all, _mm512_loadu_si512(b)))};
   }
 
-  // 16 signed bytes times a scale, plus a minimum where the type has one.
-  template <DType D>
-  [[gnu::always_inline]] static __m512 scaled(__m128i codes, const float* scales, int step,
-                                              int half) {
-    const __m512 scale = _mm512_set1_ps(scales[scale_at<D>(step, half)]);
-    const __m512 values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
-    if constexpr (!kHasMinimum<D>) return _mm512_mul_ps(scale, values);
-    return _mm512_fmadd_ps(scale, values, _mm512_set1_ps(scales[minimum_at<D>(step)]));
+  // The values of codes 0..15 less `zero`, to be looked up by the low four bits of lanes.
+  static __m512 values_of_codes(float zero) {
+    return _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                         _mm512_set1_ps(zero));
   }
+  template <DType D>
+  static constexpr bool kIsFourBits = D == DType::q4_0 || D == DType::q4_1 || D == DType::q4_k;
+  template <DType D>
+  static constexpr int kZero = D == DType::q4_0 ? 8 : 0;
 
-  template <DType D, int R>
-  [[gnu::always_inline]] static void read_scales(const std::byte* const* rows, size_t offset,
-                                                 float (&scales)[R][kScaleCount<D>]) {
-    read_block_scales<D, R>(rows, offset, scales);
+  // The bytes whose low and high halves are a step's codes: of Q4_0 and Q4_1 columns 0..15 and
+  // 16..31; of Q4_K one of the two for all 32 columns.
+  template <DType D>
+  static const std::byte* four_bits_of(const std::byte* block, int step) {
+    constexpr int kCodesAt = facts(D).bytes_per_block - facts(D).items_per_block / 2;
+    return block + kCodesAt + (D == DType::q4_k ? step / 2 * 32 : 0);
   }
 
   template <DType D>
-  [[gnu::always_inline]] static void decode(const std::byte* from, int step, const float* scales,
-                                            Lanes& first, Lanes& second) {
+  [[gnu::always_inline]] static void read_scales(const std::byte* chunk, int count,
+                                                 float (&scales)[kScaleCount<D>]) {
+    read_chunk_scales<D>(chunk, count, scales);
+  }
+
+  template <DType D>
+  [[gnu::always_inline]] static Codes codes(const std::byte* block, int step) {
+    const __m512i mask = _mm512_set1_epi16(15);
+    if constexpr (D == DType::q4_k) {
+      const __m512i bytes = _mm512_cvtepu8_epi16(load_32_bytes(four_bits_of<D>(block, step)));
+      return {step % 2 != 0 ? _mm512_srli_epi16(bytes, 4) : _mm512_and_si512(bytes, mask)};
+    } else if constexpr (kIsFourBits<D>) {
+      // The same 16 bytes twice: the upper copy moves its high halves down.
+      const __m512i twice = _mm512_cvtepu8_epi16(
+          _mm256_broadcastsi128_si256(load_16_bytes(four_bits_of<D>(block, step))));
+      const __m512i shifts = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
+      return {_mm512_and_si512(_mm512_srlv_epi16(twice, shifts), mask)};
+    } else if constexpr (D == DType::q8_0) {
+      return {_mm512_slli_epi16(_mm512_cvtepi8_epi16(load_32_bytes(block + 2)), 8)};
+    } else {
+      const StepCodes codes = read_codes<D>(block, step);
+      return {_mm512_cvtepi8_epi16(
+          _mm256_inserti128_si256(_mm256_castsi128_si256(codes.first), codes.second, 1))};
+    }
+  }
+
+  template <DType D>
+  [[gnu::always_inline]] static void values(const std::byte* from, int step, Lanes& first,
+                                            Lanes& second) {
     if constexpr (D == DType::f32) {
       first.all = _mm512_loadu_ps(from);
       second.all = _mm512_loadu_ps(from + 64);
@@ -101,26 +135,19 @@ struct Lanes {
     } else if constexpr (D == DType::bf16) {
       first.all = f32_of_bf16(load_32_bytes(from));
       second.all = f32_of_bf16(load_32_bytes(from + 32));
-    } else if constexpr (D == DType::q4_0 || D == DType::q4_1) {
-      const __m512 values = values_of_codes<D>(kHasMinimum<D> ? 0 : -8, scales, 0);
-      const __m512i both =
-          _mm512_cvtepu8_epi32(load_16_bytes(from + facts(D).bytes_per_block - 16));
-      first.all = _mm512_permutexvar_ps(both, values);
-      second.all = _mm512_permutexvar_ps(_mm512_srli_epi32(both, 4), values);
-    } else if constexpr (D == DType::q5_0 || D == DType::q5_1) {
-      decode_fifths<D>(from, scales, first, second);
-    } else if constexpr (D == DType::q4_k) {
-      const __m512 values = values_of_codes<D>(0, scales, step);
-      const std::byte* bytes = from + 16 + step / 2 * 32;
+    } else if constexpr (kIsFourBits<D>) {
+      const __m512 table = values_of_codes(kZero<D>);
+      const std::byte* bytes = four_bits_of<D>(from, step);
+      const bool by_step = D == DType::q4_k, odd = step % 2 != 0;
       const __m512i low = _mm512_cvtepu8_epi32(load_16_bytes(bytes));
-      const __m512i high = _mm512_cvtepu8_epi32(load_16_bytes(bytes + 16));
-      const bool odd = step % 2 != 0;  // the high halves; shifts by a constant, optimised or not
-      first.all = _mm512_permutexvar_ps(odd ? _mm512_srli_epi32(low, 4) : low, values);
-      second.all = _mm512_permutexvar_ps(odd ? _mm512_srli_epi32(high, 4) : high, values);
+      const __m512i high = by_step ? _mm512_cvtepu8_epi32(load_16_bytes(bytes + 16)) : low;
+      first.all = _mm512_permutexvar_ps(by_step && odd ? _mm512_srli_epi32(low, 4) : low, table);
+      second.all =
+          _mm512_permutexvar_ps(!by_step || odd ? _mm512_srli_epi32(high, 4) : high, table);
     } else {
-      const StepCodes codes = read_codes<D>(from, step);
-      first.all = scaled<D>(codes.first, scales, step, 0);
-      second.all = scaled<D>(codes.second, scales, step, 1);
+      const StepCodes codes = read_values<D>(from, step);
+      first.all = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes.first));
+      second.all = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes.second));
     }
   }
 };

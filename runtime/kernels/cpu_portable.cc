@@ -67,7 +67,7 @@ struct Lanes {
     return a.at[0];
   }
 
-  // The code of column i of a step.
+  // The code of column i of a step as it is stored (Q6_K: less 32).
   template <DType D>
   static int code(const std::byte* block, int step, int i) {
     const auto at = [block](int offset) { return static_cast<int>(block[offset]); };
@@ -83,62 +83,122 @@ struct Lanes {
       return D == DType::q5_k ? low | (at(16 + i) >> step & 1) << 4 : low;
     }
     const int low = at(kHeader + i % 16) >> i / 16 * 4 & 15;
-    if constexpr (D == DType::q4_0) return low - 8;
-    if constexpr (D == DType::q4_1) return low;
-    const int all = low | (at(kHeader - 4 + i / 8) >> i % 8 & 1) << 4;
-    return D == DType::q5_0 ? all - 16 : all;
+    if constexpr (D == DType::q4_0 || D == DType::q4_1) return low;
+    return low | (at(kHeader - 4 + i / 8) >> i % 8 & 1) << 4;
+  }
+
+  // `first` in lanes 0..7, `second` in lanes 8..15.
+  static Lanes halves(float first, float second) {
+    return of([&](int i) { return i < kCount / 2 ? first : second; });
+  }
+  // Half as many lanes, the first.
+  struct Eight {
+    float at[8];
+  };
+  static Eight eight(float value) {
+    Eight result;
+    for (float& lane : result.at) lane = value;
+    return result;
+  }
+  static Eight load_eight(const float* from) {
+    Eight result;
+    std::memcpy(result.at, from, sizeof result.at);
+    return result;
+  }
+  static void store(float* to, const Eight& a) { std::memcpy(to, a.at, sizeof a.at); }
+  static Eight mul(const Eight& a, const Eight& b) {
+    Eight result;
+    for (int i = 0; i < 8; ++i) result.at[i] = a.at[i] * b.at[i];
+    return result;
+  }
+  static Lanes fma(const Eight& a, const Eight& b, const Lanes& c) {
+    return of([&](int i) { return i < 8 ? std::fma(a.at[i], b.at[i], c.at[i]) : c.at[i]; });
+  }
+  // Lanes 0..3 (half 0) or 4..7 (half 1), each two times.
+  static Eight each_twice(const Eight& a, int half) {
+    Eight result;
+    for (int i = 0; i < 8; ++i) result.at[i] = a.at[4 * half + i / 2];
+    return result;
+  }
+
+  // 32 columns as 16-bit integers.
+  struct Codes {
+    int16_t at[kStep];
+  };
+  static Codes load_codes(const int16_t* from) {
+    Codes codes;
+    std::memcpy(codes.at, from, sizeof codes.at);
+    return codes;
+  }
+  static void store_codes(int16_t* to, const Codes& codes) {
+    std::memcpy(to, codes.at, sizeof codes.at);
+  }
+  // Lane i: a[2i] * b[2i] + a[2i+1] * b[2i+1].
+  static Lanes products(const Codes& a, const int16_t* b) {
+    return of([&](int i) {
+      return static_cast<float>(a.at[2 * i] * b[2 * i] + a.at[2 * i + 1] * b[2 * i + 1]);
+    });
   }
 
   template <DType D>
-  static float element(const std::byte* block, int step, const float* scales, int i) {
+  static float value(const std::byte* from, int step, int i) {
     if constexpr (D == DType::f32) {
       float value;
-      std::memcpy(&value, block + 4 * i, sizeof value);
+      std::memcpy(&value, from + 4 * i, sizeof value);
       return value;
     } else if constexpr (D == DType::f16) {
-      return f32_of_f16(read_u16(block + 2 * i));
+      return f32_of_f16(read_u16(from + 2 * i));
     } else if constexpr (D == DType::bf16) {
-      return std::bit_cast<float>(static_cast<uint32_t>(read_u16(block + 2 * i)) << 16);
+      return std::bit_cast<float>(static_cast<uint32_t>(read_u16(from + 2 * i)) << 16);
     } else {
-      const float value = scales[scale_at<D>(step, i / kCount)] * code<D>(block, step, i);
-      return kHasMinimum<D> ? value + scales[minimum_at<D>(step)] : value;
+      constexpr int kZero = D == DType::q4_0 ? 8 : D == DType::q5_0 ? 16 : 0;
+      return static_cast<float>(code<D>(from, step, i) - kZero);
     }
   }
 
   // The eight pairs of 6-bit scales of Q4_K and Q5_K.
   static void read_pairs(const std::byte* block, float* scales) {
     const float d = f32_of_f16(read_u16(block)), d_minimum = f32_of_f16(read_u16(block + 2));
-    for (int j = 0; j < kStepsPerSuperBlock; ++j) {
+    for (int j = 0; j < kStepsPerChunk; ++j) {
       const auto at = [=](int i) { return static_cast<int>(block[4 + i]); };
       const bool late = j >= 4;  // the upper two bits are those of an early pair's bytes
       const int scale = late ? (at(j + 4) & 15) | at(j - 4) >> 6 << 4 : at(j) & 63;
       const int minimum = late ? at(j + 4) >> 4 | at(j) >> 6 << 4 : at(j + 4) & 63;
       scales[j] = d * scale;
-      scales[kStepsPerSuperBlock + j] = -(d_minimum * minimum);
+      scales[kStepsPerChunk + j] = -(d_minimum * minimum);
     }
   }
 
-  template <DType D, int R>
-  static void read_scales(const std::byte* const* rows, size_t offset,
-                          float (&scales)[R][kScaleCount<D>]) {
-    for (int r = 0; facts(D).items_per_block > 1 && r < R; ++r) {
-      const std::byte* block = rows[r] + offset;
-      if constexpr (D == DType::q6_k) {
-        const float d = f32_of_f16(read_u16(block + 208));
-        for (int j = 0; j < 16; ++j) scales[r][j] = d * static_cast<int8_t>(block[192 + j]);
-      } else if constexpr (kIsSuperBlock<D>) {
-        read_pairs(block, scales[r]);
-      } else {
-        for (int j = 0; j < kScaleCount<D>; ++j) scales[r][j] = f32_of_f16(read_u16(block + 2 * j));
+  template <DType D>
+  static void read_scales(const std::byte* chunk, int count, float (&scales)[kScaleCount<D>]) {
+    if constexpr (D == DType::q6_k) {
+      const float d = f32_of_f16(read_u16(chunk + 208));
+      for (int j = 0; j < 16; ++j) scales[j] = d * static_cast<int8_t>(chunk[192 + j]);
+    } else if constexpr (kIsSuperBlock<D>) {
+      read_pairs(chunk, scales);
+    } else {
+      for (int i = 0; i < kScaleCount<D>; ++i) {
+        const std::byte* block = block_of<D>(chunk, i % kStepsPerChunk);
+        scales[i] = i % kStepsPerChunk < count
+                        ? f32_of_f16(read_u16(block + i / kStepsPerChunk * 2))
+                        : 0.0f;
       }
     }
   }
 
   template <DType D>
-  static void decode(const std::byte* block, int step, const float* scales, Lanes& first,
-                     Lanes& second) {
-    first = of([&](int i) { return element<D>(block, step, scales, i); });
-    second = of([&](int i) { return element<D>(block, step, scales, kCount + i); });
+  static Codes codes(const std::byte* block, int step) {
+    Codes codes;
+    constexpr int kUnit = D == DType::q8_0 ? 256 : 1;
+    for (int i = 0; i < kStep; ++i)
+      codes.at[i] = static_cast<int16_t>(kUnit * code<D>(block, step, i));
+    return codes;
+  }
+
+  template <DType D>
+  static void values(const std::byte* from, int step, Lanes& first, Lanes& second) {
+    first = of([&](int i) { return value<D>(from, step, i); });
+    second = of([&](int i) { return value<D>(from, step, kCount + i); });
   }
 };
 

@@ -3,10 +3,11 @@
 // Contract of every function: the caller owns all memory and sizes it as the comment says; no
 //   allocation, no errors, no threads. A caller splits work over threads by rows (or, for
 //   weighted_rows, by columns): results do not depend on the split.
-// Bit-identity: y[t][r] of matmul is the same for every token_count and every row split, so
+// Bit-identity: a result is the same bits for every token_count, split and instruction set, so
 //   prefill in chunks equals decode token by token.
-// Weights: row-major (rows, cols) in `dtype`, cols a multiple of the type's block; a row begins at
-//   multiple of bytes_of(dtype, cols). x and y are f32.
+// Weights are decoded exactly. Types without blocks meet f32 inputs; quantised ones meet inputs in
+//   fixed point: 16 bits, with a scale for each 32 columns (to_fixed), 256 times finer than the
+//   8 bits that other engines round their inputs to.
 // The set of functions for this machine's instruction set is chosen once, by cpu_kernels().
 // Thread-safety: pure functions of their arguments.
 #pragma once
@@ -14,28 +15,47 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "models/dtype.h"
+#include "runtime/kernels/weight_view.h"
 
 namespace thermocline {
+
+inline constexpr int kFixedBlock = 32;  // columns that share a scale
+
+// Whether products with such weights read Inputs::codes, and not Inputs::values.
+constexpr bool takes_fixed(DType dtype) { return facts(dtype).items_per_block > 1; }
+
+// The inputs of a product; what its weights' type does not take may be null.
+struct Inputs {
+  const float* values = nullptr;   // (token_count, stride)
+  int stride = 0;                  // floats
+  const int16_t* codes = nullptr;  // (token_count, cols), without gaps
+  const float* scales = nullptr;   // (token_count, cols / kFixedBlock)
+  const float* sums = nullptr;     // likewise: scale times the sum of the block's codes
+};
 
 struct Kernels {
   const char* name;  // "avx512" | "avx2" | "portable"
 
-  // y[t*y_stride + r] = sum_c w[r][c] * x[t*x_stride + c]     for r in [row_begin, row_end)
-  void (*matmul)(DType dtype, const std::byte* w, int cols, int row_begin, int row_end,
-                 const float* x, int x_stride, int token_count, float* y, int y_stride);
+  // codes[c] = round(x[c] / scale), scale = max |x| / 32767 of each block of 32 columns. A block
+  // with a NaN or an infinity has a scale of NaN, which reaches every result that it is part of.
+  // Blocks below 1e-30 become zeros; above 1e36, sums may overflow. cols is a multiple of
+  // kFixedBlock; sizes as in Inputs, of one token.
+  void (*to_fixed)(const float* x, int cols, int16_t* codes, float* scales, float* sums);
+
+  // y[t*y_stride + r] = sum_c w[r][c] * x[t][c]               for r in [row_begin, row_end)
+  void (*matmul)(const WeightView& w, int row_begin, int row_end, const Inputs& x, int token_count,
+                 float* y, int y_stride);
 
   // As matmul, but y[t][r] is computed only where bit r of mask row t is set (left untouched
   // elsewhere). mask: (token_count, mask_stride) words, little bit order.
-  void (*matmul_masked)(DType dtype, const std::byte* w, int cols, int row_begin, int row_end,
-                        const uint64_t* mask, int mask_stride, const float* x, int x_stride,
-                        int token_count, float* y, int y_stride);
+  void (*matmul_masked)(const WeightView& w, int row_begin, int row_end, const uint64_t* mask,
+                        int mask_stride, const Inputs& x, int token_count, float* y, int y_stride);
 
   // y[t*y_stride + c] += sum_r a[t*a_stride + r] * w[r][c]    over rows r whose mask bit is set, in
   // ascending order, for c in [col_begin, col_end), multiples of the type's block.
-  void (*weighted_rows)(DType dtype, const std::byte* w, int rows, int cols, int col_begin,
-                        int col_end, const uint64_t* mask, int mask_stride, const float* a,
-                        int a_stride, int token_count, float* y, int y_stride);
+  void (*weighted_rows)(const WeightView& w, int col_begin, int col_end, const uint64_t* mask,
+                        int mask_stride, const float* a, int a_stride, int token_count, float* y,
+                        int y_stride);
 
   // y[i] = x[i] * weight[i] / sqrt(mean(x^2) + epsilon)        (Zhang & Sennrich 2019)
   void (*rms_norm)(const float* x, const float* weight, int dim, float epsilon, float* y);
@@ -52,6 +72,10 @@ struct Kernels {
   // The largest of `count` values, a multiple of 128; NaNs are skipped. It does little but read:
   // read_bandwidth (runtime/kernels/bandwidth.h) times it.
   float (*largest)(const float* x, uint64_t count);
+
+  // Multiplies and adds `rounds` times what fits the registers, and returns how many
+  // multiplications that were: what compute_peak (runtime/kernels/bandwidth.h) times.
+  uint64_t (*multiply_only)(uint64_t rounds);
 };
 
 // The set called `name`; null if there is none or this machine cannot run it.

@@ -12,6 +12,7 @@
 
 #include "models/dtype.h"
 #include "runtime/kernels/block_scales.h"
+#include "runtime/kernels/cpu_columns.h"
 
 namespace thermocline {
 namespace {
@@ -28,12 +29,6 @@ template <class T>
   T word;
   std::memcpy(&word, from, sizeof word);
   return word;
-}
-
-// What lies in memory stays there: the compiler would turn the store and loads into shuffles.
-template <class T>
-[[gnu::always_inline]] inline void keep_in_memory(T& scales) {
-  asm("" : "+m"(scales));
 }
 
 // 16 codes times one factor each.
@@ -69,50 +64,44 @@ template <class T>
                d, d, scales);
 }
 
-// One f16 of each of R rows, or two.
-template <int R>
-[[gnu::always_inline]] inline void read_halves(const std::byte* const* rows, size_t offset,
-                                               float (&scales)[R][1]) {
-  uint64_t joined = 0;
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    joined |= static_cast<uint64_t>(load_word<uint16_t>(rows[r] + offset)) << (16 * r);
-  }
-  alignas(16) float converted[4];
-  _mm_store_ps(converted, _mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<long long>(joined))));
-  keep_in_memory(converted);
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) scales[r][0] = converted[r];
+// Eight f16 that lie kBytes >= 16 apart: a tree of interleavings, which cost less than insertions.
+template <int kBytes>
+[[gnu::always_inline]] inline __m128i gather_halves(const std::byte* from) {
+  const auto two = [=](int i) {
+    return _mm_unpacklo_epi16(load_16_bytes(from + i * kBytes),
+                              load_16_bytes(from + (i + 1) * kBytes));
+  };
+  const auto four = [=](int i) { return _mm_unpacklo_epi32(two(i), two(i + 2)); };
+  return _mm_unpacklo_epi64(four(0), four(4));
 }
 
-template <int R>
-[[gnu::always_inline]] inline void read_halves(const std::byte* const* rows, size_t offset,
-                                               float (&scales)[R][2]) {
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    const __m128 pair = _mm_cvtph_ps(_mm_cvtsi32_si128(load_word<int>(rows[r] + offset)));
-    _mm_storel_pi(reinterpret_cast<__m64*>(scales[r]), pair);
-  }
-  keep_in_memory(scales);
-}
-
-template <DType D, int R>
-[[gnu::always_inline]] inline void read_block_scales(const std::byte* const* rows, size_t offset,
-                                                     float (&scales)[R][kScaleCount<D>]) {
-  static_assert(R <= 4);
-  if constexpr (kIsSuperBlock<D>) {
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      if constexpr (D == DType::q6_k) read_sixteen(rows[r] + offset, scales[r]);
-      if constexpr (D != DType::q6_k) read_pairs(rows[r] + offset, scales[r]);
+// The scales of `count` <= 8 steps; those beyond are zero.
+template <DType D>
+[[gnu::always_inline]] inline void read_chunk_scales(const std::byte* chunk, int count,
+                                                     float (&scales)[kScaleCount<D>]) {
+  constexpr int kBytes = facts(D).bytes_per_block;
+  if constexpr (D == DType::q6_k) {
+    read_sixteen(chunk, scales);
+  } else if constexpr (kIsSuperBlock<D>) {
+    read_pairs(chunk, scales);
+  } else if (count == kStepsPerChunk) {
+    _mm256_store_ps(scales, _mm256_cvtph_ps(gather_halves<kBytes>(chunk)));
+    if constexpr (kHasMinimum<D>)
+      _mm256_store_ps(scales + 8, _mm256_cvtph_ps(gather_halves<kBytes>(chunk + 2)));
+  } else {
+    alignas(16) uint16_t halves[2][kStepsPerChunk] = {};
+    for (int i = 0; i < count; ++i) {
+      halves[0][i] = load_word<uint16_t>(chunk + i * kBytes);
+      halves[1][i] = load_word<uint16_t>(chunk + i * kBytes + 2);
     }
-    keep_in_memory(scales);
-  } else if constexpr (facts(D).items_per_block > 1) {
-    read_halves<R>(rows, offset, scales);
+    for (int k = 0; k < kScaleCount<D> / kStepsPerChunk; ++k)
+      _mm256_store_ps(scales + kStepsPerChunk * k,
+                      _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<__m128i*>(halves[k]))));
   }
 }
 
-// The codes of columns 0..15 and 16..31 of a step, as signed bytes.
+// The codes of columns 0..15 and 16..31 of a step as they are stored (Q6_K: less 32), as signed
+// bytes.
 struct StepCodes {
   __m128i first, second;
 };
@@ -139,9 +128,7 @@ template <DType D>
     codes.first = _mm_or_si128(codes.first, fifth_bits(block + kLowAt - 4));
     codes.second = _mm_or_si128(codes.second, fifth_bits(block + kLowAt - 2));
   }
-  if constexpr (kHasMinimum<D>) return codes;
-  const __m128i zero = _mm_set1_epi8(D == DType::q4_0 ? 8 : 16);
-  return {_mm_sub_epi8(codes.first, zero), _mm_sub_epi8(codes.second, zero)};
+  return codes;
 }
 
 // The low or the high halves of 32 bytes.
@@ -174,6 +161,15 @@ template <DType D>
   } else {
     return read_halves_codes<D>(block);
   }
+}
+
+// The same, less the code of zero.
+template <DType D>
+[[gnu::always_inline]] inline StepCodes read_values(const std::byte* block, int step) {
+  const StepCodes codes = read_codes<D>(block, step);
+  if constexpr (D != DType::q5_0) return codes;
+  const __m128i zero = _mm_set1_epi8(16);
+  return {_mm_sub_epi8(codes.first, zero), _mm_sub_epi8(codes.second, zero)};
 }
 
 }  // namespace

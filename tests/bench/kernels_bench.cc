@@ -90,14 +90,36 @@ struct Bench {
                    bytes / seconds / limit);
   }
 
+  // Random inputs, as f32 and in fixed point.
+  struct Prepared {
+    std::vector<float> values, scales, sums;
+    std::vector<int16_t> codes;
+    Inputs inputs;
+
+    Prepared(const Kernels& kernels, int tokens, int cols)
+        : values(static_cast<size_t>(tokens) * cols), codes(values.size()) {
+      scales.resize(values.size() / kFixedBlock);
+      sums.resize(scales.size());
+      for (size_t i = 0; i < values.size(); ++i)
+        values[i] = static_cast<float>(i * 37 % 101) / 50 - 1;
+      kernels.to_fixed(values.data(), static_cast<int>(values.size()), codes.data(), scales.data(),
+                       sums.data());
+      inputs = {values.data(), cols, codes.data(), scales.data(), sums.data()};
+    }
+  };
+
+  static WeightView view(const Shape& shape, DType dtype, const std::byte* weights) {
+    return {dtype, shape.rows, shape.cols, bytes_of(dtype, shape.cols), weights};
+  }
+
   void matmul(const Shape& shape, DType dtype, int tokens) {
-    const std::vector<float> x(static_cast<size_t>(tokens) * shape.cols, 0.5f);
+    const Prepared x(kernels, tokens, shape.cols);
     std::vector<float> y(static_cast<size_t>(tokens) * shape.rows);
     const uint64_t bytes = bytes_of(dtype, static_cast<uint64_t>(shape.rows) * shape.cols);
     const double seconds = best_seconds(bytes, [&](const std::byte* w, int t) {
-      kernels.matmul(dtype, w, shape.cols, part_begin(shape.rows, thread_count, t),
-                     part_begin(shape.rows, thread_count, t + 1), x.data(), shape.cols, tokens,
-                     y.data(), shape.rows);
+      kernels.matmul(view(shape, dtype, w), part_begin(shape.rows, thread_count, t),
+                     part_begin(shape.rows, thread_count, t + 1), x.inputs, tokens, y.data(),
+                     shape.rows);
     });
     print(std::string("matmul ") + shape.name, dtype, tokens, bytes,
           static_cast<double>(shape.rows) * shape.cols * tokens, seconds);
@@ -125,23 +147,22 @@ struct Bench {
       touched += count > 0;
       wanted += count;
     }
-    const std::vector<float> x(static_cast<size_t>(tokens) * shape.cols, 0.5f);
+    const Prepared x(kernels, tokens, shape.cols);
     std::vector<float> hidden(static_cast<size_t>(tokens) * shape.rows, 0.25f);
     std::vector<float> out(static_cast<size_t>(tokens) * shape.cols);
     const uint64_t all = bytes_of(dtype, static_cast<uint64_t>(shape.rows) * shape.cols);
     const double bytes = static_cast<double>(bytes_of(dtype, touched * shape.cols));
     const double multiplies = static_cast<double>(wanted) * shape.cols;
     double seconds = best_seconds(all, [&](const std::byte* w, int t) {
-      kernels.weighted_rows(dtype, w, shape.rows, shape.cols,
-                            part_begin(shape.cols, thread_count, t),
+      kernels.weighted_rows(view(shape, dtype, w), part_begin(shape.cols, thread_count, t),
                             part_begin(shape.cols, thread_count, t + 1), mask.data(), words,
                             hidden.data(), shape.rows, tokens, out.data(), shape.cols);
     });
     print("weighted_rows 18 %", dtype, tokens, bytes, multiplies, seconds);
     seconds = best_seconds(all, [&](const std::byte* w, int t) {
-      kernels.matmul_masked(dtype, w, shape.cols, part_begin(shape.rows, thread_count, t),
+      kernels.matmul_masked(view(shape, dtype, w), part_begin(shape.rows, thread_count, t),
                             part_begin(shape.rows, thread_count, t + 1), mask.data(), words,
-                            x.data(), shape.cols, tokens, hidden.data(), shape.rows);
+                            x.inputs, tokens, hidden.data(), shape.rows);
     });
     print("matmul_masked 18 %", dtype, tokens, bytes, multiplies, seconds);
   }

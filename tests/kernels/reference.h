@@ -5,6 +5,7 @@
 // Thread-safety: none needed.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -161,6 +162,22 @@ struct Sum {
     size += std::fabs(term);
   }
 };
+
+// What a code of this element's block can stand for at most; where there are codes, rounding errors
+// grow with it.
+inline double largest_value(const Matrix& w, int r, int c) {
+  const int items = facts(w.dtype).items_per_block, first = c / items * items;
+  const int begin = items == 256 ? first + (c - first) / 32 * 32 : first;
+  const std::byte* block = w.row(r) + c / items * facts(w.dtype).bytes_per_block;
+  const auto f16 = [block](int at) { return std::fabs(value_of_f16(read<uint16_t>(block + at))); };
+  const bool adds = w.dtype == DType::q4_1 || w.dtype == DType::q5_1;
+  if (w.dtype == DType::q6_k) return f16(208) * 128 * 32;
+  if (w.dtype == DType::q8_0) return f16(0) * 128;
+  if (items == 32) return f16(0) * 32 + (adds ? f16(2) : 0);
+  double largest = 0;
+  for (int i = begin; i < begin + 32; ++i) largest = std::max(largest, std::fabs(w.at(r, i)));
+  return largest + 2 * f16(2) * 63;  // a minimum of 63 steps, taken off a code times scale
+}
 
 inline Sum dot(const Matrix& w, int r, const float* x) {
   Sum sum;

@@ -1,0 +1,15 @@
+// The AVX-512 kernels on instructions in plain C++, for machines that have AVX2 only.
+#ifdef __AVX2__
+#include "tests/kernels/emulated_avx512.h"
+
+#ifndef __AVX512F__
+#define __AVX512F__ 1
+#endif
+#define THERMOCLINE_EMULATED  // loops stay loops: these would take minutes to compile
+#define avx512_kernels emulated_avx512_kernels
+#include "runtime/kernels/cpu_avx512.cc"
+#else
+#include "tests/kernels/emulated_avx512_kernels.h"
+
+const thermocline::Kernels* thermocline::emulated_avx512_kernels() { return nullptr; }
+#endif
