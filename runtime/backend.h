@@ -22,18 +22,9 @@
 #include "models/dtype.h"
 #include "models/registry.h"
 #include "models/shape.h"
+#include "runtime/kernels/weight_view.h"
 
 namespace thermocline {
-
-// (rows, cols) weights; row r begins at data + r * stride, in the backend's own order of its
-// bytes_of(dtype, cols) bytes. stride is a multiple of 2, data of 64.
-struct WeightView {
-  DType dtype = DType::f32;
-  int rows = 0;
-  int cols = 0;
-  uint64_t stride = 0;  // bytes
-  const std::byte* data = nullptr;
-};
 
 // What a row of a forward stands for.
 struct TokenRow {
