@@ -42,10 +42,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<T>)
       });
 }
 
-int rows_per_warp(const CudaProduct* products, int count) {
+int rows_per_warp(const CudaProduct* products, int count, int rows_max) {
   int64_t rows = 0;
   for (int p = 0; p < count; ++p) rows += products[p].w.rows;
-  for (int per_warp = kRowsPerWarpMax; per_warp > 1; per_warp /= 2)
+  for (int per_warp = rows_max; per_warp > 1; per_warp /= 2)
     if (rows >= int64_t{kBlocksWanted} * kWarps * per_warp) return per_warp;
   return 1;
 }
@@ -57,7 +57,7 @@ CudaError multiply(const CudaProduct* products, int count, const float* x, int t
   bool aligned = true;
   for (int p = 0; p < count; ++p) aligned &= is_aligned<D>(products[p].w);
   return for_token_count(token_count, aligned, [&]<int T, bool kAligned>() {
-    const int wanted = rows_per_warp(products, count);
+    const int wanted = rows_per_warp(products, count, kRowsPerWarpMax<D>);
     const int per_warp = T > 1 && wanted == 1 ? 2 : wanted;
     ProductList list = {};
     list.count = count;

@@ -115,11 +115,11 @@ __device__ inline void row_sums(const std::byte* const (&rows)[R], const Tokens&
   }
 }
 
-// store(i, t, sum) for the R rows of this warp among `count`: row i lies at row_at(i).
+// store(i, t, sum) for the R rows of this warp among [begin, count): row i lies at row_at(i).
 template <DType D, int R, int T, bool kAligned, class RowAt, class Store>
-__device__ inline void warp_rows(const Tokens& tokens, bool staged, int count, RowAt row_at,
-                                 Store store) {
-  const int first = static_cast<int>(threadIdx.x) / kWarp * R;
+__device__ inline void warp_rows(const Tokens& tokens, bool staged, int begin, int count,
+                                 RowAt row_at, Store store) {
+  const int first = begin + static_cast<int>(threadIdx.x) / kWarp * R;
   const std::byte* rows[R];
   float sums[R][T];
 #pragma unroll
@@ -140,18 +140,24 @@ __device__ inline void warp_rows(const Tokens& tokens, bool staged, int count, R
   }
 }
 
-inline constexpr int kRowsPerWarpMax = 4;
+// A Q6_K unit has 64 columns: two rows of it have as many bytes in flight as four of other types,
+// and four would not fit into registers.
+template <DType D>
+inline constexpr int kRowsPerWarpMax = D == DType::q6_k ? 2 : 4;
 
-// `count` rows, 1..kWarps * per_warp, by the warps of this block; per_warp is 1, 2 or 4.
+// `count` rows by the warps of this block, `per_warp` of them each where that many fit.
 template <DType D, int T, bool kAligned, class RowAt, class Store>
 __device__ inline void block_rows(const Tokens& tokens, bool staged, int count, int per_warp,
                                   RowAt row_at, Store store) {
-  if (per_warp > 2) {
-    warp_rows<D, 4, T, kAligned>(tokens, staged, count, row_at, store);
-  } else if (per_warp == 2 || T > 1) {
-    warp_rows<D, 2, T, kAligned>(tokens, staged, count, row_at, store);
+  if (per_warp > 2 && kRowsPerWarpMax<D> > 2) {
+    warp_rows<D, kRowsPerWarpMax<D>, T, kAligned>(tokens, staged, 0, count, row_at, store);
+  } else if (T == 1 && per_warp == 1) {
+    warp_rows<D, 1, T, kAligned>(tokens, staged, 0, count, row_at, store);
   } else {
-    warp_rows<D, 1, T, kAligned>(tokens, staged, count, row_at, store);
+    const bool one_tile = unit_count<D>(tokens.cols) <= kTileUnits<D, T>;
+    for (int begin = 0; begin < count; begin += 2 * kWarps)
+      warp_rows<D, 2, T, kAligned>(tokens, staged || (begin > 0 && one_tile), begin, count, row_at,
+                                   store);
   }
 }
 

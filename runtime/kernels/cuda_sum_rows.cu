@@ -9,7 +9,7 @@
 namespace TC_CUDA_NAMESPACE {
 namespace {
 
-constexpr int kBlocksWanted = 528;  // four for each of an H200's multiprocessors
+constexpr int kSumBlocksWanted = 528;  // four for each of an H200's multiprocessors
 
 struct SumArguments {
   Rows w;
@@ -135,7 +135,7 @@ template <DType D>
 int group_count(const WeightView& w) {
   const int tiles = ceil_div(ceil_div(w.cols, kUnitColumns<D>), kWarp);
   const int words = ceil_div(w.rows, 64);
-  const int wanted = ceil_div(kBlocksWanted, tiles), useful = ceil_div(words, kWarps);
+  const int wanted = ceil_div(kSumBlocksWanted, tiles), useful = ceil_div(words, kWarps);
   return wanted < useful ? wanted : useful;
 }
 
