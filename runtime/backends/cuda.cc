@@ -17,9 +17,9 @@ namespace {
 
 constexpr int kRowsMax = 4096;  // of one forward
 constexpr uint64_t kStagingBytes = 4 << 20;
-constexpr uint64_t kScratchBytes = 64 << 20;      // partial sums of sum_rows and attention
-constexpr uint64_t kBlockBytesMax = 96 << 10;     // shared memory that every device from sm_80 has
-constexpr int kColumnsMax = 1 << 18;              // so that partial sums fit into the scratch
+constexpr uint64_t kScratchBytes = 64 << 20;   // partial sums of sum_rows and attention
+constexpr uint64_t kBlockBytesMax = 96 << 10;  // shared memory that every device from sm_80 has
+constexpr int kColumnsMax = 1 << 18;           // so that partial sums fit into the scratch
 
 void check(CudaError error, const std::string& operation) {
   if (error != nullptr) throw work_failed("cuda: " + operation + ": " + error);
@@ -148,18 +148,34 @@ class CudaBackend final : public Backend {
   }
 
   void attend(const AttentionCall& call) override {
-    const CudaAttention attention{call.q, call.k, call.v, call.cache.keys, call.cache.values,
-                                  call.cache.slot_stride, call.cache.head_stride,
-                                  call.cache.position_max, call.head_count, call.kv_head_count,
-                                  call.head_dim, call.frequencies, call.out};
+    const CudaAttention attention{call.q,
+                                  call.k,
+                                  call.v,
+                                  call.cache.keys,
+                                  call.cache.values,
+                                  call.cache.slot_stride,
+                                  call.cache.head_stride,
+                                  call.cache.position_max,
+                                  call.head_count,
+                                  call.kv_head_count,
+                                  call.head_dim,
+                                  call.frequencies,
+                                  call.out};
     check(cuda_attend(attention, rows(), token_count_, scratch(), kScratchFloats, stream()),
           "attend");
   }
 
   void gate_and_up(const GateUpCall& call) override {
-    const CudaGateUp gate_up{call.gate, call.up, activation_of(call.activation), call.threshold,
-                             mask_of(call.candidates), call.x, call.hidden, call.active,
-                             call.active_stride, call.magnitudes};
+    const CudaGateUp gate_up{call.gate,
+                             call.up,
+                             activation_of(call.activation),
+                             call.threshold,
+                             mask_of(call.candidates),
+                             call.x,
+                             call.hidden,
+                             call.active,
+                             call.active_stride,
+                             call.magnitudes};
     check(cuda_gate_and_up(gate_up, token_count_, stream()), "gate_and_up");
   }
 

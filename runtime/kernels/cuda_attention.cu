@@ -9,18 +9,18 @@
 namespace TC_CUDA_NAMESPACE {
 namespace {
 
-constexpr int kChunk = 128;         // positions of a thread block
-constexpr int kKeyTile = 32;        // keys in shared memory at once
-constexpr int kHeadsAtOnce = 4;     // whose outputs a thread sums while it reads values once
+constexpr int kChunk = 128;      // positions of a thread block
+constexpr int kKeyTile = 32;     // keys in shared memory at once
+constexpr int kHeadsAtOnce = 4;  // whose outputs a thread sums while it reads values once
 
 struct AttentionArguments {
   CudaAttention call;
   const CudaTokenRow* rows;
-  int splits;       // chunks of position_max
-  float* rotated;   // (token_count, head_count * head_dim): q
-  float* maxima;    // (token_count, head_count, splits): the largest score
-  float* sums;      // likewise: sum of exp(score - largest)
-  float* partial;   // (token_count, head_count, splits, head_dim): sum of exp(...) * value
+  int splits;      // chunks of position_max
+  float* rotated;  // (token_count, head_count * head_dim): q
+  float* maxima;   // (token_count, head_count, splits): the largest score
+  float* sums;     // likewise: sum of exp(score - largest)
+  float* partial;  // (token_count, head_count, splits, head_dim): sum of exp(...) * value
 };
 
 __device__ inline float* cached(float* base, const CudaAttention& call, const CudaTokenRow& row,
@@ -53,7 +53,8 @@ __global__ void __launch_bounds__(kThreads) rotate_kernel(AttentionArguments a) 
     const float cosine = static_cast<float>(cos(angle)), sine = static_cast<float>(sin(angle));
     rotate(k, i, cosine, sine, key);
     for (int head = 0; head < group; ++head)
-      rotate(call.q + first_head + head * dim, i, cosine, sine, a.rotated + first_head + head * dim);
+      rotate(call.q + first_head + head * dim, i, cosine, sine,
+             a.rotated + first_head + head * dim);
   }
   for (int i = threadIdx.x; i < dim; i += kThreads) value[i] = v[i];
 }
@@ -212,11 +213,10 @@ CudaError attend_tokens(AttentionArguments a, int begin, int count, float* scrat
   a.partial = a.sums + heads * a.splits;
   const int group = a.call.head_count / a.call.kv_head_count;
   const unsigned tokens = static_cast<unsigned>(count);
-  const CudaError error =
-      launch(attend_kernel,
-             dim3(static_cast<unsigned>(a.splits), static_cast<unsigned>(a.call.kv_head_count),
-                  tokens),
-             kThreads, cuda_attention_block_bytes(a.call.head_dim, group), stream, a);
+  const CudaError error = launch(
+      attend_kernel,
+      dim3(static_cast<unsigned>(a.splits), static_cast<unsigned>(a.call.kv_head_count), tokens),
+      kThreads, cuda_attention_block_bytes(a.call.head_dim, group), stream, a);
   if (error != nullptr) return error;
   return launch(merge_chunks_kernel, dim3(static_cast<unsigned>(a.call.head_count), tokens),
                 kThreads / 2, 0, stream, a);
@@ -238,8 +238,8 @@ CudaError cuda_attend(const CudaAttention& call, const CudaTokenRow* rows, int t
   if (token_count <= 0) return nullptr;
   if (scratch_floats < cuda_attention_scratch(call, token_count))
     return "attention has too little scratch memory";
-  const AttentionArguments a{call,    rows,    ceil_div(call.position_max, kChunk),
-                             scratch, nullptr, nullptr, nullptr};
+  const AttentionArguments a{call,    rows,   ceil_div(call.position_max, kChunk), scratch, nullptr,
+                             nullptr, nullptr};
   // All keys first: a token attends to those of the same forward before it.
   const dim3 grid(static_cast<unsigned>(call.kv_head_count), static_cast<unsigned>(token_count));
   CudaError error = launch(rotate_kernel, grid, kThreads, 0, stream, a);

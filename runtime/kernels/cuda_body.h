@@ -40,13 +40,13 @@ template <DType D>
 inline constexpr bool kHasFifths = D == DType::q5_0 || D == DType::q5_1 || D == DType::q5_k;
 
 template <DType D>
-inline constexpr int kQuads = D == DType::f32                        ? 1
+inline constexpr int kQuads = D == DType::f32                       ? 1
                               : D == DType::f16 || D == DType::bf16 ? 2
                               : D == DType::q8_0                    ? 4
                               : D == DType::q6_k                    ? 16
                                                                     : 8;
 template <DType D>
-inline constexpr int kUnitColumns = kQuad * kQuads<D>;
+inline constexpr int kUnitColumns = kQuad* kQuads<D>;
 
 template <DType D>
 __device__ inline int unit_count(int cols) {
@@ -112,7 +112,7 @@ struct Unit {
   static constexpr int kHighWords = D == DType::q6_k || D == DType::q5_k ? 4 : 1;
   static constexpr int kScaleWords = D == DType::q6_k ? 3 : kItems<D> == 256 ? 4 : 1;
   uint32_t codes[kCodeWords];
-  uint32_t high[kHighWords];    // fifth bits, upper pairs
+  uint32_t high[kHighWords];  // fifth bits, upper pairs
   uint32_t scales[kScaleWords];
 };
 
@@ -199,7 +199,7 @@ __device__ inline uint32_t nibble_code(uint32_t word, int i) { return word >> 4 
 // What codes are multiplied with and what is added, by what kScaleOf and the quad choose.
 template <DType D>
 struct Scales {
-  static constexpr int kCount = D == DType::q4_0                        ? 3
+  static constexpr int kCount = D == DType::q4_0                       ? 3
                                 : D == DType::q4_k || D == DType::q5_k ? 2
                                 : D == DType::q6_k                     ? 4
                                                                        : 1;
@@ -271,7 +271,8 @@ __device__ inline float nibble_weight(const Unit<D>& unit, const Scales<D>& scal
     const float code = float_of_code(nibble_code(word, i) | fifth << 4);
     return fmaf(code, scales.factor[quad / 4], scales.term[quad / 4]);
   }
-  const float code = float_of_code(nibble_code(word, i) | (unit.high[0] >> (4 * quad + e) & 1) << 4);
+  const float code =
+      float_of_code(nibble_code(word, i) | (unit.high[0] >> (4 * quad + e) & 1) << 4);
   if constexpr (D == DType::q5_1) return fmaf(code, scales.factor[0], scales.term[0]);
   return (code - 16) * scales.factor[0];
 }

@@ -47,9 +47,9 @@ __device__ inline uint32_t half_word(const CudaMask& mask, int token, int first,
 // What a block knows of its neurons.
 template <int T>
 struct Neurons {
-  uint32_t wanted[T];         // bits of those that each token computes
+  uint32_t wanted[T];  // bits of those that each token computes
   uint8_t active[T][kNeurons];
-  uint8_t list[kNeurons];     // those that any token computes, ascending
+  uint8_t list[kNeurons];  // those that any token computes, ascending
 };
 
 template <int T>
@@ -150,10 +150,17 @@ CudaError run_phases(const GateUpArguments& a, bool aligned, Phase begin, Phase 
 CudaError cuda_gate_and_up(const CudaGateUp& call, int token_count, CudaStream stream) {
   if (token_count <= 0 || call.gate.rows <= 0) return nullptr;
   // Little bit order and little-endian words: neuron n is bit n % 32 of half n / 32.
-  const GateUpArguments a{rows_of(call.gate), rows_of(call.up), call.activation, call.threshold,
-                          call.candidates, call.x, call.hidden,
-                          reinterpret_cast<uint32_t*>(call.active), 2 * call.active_stride,
-                          call.magnitudes, token_count};
+  const GateUpArguments a{rows_of(call.gate),
+                          rows_of(call.up),
+                          call.activation,
+                          call.threshold,
+                          call.candidates,
+                          call.x,
+                          call.hidden,
+                          reinterpret_cast<uint32_t*>(call.active),
+                          2 * call.active_stride,
+                          call.magnitudes,
+                          token_count};
   if (call.gate.dtype == call.up.dtype)
     return for_type(call.gate.dtype, [&]<DType D>() {
       const bool aligned = is_aligned<D>(call.gate) && is_aligned<D>(call.up);

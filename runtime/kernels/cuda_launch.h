@@ -25,9 +25,8 @@ CudaError launch(void (*kernel)(Parameters...), dim3 grid, int block, uint64_t s
                  CudaStream stream, const Arguments&... arguments) {
   constexpr uint64_t kSharedBytesUnasked = 48 << 10;
   if (shared_bytes > kSharedBytesUnasked) {
-    const cudaError_t status =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes));
+    const cudaError_t status = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
     if (status != cudaSuccess) return message(status);
   }
   cudaLaunchConfig_t config = {};
@@ -42,17 +41,28 @@ CudaError launch(void (*kernel)(Parameters...), dim3 grid, int block, uint64_t s
 template <class WithType>
 CudaError for_type(DType dtype, WithType with_type) {
   switch (dtype) {
-    case DType::f32: return with_type.template operator()<DType::f32>();
-    case DType::f16: return with_type.template operator()<DType::f16>();
-    case DType::bf16: return with_type.template operator()<DType::bf16>();
-    case DType::q8_0: return with_type.template operator()<DType::q8_0>();
-    case DType::q4_0: return with_type.template operator()<DType::q4_0>();
-    case DType::q4_1: return with_type.template operator()<DType::q4_1>();
-    case DType::q5_0: return with_type.template operator()<DType::q5_0>();
-    case DType::q5_1: return with_type.template operator()<DType::q5_1>();
-    case DType::q4_k: return with_type.template operator()<DType::q4_k>();
-    case DType::q5_k: return with_type.template operator()<DType::q5_k>();
-    case DType::q6_k: return with_type.template operator()<DType::q6_k>();
+    case DType::f32:
+      return with_type.template operator()<DType::f32>();
+    case DType::f16:
+      return with_type.template operator()<DType::f16>();
+    case DType::bf16:
+      return with_type.template operator()<DType::bf16>();
+    case DType::q8_0:
+      return with_type.template operator()<DType::q8_0>();
+    case DType::q4_0:
+      return with_type.template operator()<DType::q4_0>();
+    case DType::q4_1:
+      return with_type.template operator()<DType::q4_1>();
+    case DType::q5_0:
+      return with_type.template operator()<DType::q5_0>();
+    case DType::q5_1:
+      return with_type.template operator()<DType::q5_1>();
+    case DType::q4_k:
+      return with_type.template operator()<DType::q4_k>();
+    case DType::q5_k:
+      return with_type.template operator()<DType::q5_k>();
+    case DType::q6_k:
+      return with_type.template operator()<DType::q6_k>();
   }
   return "an element type that there is not";
 }

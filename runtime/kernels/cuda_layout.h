@@ -21,16 +21,16 @@ inline constexpr int kPlanesMax = 4;
 
 // In DType's order.
 inline constexpr Plane kPlanes[kDTypeCount][kPlanesMax] = {
-    {{0, 4}},                              // f32
-    {{0, 2}},                              // f16
-    {{0, 2}},                              // bf16
-    {{2, 32}, {0, 2}},                     // q8_0: codes, d
-    {{2, 16}, {0, 2}},                     // q4_0: codes, d
-    {{4, 16}, {0, 4}},                     // q4_1: codes, d m
-    {{6, 16}, {2, 4}, {0, 2}},             // q5_0: codes, fifths, d
-    {{8, 16}, {4, 4}, {0, 4}},             // q5_1: codes, fifths, d m
-    {{16, 128}, {0, 16}},                  // q4_k: codes, d dmin and pairs
-    {{48, 128}, {16, 32}, {0, 16}},        // q5_k: codes, fifths, d dmin and pairs
+    {{0, 4}},                                    // f32
+    {{0, 2}},                                    // f16
+    {{0, 2}},                                    // bf16
+    {{2, 32}, {0, 2}},                           // q8_0: codes, d
+    {{2, 16}, {0, 2}},                           // q4_0: codes, d
+    {{4, 16}, {0, 4}},                           // q4_1: codes, d m
+    {{6, 16}, {2, 4}, {0, 2}},                   // q5_0: codes, fifths, d
+    {{8, 16}, {4, 4}, {0, 4}},                   // q5_1: codes, fifths, d m
+    {{16, 128}, {0, 16}},                        // q4_k: codes, d dmin and pairs
+    {{48, 128}, {16, 32}, {0, 16}},              // q5_k: codes, fifths, d dmin and pairs
     {{0, 128}, {128, 64}, {192, 16}, {208, 2}},  // q6_k: low halves, upper pairs, s, d
 };
 

@@ -1,9 +1,9 @@
 // The dot products of rows with tokens, by a thread block: the core of multiply and gate_and_up.
 //
 // A block stages T tokens of x in shared memory, tile by tile, in the order in which lanes take its
-//   float4s; each warp takes R rows, whose weights are decoded once for T tokens. Lane l takes units
-//   l, l + 32, ... of a row in ascending order and the lanes are added by warp_sum: a sum's order
-//   follows from the type and the columns alone.
+//   float4s; each warp takes R rows, whose weights are decoded once for T tokens. Lane l takes
+//   units l, l + 32, ... of a row in ascending order and the lanes are added by warp_sum: a sum's
+//   order follows from the type and the columns alone.
 // Goals: many bytes in flight: the next unit of every row is asked for before this one is used.
 // Thread-safety: device code of one thread block.
 #pragma once
@@ -21,7 +21,7 @@ inline constexpr int kTileUnits = kTileColumns<T> / kUnitColumns<D>;
 template <DType D, int T>
 inline constexpr int kTileStride = kTileUnits<D, T> + 1;
 template <DType D, int T>
-inline constexpr uint64_t kTileBytes = uint64_t{16} * T * kQuads<D> * kTileStride<D, T>;
+inline constexpr uint64_t kTileBytes = uint64_t{16} * T* kQuads<D>* kTileStride<D, T>;
 
 // Blocks of one token have two or three fellows on a multiprocessor, those of eight its registers.
 template <int T>
@@ -106,8 +106,8 @@ __device__ inline void row_sums(const std::byte* const (&rows)[R], const Tokens&
       Unit<D> next[R];
 #pragma unroll
       for (int r = 0; r < R; ++r)
-        next[r] = load_unit<D, kAligned>(rows[r], tokens.cols,
-                                         u + kWarp < units ? u + kWarp : units - 1);
+        next[r] =
+            load_unit<D, kAligned>(rows[r], tokens.cols, u + kWarp < units ? u + kWarp : units - 1);
       add_products<D, R, T>(now, u, block_memory + (u - begin), sums);
 #pragma unroll
       for (int r = 0; r < R; ++r) now[r] = next[r];
@@ -149,7 +149,7 @@ inline constexpr int kRowsPerWarpMax = D == DType::q6_k ? 2 : 4;
 template <DType D, int T, bool kAligned, class RowAt, class Store>
 __device__ inline void block_rows(const Tokens& tokens, bool staged, int count, int per_warp,
                                   RowAt row_at, Store store) {
-  if (per_warp > 2 && kRowsPerWarpMax<D> > 2) {
+  if (per_warp > 2 && kRowsPerWarpMax < D >> 2) {
     warp_rows<D, kRowsPerWarpMax<D>, T, kAligned>(tokens, staged, 0, count, row_at, store);
   } else if (T == 1 && per_warp == 1) {
     warp_rows<D, 1, T, kAligned>(tokens, staged, 0, count, row_at, store);

@@ -24,7 +24,7 @@ struct SumArguments {
 template <DType D>
 constexpr int kAhead = kUnitColumns<D> > 32 ? 2 : 4;
 template <DType D>
-constexpr uint64_t kSumBytes = uint64_t{sizeof(float)} * kThreads * kUnitColumns<D>;
+constexpr uint64_t kSumBytes = uint64_t{sizeof(float)} * kThreads* kUnitColumns<D>;
 
 __device__ inline uint64_t mask_word(const SumArguments& s, int token, int word) {
   const int left = s.w.rows - 64 * word;
@@ -117,8 +117,9 @@ __global__ void __launch_bounds__(kThreads) sum_rows_kernel(SumArguments s) {
 #pragma unroll
   for (int t = 0; t < T; ++t)
     if (token + t < s.token_count)
-      merge_warps<D>(sums[t], first_unit, s.w.cols,
-                     s.partial + (static_cast<size_t>(group) * s.token_count + token + t) * s.w.cols);
+      merge_warps<D>(
+          sums[t], first_unit, s.w.cols,
+          s.partial + (static_cast<size_t>(group) * s.token_count + token + t) * s.w.cols);
 }
 
 // y = partial sums added over groups in order; count: token_count * cols.
@@ -146,7 +147,7 @@ CudaError sum_rows(SumArguments s, bool aligned, int tokens_at_once, float* y, C
   for (int begin = 0; begin < token_count; begin += tokens_at_once) {
     s.token_count = token_count - begin < tokens_at_once ? token_count - begin : tokens_at_once;
     // Registers hold the sums of two tokens, but not of two times 64 columns.
-    constexpr int kPair = kUnitColumns<D> > 32 ? 1 : 2;
+    constexpr int kPair = kUnitColumns < D >> 32 ? 1 : 2;
     const int at_once = aligned && s.token_count > 1 ? kPair : 1;
     const auto kernel = !aligned       ? sum_rows_kernel<D, 1, false>
                         : at_once == 1 ? sum_rows_kernel<D, 1, true>
@@ -192,9 +193,8 @@ CudaError cuda_sum_rows(const WeightView& w, const CudaMask& mask, const float* 
   if (at_once == 0) return "sum_rows has too little scratch memory";
   const SumArguments s{rows_of(w), mask, a, scratch, token_count, groups_of(w)};
   const int tokens = at_once < uint64_t(token_count) ? static_cast<int>(at_once) : token_count;
-  return for_type(w.dtype, [&]<DType D>() {
-    return sum_rows<D>(s, is_aligned<D>(w), tokens, y, stream);
-  });
+  return for_type(w.dtype,
+                  [&]<DType D>() { return sum_rows<D>(s, is_aligned<D>(w), tokens, y, stream); });
 }
 
 }  // namespace TC_CUDA_NAMESPACE

@@ -162,10 +162,16 @@ struct GateUp {
     const Placed<uint64_t> mask(on, candidates);
     const Placed<uint64_t> bits(on, std::vector<uint64_t>(count * stride, 0x5555));
     on.begin(token_rows(count));
-    on.gate_and_up({gates.view, ups.view, activation, threshold,
+    on.gate_and_up({gates.view,
+                    ups.view,
+                    activation,
+                    threshold,
                     {masked ? mask.data() + first * words : nullptr, words},
-                    inputs.data() + static_cast<size_t>(first) * gate.cols, out.data(), bits.data(),
-                    stride, sizes.data()});
+                    inputs.data() + static_cast<size_t>(first) * gate.cols,
+                    out.data(),
+                    bits.data(),
+                    stride,
+                    sizes.data()});
     hidden = out.fetch();
     magnitudes = sizes.fetch();
     active = bits.fetch();
@@ -206,10 +212,10 @@ struct GateUp {
 };
 
 void check_gate_and_up(Backend& on, GateUp problem, uint64_t gap) {
-  INFO(facts(problem.gate.dtype).name << " " << facts(problem.up.dtype).name << ", "
-                                      << name_of(problem.activation) << ", mask " << problem.masked
-                                      << ", " << problem.gate.rows << "x" << problem.gate.cols
-                                      << ", " << problem.tokens << " tokens, gap " << gap);
+  INFO(facts(problem.gate.dtype).name
+       << " " << facts(problem.up.dtype).name << ", " << name_of(problem.activation) << ", mask "
+       << problem.masked << ", " << problem.gate.rows << "x" << problem.gate.cols << ", "
+       << problem.tokens << " tokens, gap " << gap);
   problem.run(on, gap, 0, problem.tokens);
   problem.check_all();
   const GateUp batch = problem;
@@ -246,8 +252,8 @@ void check_sum_rows(Backend& on, DType dtype, int rows, int cols, int tokens, ui
       }
     return values;
   };
-  const auto batch = check({bits.data(), words},
-                           [&](int t, int r) { return bit_of(mask.data() + t * words, r); });
+  const auto batch =
+      check({bits.data(), words}, [&](int t, int r) { return bit_of(mask.data() + t * words, r); });
   check({bits.data(), 0}, [&](int, int r) { return bit_of(mask.data(), r); });
   check({}, [](int, int) { return true; });
   const size_t t = static_cast<size_t>(tokens) - 1;
@@ -341,9 +347,15 @@ struct PlacedAttention {
     const Placed<float> out = unset(on, count * q_width);
     const uint64_t head_stride = static_cast<uint64_t>(of.positions) * of.dim;
     on.begin(rows);
-    on.attend({queries.data(), new_keys.data(), new_values.data(),
+    on.attend({queries.data(),
+               new_keys.data(),
+               new_values.data(),
                {keys.data(), values.data(), head_stride * of.kv_heads, head_stride, of.positions},
-               of.heads, of.kv_heads, of.dim, frequencies.data(), out.data()});
+               of.heads,
+               of.kv_heads,
+               of.dim,
+               frequencies.data(),
+               out.data()});
     return out.fetch();
   }
 };
@@ -386,7 +398,8 @@ TEST_CASE("multiply on CUDA agrees with double precision for every type", "[cuda
     for (const DType dtype : kAllTypes) {
       const int block = static_cast<int>(facts(dtype).items_per_block);
       const int cols = block == 1 ? 136 : block == 32 ? 352 : 768;
-      for (const int tokens : {1, 2, 4, 5, 9}) check_multiply(on, dtype, 37, cols, tokens, 0, random);
+      for (const int tokens : {1, 2, 4, 5, 9})
+        check_multiply(on, dtype, 37, cols, tokens, 0, random);
       check_multiply(on, dtype, 9, cols, 3, 2, random);
       check_multiply(on, dtype, 9, cols, 1, 48, random);
     }
@@ -417,10 +430,12 @@ TEST_CASE("gate_and_up on CUDA agrees with double precision", "[cuda]") {
         const int tokens = std::vector{1, 4, 9, 2, 7}[static_cast<size_t>(turn++) % 5];
         const int cols = facts(dtype).items_per_block == 256 ? 256 : 160;
         check_gate_and_up(on, {dtype, dtype, act, turn % 2 == 0, 70, cols, tokens, random},
-                          turn % 3 == 0 ? 2 : turn % 3 == 1 ? 0 : 96);
+                          turn % 3 == 0   ? 2
+                          : turn % 3 == 1 ? 0
+                                          : 96);
       }
-    check_gate_and_up(on, {DType::q4_k, DType::q6_k, FfnActivation::relu, false, 40, 256, 3, random},
-                      0);
+    check_gate_and_up(
+        on, {DType::q4_k, DType::q6_k, FfnActivation::relu, false, 40, 256, 3, random}, 0);
     check_gate_and_up(on, {DType::q4_0, DType::f16, FfnActivation::silu, true, 129, 64, 5, random},
                       0);
     check_gate_and_up(on, {DType::f16, DType::f16, FfnActivation::relu, false, 40, 8200, 1, random},
@@ -450,8 +465,8 @@ TEST_CASE("attention on CUDA serves rows of several slots and positions", "[cuda
     check_attention(on, {4, 2, 16, 8, 3, random}, first, random);
     check_attention(on, {3, 3, 6, 3, 3, random}, first, random);
     // Over the border of a chunk of 128 positions, and several chunks.
-    const std::vector<TokenRow> later = {{0, 126, 0}, {0, 127, 0}, {0, 128, 0}, {0, 3, 1},
-                                         {0, 290, 2}};
+    const std::vector<TokenRow> later = {
+        {0, 126, 0}, {0, 127, 0}, {0, 128, 0}, {0, 3, 1}, {0, 290, 2}};
     check_attention(on, {8, 1, 32, 300, 3, random}, later, random);
     check_attention(on, {10, 2, 10, 300, 3, random}, later, random);
   });

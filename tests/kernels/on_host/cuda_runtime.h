@@ -68,12 +68,12 @@ constexpr size_t kAlignment = 64;
 
 inline cudaError_t allocate(void** memory, size_t bytes) {
   if (bytes > kDeviceBytes) return cudaErrorMemoryAllocation;
-  *memory = ::operator new(bytes, std::align_val_t{kAlignment});
+  *memory = ::operator new (bytes, std::align_val_t{kAlignment});
   std::memset(*memory, 0xff, bytes);
   return cudaSuccess;
 }
 inline cudaError_t release(void* memory) {
-  ::operator delete(memory, std::align_val_t{kAlignment});
+  ::operator delete (memory, std::align_val_t{kAlignment});
   return cudaSuccess;
 }
 }  // namespace on_host
@@ -130,8 +130,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, int, cu
   return on_host::queue([=] { std::memcpy(to, from, n); });
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_stride, const void* from,
-                                     size_t from_stride, size_t n, size_t rows, int,
-                                     cudaStream_t) {
+                                     size_t from_stride, size_t n, size_t rows, int, cudaStream_t) {
   return on_host::queue([=] {
     for (size_t r = 0; r < rows; ++r)
       std::memcpy(static_cast<std::byte*>(to) + r * to_stride,
@@ -159,8 +158,7 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, int, int bytes) {
-  return bytes <= static_cast<int>(on_host::kSharedBytesMax) ? cudaSuccess
-                                                             : cudaErrorInvalidDevice;
+  return bytes <= static_cast<int>(on_host::kSharedBytesMax) ? cudaSuccess : cudaErrorInvalidDevice;
 }
 template <class... Parameters>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
