@@ -176,42 +176,37 @@ __device__ inline float float_of_half(uint32_t bits) {
   return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
 }
 
-// A code below 2^23 as a float: put into the mantissa of 2^23, which is then taken away. Two
-// instructions at full rate, where a conversion runs at a quarter of it.
+// A code is put into the mantissa of 2^23, which is then taken away: all at full rate, where a
+// conversion from integers has a quarter of it.
 inline constexpr uint32_t kTwo23 = 0x4b000000;
 __device__ inline float float_of_code(uint32_t code) {
   return float_of_bits(code | kTwo23) - 0x1p23f;
 }
-
-// Nibble i of a word is left where it is, or moved with its neighbours, to bit 8, 12 or 16 of the
-// mantissa of 2^23.
-__device__ constexpr int nibble_at(int i) { return i < 2 ? 4 * i + 8 : i < 5 ? 4 * i : 4 * i - 12; }
-__device__ inline float nibble_in_two23(uint32_t word, int i) {
-  const uint32_t moved = i < 2 ? word << 8 : i < 5 ? word : word >> 12;
-  return float_of_bits((moved & (15u << nibble_at(i))) | kTwo23);
+// Byte `e` as byte kByte of the mantissa of 2^23: 2^23 + byte * 2^(8 kByte).
+template <int kByte>
+__device__ inline float byte_in_two23(uint32_t bytes, int e) {
+  const unsigned selector = kByte == 0 ? 0x7440 + e : 0x7404 + 16 * e;
+  return float_of_bits(__byte_perm(bytes, kTwo23, selector));
 }
-__device__ inline float nibble(uint32_t word, int i) {
-  const float unit = 1.0f / (1 << nibble_at(i));
-  return fmaf(nibble_in_two23(word, i), unit, -0x1p23f * unit);
-}
-__device__ inline uint32_t nibble_code(uint32_t word, int i) { return word >> 4 * i & 15; }
 
-// What codes are multiplied with and what is added, by what kScaleOf and the quad choose.
+// What the codes of a unit are multiplied with and what is added.
 template <DType D>
 struct Scales {
-  static constexpr int kCount = D == DType::q4_0                       ? 3
-                                : D == DType::q4_k || D == DType::q5_k ? 2
-                                : D == DType::q6_k                     ? 4
-                                                                       : 1;
+  static constexpr int kCount = D == DType::q4_k || D == DType::q5_k ? 2 : D == DType::q6_k ? 4 : 1;
   float factor[kCount], term[kCount];
 };
 
-// Six bits each of sub-block `sub`: its scale and its minimum (models/dtype.h).
-__device__ inline void sub_scales(const uint32_t* pairs, int sub, uint32_t& s, uint32_t& m) {
-  const int shift = sub % 4 * 8;
-  const uint32_t first = pairs[0] >> shift, second = pairs[1] >> shift, third = pairs[2] >> shift;
-  s = sub < 4 ? first & 63 : (third & 15) | (first >> 6 & 3) << 4;
-  m = sub < 4 ? second & 63 : (third >> 4 & 15) | (second >> 6 & 3) << 4;
+// Scales and minima, six bits each, of sub-blocks 2 pair and 2 pair + 1: a byte each, in this order
+// (models/dtype.h). words: the twelve bytes of them.
+struct SubScales {
+  uint32_t scales, minima;
+};
+__device__ inline SubScales sub_scales(const uint32_t* words, int pair) {
+  const int shift = pair % 2 * 16;
+  const uint32_t first = words[0] >> shift, second = words[1] >> shift, third = words[2] >> shift;
+  const uint32_t late_scales = (third & 0x0f0f) | (first >> 2 & 0x3030);
+  const uint32_t late_minima = (third >> 4 & 0x0f0f) | (second >> 2 & 0x3030);
+  return {pair < 2 ? first & 0x3f3f : late_scales, pair < 2 ? second & 0x3f3f : late_minima};
 }
 
 template <DType D>
@@ -219,19 +214,15 @@ __device__ inline Scales<D> scales_of(const Unit<D>& unit, int u) {
   Scales<D> scales = {};
   const float d = float_of_half(unit.scales[D == DType::q6_k ? 2 : 0] & 0xffff);
   if constexpr (D == DType::q4_0) {
-    // factor * (2^23 + code * 2^at) + term = d * (code - 8); every product is exact, d has 11 bits.
-    for (int i = 0; i < 3; ++i) {
-      const float unit_of_nibble = 1.0f / (1 << (4 * i + 8));
-      scales.factor[i] = d * unit_of_nibble;
-      scales.term[i] = d * -(0x1p23f * unit_of_nibble + 8);
-    }
+    // factor * (2^23 + code * 2^8) + term = d * (code - 8): every product is exact, d has 11 bits.
+    scales.factor[0] = d * 0x1p-8f;
+    scales.term[0] = d * -(0x1p15f + 8);
   } else if constexpr (D == DType::q4_k || D == DType::q5_k) {
     const float d_minimum = float_of_half(unit.scales[0] >> 16);
+    const SubScales sub = sub_scales(unit.scales + 1, u % 8 / 2);
     for (int i = 0; i < 2; ++i) {
-      uint32_t s, m;
-      sub_scales(unit.scales + 1, u % 8 / 2 * 2 + i, s, m);
-      scales.factor[i] = d * float_of_code(s);
-      scales.term[i] = -(d_minimum * float_of_code(m));
+      scales.factor[i] = d * (byte_in_two23<0>(sub.scales, i) - 0x1p23f);
+      scales.term[i] = -(d_minimum * (byte_in_two23<0>(sub.minima, i) - 0x1p23f));
     }
   } else if constexpr (D == DType::q6_k) {
     for (int group = 0; group < 4; ++group) {
@@ -253,47 +244,50 @@ __device__ inline float plain_weight(const Unit<D>& unit, int at) {
   return float_of_bits(at % 2 == 0 ? word << 16 : word & 0xffff0000);
 }
 
-// Weight `e` of a quad whose low bits are nibbles: those of bytes 0..3 of a word.
+// The codes of a quad, a byte each; those of q8_0 plus 128.
 template <DType D>
-__device__ inline float nibble_weight(const Unit<D>& unit, const Scales<D>& scales, int u, int quad,
-                                      int e) {
-  const int i = 2 * e + quad / 4;
-  const uint32_t word = unit.codes[quad % 4];
-  if constexpr (D == DType::q4_0) {
-    const int which = nibble_at(i) / 4 - 2;
-    return fmaf(nibble_in_two23(word, i), scales.factor[which], scales.term[which]);
+__device__ inline uint32_t code_bytes(const Unit<D>& unit, int u, int quad) {
+  if constexpr (D == DType::q8_0) return unit.codes[quad] ^ 0x80808080;
+  if constexpr (D == DType::q6_k) {
+    const int group = quad / 4;
+    const uint32_t low = unit.codes[group % 2 * 4 + quad % 4] >> group / 2 * 4;
+    const uint32_t pairs = unit.high[quad % 4];
+    const uint32_t high = group < 2 ? pairs << (4 - 2 * group) : pairs >> (2 * group - 4);
+    return (low & 0x0f0f0f0f) | (high & 0x30303030);
   }
-  if constexpr (D == DType::q4_1) return fmaf(nibble(word, i), scales.factor[0], scales.term[0]);
-  if constexpr (D == DType::q4_k)
-    return fmaf(nibble(word, i), scales.factor[quad / 4], scales.term[quad / 4]);
-  if constexpr (D == DType::q5_k) {
-    const uint32_t fifth = unit.high[quad % 4] >> (8 * e + u % 8 / 2 * 2 + quad / 4) & 1;
-    const float code = float_of_code(nibble_code(word, i) | fifth << 4);
-    return fmaf(code, scales.factor[quad / 4], scales.term[quad / 4]);
-  }
-  const float code =
-      float_of_code(nibble_code(word, i) | (unit.high[0] >> (4 * quad + e) & 1) << 4);
-  if constexpr (D == DType::q5_1) return fmaf(code, scales.factor[0], scales.term[0]);
-  return (code - 16) * scales.factor[0];
+  const uint32_t low = unit.codes[quad % 4] >> quad / 4 * 4 & 0x0f0f0f0f;
+  if constexpr (D == DType::q5_k)
+    return low | (unit.high[quad % 4] >> (u % 8 / 2 * 2 + quad / 4) & 0x01010101) << 4;
+  // Bit e of four goes to byte e.
+  if constexpr (kHasFifths<D>)
+    return low | ((unit.high[0] >> 4 * quad & 15) * 0x204081 & 0x01010101) << 4;
+  return low;
 }
+
+template <DType D>
+inline constexpr float kZeroCode = D == DType::q8_0   ? 128
+                                   : D == DType::q6_k ? 32
+                                   : D == DType::q5_0 ? 16
+                                                      : 0;
 
 template <DType D>
 __device__ inline void decode_quad(const Unit<D>& unit, const Scales<D>& scales, int u, int quad,
                                    float (&w)[kQuad]) {
+  if constexpr (kIsPlain<D>) {
+#pragma unroll
+    for (int e = 0; e < kQuad; ++e) w[e] = plain_weight(unit, quad * kQuad + e);
+    return;
+  }
+  const uint32_t bytes = code_bytes(unit, u, quad);
+  const int which = Scales<D>::kCount == 1 ? 0 : quad / 4;
+  const float factor = scales.factor[which], term = scales.term[which];
 #pragma unroll
   for (int e = 0; e < kQuad; ++e) {
-    if constexpr (kIsPlain<D>) {
-      w[e] = plain_weight(unit, quad * kQuad + e);
-    } else if constexpr (D == DType::q8_0) {
-      const uint32_t biased = (unit.codes[quad] ^ 0x80808080) >> 8 * e & 255;
-      w[e] = (float_of_bits(biased | kTwo23) - (0x1p23f + 128)) * scales.factor[0];
-    } else if constexpr (D == DType::q6_k) {
-      const int group = quad / 4;
-      const uint32_t low = nibble_code(unit.codes[group % 2 * 4 + quad % 4], 2 * e + group / 2);
-      const uint32_t high = unit.high[quad % 4] >> (8 * e + 2 * group) & 3;
-      w[e] = (float_of_bits(low | high << 4 | kTwo23) - (0x1p23f + 32)) * scales.factor[group];
+    if constexpr (D == DType::q4_0) {
+      w[e] = fmaf(byte_in_two23<1>(bytes, e), factor, term);
     } else {
-      w[e] = nibble_weight(unit, scales, u, quad, e);
+      const float code = byte_in_two23<0>(bytes, e) - (0x1p23f + kZeroCode<D>);
+      w[e] = kZeroCode<D> != 0 ? code * factor : fmaf(code, factor, term);
     }
   }
 }

@@ -42,6 +42,13 @@ inline unsigned __ballot_sync(unsigned, bool yes) {
     bits |= static_cast<unsigned>(values[lane]) << lane;
   return bits;
 }
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const uint64_t bytes = uint64_t{high} << 32 | low;
+  unsigned chosen = 0;
+  for (int i = 0; i < 4; ++i)
+    chosen |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
+  return chosen;
+}
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 
