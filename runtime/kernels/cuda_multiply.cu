@@ -5,7 +5,7 @@ namespace TC_CUDA_NAMESPACE {
 namespace {
 
 constexpr int kProductsMax = 4;
-// Blocks that fill an H200: two for each of 132 multiprocessors. Small matrices are cut finer.
+// Blocks that fill an H200: two for each of 132 multiprocessors.
 constexpr int kBlocksWanted = 264;
 
 struct ProductOfRows {
@@ -42,11 +42,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<T>)
       });
 }
 
+// More rows use x more often, fewer make more blocks: two rows a warp where that fills a device,
+// four where it fills it twice, so that the last blocks do not run alone for long.
 int rows_per_warp(const CudaProduct* products, int count, int rows_max) {
   int64_t rows = 0;
   for (int p = 0; p < count; ++p) rows += products[p].w.rows;
   for (int per_warp = rows_max; per_warp > 1; per_warp /= 2)
-    if (rows >= int64_t{kBlocksWanted} * kWarps * per_warp) return per_warp;
+    if (rows >= int64_t{kBlocksWanted} * kWarps * per_warp * (per_warp / 2)) return per_warp;
   return 1;
 }
 

@@ -20,9 +20,11 @@ struct SumArguments {
   int groups;
 };
 
-// Rows whose units are asked for before the first is used.
-template <DType D>
-constexpr int kAhead = kUnitColumns<D> > 32 ? 2 : 4;
+// Rows whose units are asked for before the first is used: as many as registers allow.
+template <DType D, int T>
+constexpr int kAhead = kUnitColumns<D> > 32 ? 2
+                       : T == 1             ? 8
+                                            : 4;
 template <DType D>
 constexpr uint64_t kSumBytes = uint64_t{sizeof(float)} * kThreads* kUnitColumns<D>;
 
@@ -55,17 +57,17 @@ __device__ inline void add_word(const SumArguments& s, int word, int u, int toke
   uint64_t any = 0;
   for (int t = 0; t < T; ++t) any |= bits[t];
   while (any != 0) {
-    int row[kAhead<D>];
-    Unit<D> units[kAhead<D>];
+    int row[kAhead<D, T>];
+    Unit<D> units[kAhead<D, T>];
 #pragma unroll
-    for (int i = 0; i < kAhead<D>; ++i) {
+    for (int i = 0; i < kAhead<D, T>; ++i) {
       row[i] = any != 0 ? __ffsll(static_cast<long long>(any)) - 1 : -1;
       any &= any - 1;
       const int r = 64 * word + (row[i] >= 0 ? row[i] : row[0]);
       units[i] = load_unit<D, kAligned>(s.w.row(r), s.w.cols, u);
     }
 #pragma unroll
-    for (int i = 0; i < kAhead<D>; ++i)
+    for (int i = 0; i < kAhead<D, T>; ++i)
 #pragma unroll
       for (int t = 0; t < T; ++t)
         if (row[i] >= 0 && bit_is_set(bits[t], row[i]))
@@ -97,7 +99,7 @@ __device__ void merge_warps(const float (&sums)[kUnitColumns<D>], int first_unit
 }
 
 template <DType D, int T, bool kAligned>
-__global__ void __launch_bounds__(kThreads) sum_rows_kernel(SumArguments s) {
+__global__ void __launch_bounds__(kThreads, T == 1 ? 2 : 1) sum_rows_kernel(SumArguments s) {
   const int units = unit_count<D>(s.w.cols), tiles = (units + kWarp - 1) / kWarp;
   const int first_unit = static_cast<int>(blockIdx.x) % tiles * kWarp;
   const int group = static_cast<int>(blockIdx.x) / tiles, token = static_cast<int>(blockIdx.y) * T;
