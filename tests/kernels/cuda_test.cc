@@ -395,13 +395,15 @@ void check_attention(Backend& on, Attention attention, const std::vector<TokenRo
 TEST_CASE("multiply on CUDA agrees with double precision for every type", "[cuda]") {
   on_each_backend([](Backend& on) {
     std::mt19937_64 random(21);
+    int turn = 0;  // each type takes one token, some of 2..4 and some of 5..9
     for (const DType dtype : kAllTypes) {
       const int block = static_cast<int>(facts(dtype).items_per_block);
       const int cols = block == 1 ? 136 : block == 32 ? 352 : 768;
-      for (const int tokens : {1, 2, 4, 5, 9})
+      for (const int tokens : {1, 2 + turn % 3, 5 + turn % 5})
         check_multiply(on, dtype, 37, cols, tokens, 0, random);
       check_multiply(on, dtype, 9, cols, 3, 2, random);
       check_multiply(on, dtype, 9, cols, 1, 48, random);
+      ++turn;
     }
     for (const int cols : {1, 7, 33, 331}) check_multiply(on, DType::f16, 5, cols, 2, 0, random);
     for (const int cols : {1, 5, 34}) check_multiply(on, DType::f32, 3, cols, 5, 0, random);
