@@ -22,9 +22,9 @@ struct SumArguments {
 
 // Rows whose units are asked for before the first is used: as many as registers allow.
 template <DType D, int T>
-constexpr int kAhead = kUnitColumns<D> > 32 ? 2
-                       : T == 1             ? 8
-                                            : 4;
+constexpr int kAhead = kUnitColumns<D> > 32        ? 2
+                       : T == 1 && kItems<D> < 256 ? 8
+                                                   : 4;
 template <DType D>
 constexpr uint64_t kSumBytes = uint64_t{sizeof(float)} * kThreads* kUnitColumns<D>;
 
