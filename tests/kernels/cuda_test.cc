@@ -418,7 +418,13 @@ TEST_CASE("multiply on CUDA takes many tokens and more columns than a tile", "[c
       check_multiply(on, dtype, 3, 2048 + 256, 9, 0, random);
       check_multiply(on, dtype, 17, 256, 33, 0, random);
     }
-    check_multiply(on, DType::q4_0, 8500, 32, 1, 0, random);  // four rows a warp, alone two
+  });
+}
+
+TEST_CASE("multiply on CUDA takes so many rows that warps take four", "[cuda][slow]") {
+  on_each_backend([](Backend& on) {
+    std::mt19937_64 random(30);
+    check_multiply(on, DType::q4_0, 8500, 32, 1, 0, random);  // alone, two
   });
 }
 
