@@ -1,0 +1,26 @@
+// The backends that tests run on: those that can be used here, and CUDA's kernels emulated on the
+// host.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/backend.h"
+
+namespace thermocline::test {
+
+struct NamedBackend {
+  std::string name;
+  std::unique_ptr<Backend> backend;
+};
+
+inline std::vector<NamedBackend> all_backends(int thread_count = 2) {
+  std::vector<NamedBackend> all;
+  for (const BackendEntry* entry : backends().entries()) {
+    if (entry->unusable().empty()) all.push_back({entry->name, entry->make({thread_count, {}, 0})});
+  }
+  return all;
+}
+
+}  // namespace thermocline::test
