@@ -2,7 +2,7 @@
 // that have no packages (THERMOCLINE_KERNELS_ONLY without Catch2).
 //
 // Goals: the same source compiles with either; a failure says where, what, and what was compared.
-// Non-goals: reporters, generators, templated test cases, benchmarks; speed of compilation.
+// Non-goals: reporters, templated test cases, benchmarks; speed of compilation.
 // Thread-safety: as with Catch2 2: assertions on one thread.
 #pragma once
 
@@ -68,9 +68,9 @@ struct Left {
   static Outcome outcome(bool holds, const L& l, const char* sign, const R& r) {
     return {holds, holds ? "" : shown(l) + ' ' + sign + ' ' + shown(r)};
   }
-#define TC_STAND_IN_COMPARE(sign)                        \
-  template <class R>                                     \
-  Outcome operator sign(const R& right) const {          \
+#define TC_STAND_IN_COMPARE(sign)                          \
+  template <class R>                                       \
+  Outcome operator sign(const R& right) const {            \
     return outcome(value sign right, value, #sign, right); \
   }
   TC_STAND_IN_COMPARE(==)
@@ -114,6 +114,12 @@ struct State {
   std::set<std::string> done, entered;  // paths; parents of what was entered in this run
   std::string path;
   bool more = false;  // some section below `path` still has to run
+  // GENERATE: the last that was met takes its next value first.
+  struct Choice {
+    int line;
+    size_t index, count;
+  };
+  std::vector<Choice> choices;
 };
 
 inline State& state() {
@@ -193,6 +199,38 @@ class Section {
   int exceptions_ = 0;
 };
 
+namespace Generators {
+template <class T, class... More>
+std::vector<T> values(T first, More... more) {
+  return {first, static_cast<T>(more)...};
+}
+template <class T>
+std::vector<T> values(std::vector<std::vector<T>> range) {
+  return std::move(range.front());
+}
+template <class T>
+std::vector<std::vector<T>> range(T begin, T end) {
+  std::vector<T> all;
+  for (T value = begin; value < end; ++value) all.push_back(value);
+  return {all};
+}
+}  // namespace Generators
+
+template <class T>
+T generated(int line, const std::vector<T>& values) {
+  for (const State::Choice& choice : state().choices)
+    if (choice.line == line) return values[choice.index];
+  state().choices.push_back({line, 0, values.size()});
+  return values.front();
+}
+
+// Whether there is a combination of generated values that has not run.
+inline bool next_choice() {
+  for (auto& choices = state().choices; !choices.empty(); choices.pop_back())
+    if (++choices.back().index < choices.back().count) return true;
+  return false;
+}
+
 // Matchers of texts.
 struct TextMatcher {
   std::string what, text;
@@ -270,9 +308,8 @@ inline bool matches(const TestCase& test, const std::string& filter) {
   return true;
 }
 
-// Runs a test case, once for each path of its sections. True: nothing failed.
-inline bool run_test_case(const TestCase& test) {
-  const long failed_before = state().failed;
+// Runs a test case once for each path of its sections.
+inline void run_sections(const TestCase& test) {
   state().done.clear();
   do {
     state().entered.clear();
@@ -290,6 +327,14 @@ inline bool run_test_case(const TestCase& test) {
     }
     state().unscoped.clear();
   } while (state().more);
+}
+
+// Runs a test case with all that it generates. True: nothing failed.
+inline bool run_test_case(const TestCase& test) {
+  const long failed_before = state().failed;
+  state().choices.clear();
+  do run_sections(test);
+  while (next_choice());
   return state().failed == failed_before;
 }
 
@@ -363,13 +408,18 @@ using Catch::Approx;
 #define TC_STAND_IN_JOIN2(a, b) a##b
 #define TC_STAND_IN_JOIN(a, b) TC_STAND_IN_JOIN2(a, b)
 #define TC_STAND_IN_NAME(prefix) TC_STAND_IN_JOIN(prefix, __LINE__)
-#define TC_STAND_IN_TEST(name, tags, ...)                                                       \
-  static void TC_STAND_IN_NAME(stand_in_test_)();                                               \
-  [[maybe_unused]] static const bool TC_STAND_IN_NAME(stand_in_added_) =                        \
-      ::Catch::add_test_case(name, tags, TC_STAND_IN_NAME(stand_in_test_));                     \
+#define TC_STAND_IN_TEST(name, tags, ...)                                   \
+  static void TC_STAND_IN_NAME(stand_in_test_)();                           \
+  [[maybe_unused]] static const bool TC_STAND_IN_NAME(stand_in_added_) =    \
+      ::Catch::add_test_case(name, tags, TC_STAND_IN_NAME(stand_in_test_)); \
   static void TC_STAND_IN_NAME(stand_in_test_)()
 #define TEST_CASE(...) TC_STAND_IN_TEST(__VA_ARGS__, "", "")
 #define SECTION(...) if (const ::Catch::Section TC_STAND_IN_NAME(section_){__VA_ARGS__})
+#define GENERATE(...)                    \
+  ::Catch::generated(__LINE__, [&] {     \
+    using namespace ::Catch::Generators; \
+    return values(__VA_ARGS__);          \
+  }())
 
 #define TC_STAND_IN_TEXT(...) (std::ostringstream() << __VA_ARGS__).str()
 #define INFO(...) const ::Catch::Message TC_STAND_IN_NAME(message_)(TC_STAND_IN_TEXT(__VA_ARGS__))
@@ -379,18 +429,17 @@ using Catch::Approx;
 #define WARN(...) \
   std::printf("\n%s:%d: warning: %s\n", __FILE__, __LINE__, TC_STAND_IN_TEXT(__VA_ARGS__).c_str())
 
-#define TC_STAND_IN_ASSERT(name, required, negated, ...)                                         \
-  do {                                                                                           \
-    const std::string what = name "(" #__VA_ARGS__ ")";                                          \
-    try {                                                                                        \
-      const ::Catch::Outcome outcome =                                                           \
-          ::Catch::outcome_of(::Catch::Decomposer() <= __VA_ARGS__);                             \
-      ::Catch::asserted(outcome.holds != negated, __FILE__, __LINE__, what, outcome.sides,       \
-                        required);                                                               \
-    } catch (const std::exception& error) {                                                      \
+#define TC_STAND_IN_ASSERT(name, required, negated, ...)                                           \
+  do {                                                                                             \
+    const std::string what = name "(" #__VA_ARGS__ ")";                                            \
+    try {                                                                                          \
+      const ::Catch::Outcome outcome = ::Catch::outcome_of(::Catch::Decomposer() <= __VA_ARGS__);  \
+      ::Catch::asserted(outcome.holds != negated, __FILE__, __LINE__, what, outcome.sides,         \
+                        required);                                                                 \
+    } catch (const std::exception& error) {                                                        \
       ::Catch::asserted(false, __FILE__, __LINE__, what, "it threw: " + std::string(error.what()), \
-                        true);                                                                   \
-    }                                                                                            \
+                        true);                                                                     \
+    }                                                                                              \
   } while (false)
 #define REQUIRE(...) TC_STAND_IN_ASSERT("REQUIRE", true, false, __VA_ARGS__)
 #define CHECK(...) TC_STAND_IN_ASSERT("CHECK", false, false, __VA_ARGS__)
@@ -404,46 +453,46 @@ using Catch::Approx;
 #define FAIL_CHECK(...) TC_STAND_IN_GIVEN("FAIL_CHECK", false, false, "" __VA_ARGS__)
 
 // Whether EXPRESSION throws TYPE; runs WITH_ERROR on what it threw.
-#define TC_STAND_IN_THROWS(name, required, expression, caught, with_error)               \
-  do {                                                                                   \
-    bool threw = false;                                                                  \
-    std::string instead = "nothing was thrown";                                          \
-    try {                                                                                \
-      static_cast<void>(expression);                                                     \
-    } catch (caught) {                                                                   \
-      threw = true;                                                                      \
-      with_error;                                                                        \
-    } catch (const std::exception& error) {                                              \
-      instead = "it threw: " + std::string(error.what());                                \
-    } catch (...) {                                                                      \
-      instead = "it threw something else";                                               \
-    }                                                                                    \
+#define TC_STAND_IN_THROWS(name, required, expression, caught, with_error)                     \
+  do {                                                                                         \
+    bool threw = false;                                                                        \
+    std::string instead = "nothing was thrown";                                                \
+    try {                                                                                      \
+      static_cast<void>(expression);                                                           \
+    } catch (caught) {                                                                         \
+      threw = true;                                                                            \
+      with_error;                                                                              \
+    } catch (const std::exception& error) {                                                    \
+      instead = "it threw: " + std::string(error.what());                                      \
+    } catch (...) {                                                                            \
+      instead = "it threw something else";                                                     \
+    }                                                                                          \
     ::Catch::asserted(threw, __FILE__, __LINE__, name "(" #expression ")", instead, required); \
   } while (false)
-#define TC_STAND_IN_THROWS_ANY(name, required, ...)                                        \
-  do {                                                                                     \
-    bool threw = false;                                                                    \
-    try {                                                                                  \
-      static_cast<void>(__VA_ARGS__);                                                      \
-    } catch (...) {                                                                        \
-      threw = true;                                                                        \
-    }                                                                                      \
-    ::Catch::asserted(threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")",                \
-                      "nothing was thrown", required);                                     \
+#define TC_STAND_IN_THROWS_ANY(name, required, ...)                                               \
+  do {                                                                                            \
+    bool threw = false;                                                                           \
+    try {                                                                                         \
+      static_cast<void>(__VA_ARGS__);                                                             \
+    } catch (...) {                                                                               \
+      threw = true;                                                                               \
+    }                                                                                             \
+    ::Catch::asserted(threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")", "nothing was thrown", \
+                      required);                                                                  \
   } while (false)
-#define TC_STAND_IN_NOTHROW(name, required, ...)                                           \
-  do {                                                                                     \
-    std::string thrown;                                                                    \
-    bool threw = true;                                                                     \
-    try {                                                                                  \
-      static_cast<void>(__VA_ARGS__);                                                      \
-      threw = false;                                                                       \
-    } catch (const std::exception& error) {                                                \
-      thrown = error.what();                                                               \
-    } catch (...) {                                                                        \
-    }                                                                                      \
-    ::Catch::asserted(!threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")",               \
-                      "it threw: " + thrown, required);                                    \
+#define TC_STAND_IN_NOTHROW(name, required, ...)                             \
+  do {                                                                       \
+    std::string thrown;                                                      \
+    bool threw = true;                                                       \
+    try {                                                                    \
+      static_cast<void>(__VA_ARGS__);                                        \
+      threw = false;                                                         \
+    } catch (const std::exception& error) {                                  \
+      thrown = error.what();                                                 \
+    } catch (...) {                                                          \
+    }                                                                        \
+    ::Catch::asserted(!threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")", \
+                      "it threw: " + thrown, required);                      \
   } while (false)
 #define REQUIRE_THROWS(...) TC_STAND_IN_THROWS_ANY("REQUIRE_THROWS", true, __VA_ARGS__)
 #define CHECK_THROWS(...) TC_STAND_IN_THROWS_ANY("CHECK_THROWS", false, __VA_ARGS__)
@@ -453,14 +502,14 @@ using Catch::Approx;
   TC_STAND_IN_THROWS("REQUIRE_THROWS_AS", true, expression, const type&, )
 #define CHECK_THROWS_AS(expression, type) \
   TC_STAND_IN_THROWS("CHECK_THROWS_AS", false, expression, const type&, )
-#define TC_STAND_IN_MATCH(name, required, text, matcher)                              \
+#define TC_STAND_IN_MATCH(name, required, text, matcher) \
   ::Catch::asserted_match(text, ::Catch::matcher_of(matcher), __FILE__, __LINE__, name, required)
-#define TC_STAND_IN_THROWS_WITH(name, required, expression, matcher)                          \
-  do {                                                                                        \
-    std::string said;                                                                         \
-    TC_STAND_IN_THROWS(name, required, expression, const std::exception& thrown,              \
-                       said = thrown.what());                                                 \
-    TC_STAND_IN_MATCH(name "(" #expression ", " #matcher ")", required, said, matcher);       \
+#define TC_STAND_IN_THROWS_WITH(name, required, expression, matcher)                    \
+  do {                                                                                  \
+    std::string said;                                                                   \
+    TC_STAND_IN_THROWS(name, required, expression, const std::exception& thrown,        \
+                       said = thrown.what());                                           \
+    TC_STAND_IN_MATCH(name "(" #expression ", " #matcher ")", required, said, matcher); \
   } while (false)
 #define REQUIRE_THROWS_WITH(expression, matcher) \
   TC_STAND_IN_THROWS_WITH("REQUIRE_THROWS_WITH", true, expression, matcher)
