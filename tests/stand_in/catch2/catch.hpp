@@ -429,17 +429,18 @@ using Catch::Approx;
 #define WARN(...) \
   std::printf("\n%s:%d: warning: %s\n", __FILE__, __LINE__, TC_STAND_IN_TEXT(__VA_ARGS__).c_str())
 
-#define TC_STAND_IN_ASSERT(name, required, negated, ...)                                           \
-  do {                                                                                             \
-    const std::string what = name "(" #__VA_ARGS__ ")";                                            \
-    try {                                                                                          \
-      const ::Catch::Outcome outcome = ::Catch::outcome_of(::Catch::Decomposer() <= __VA_ARGS__);  \
-      ::Catch::asserted(outcome.holds != negated, __FILE__, __LINE__, what, outcome.sides,         \
-                        required);                                                                 \
-    } catch (const std::exception& error) {                                                        \
-      ::Catch::asserted(false, __FILE__, __LINE__, what, "it threw: " + std::string(error.what()), \
-                        true);                                                                     \
-    }                                                                                              \
+#define TC_STAND_IN_ASSERT(name, required, negated, ...)                                      \
+  do {                                                                                        \
+    const std::string stand_in_what = name "(" #__VA_ARGS__ ")";                              \
+    try {                                                                                     \
+      const ::Catch::Outcome stand_in_outcome =                                               \
+          ::Catch::outcome_of(::Catch::Decomposer() <= __VA_ARGS__);                          \
+      ::Catch::asserted(stand_in_outcome.holds != negated, __FILE__, __LINE__, stand_in_what, \
+                        stand_in_outcome.sides, required);                                    \
+    } catch (const std::exception& stand_in_error) {                                          \
+      ::Catch::asserted(false, __FILE__, __LINE__, stand_in_what,                             \
+                        "it threw: " + std::string(stand_in_error.what()), true);    \
+    }                                                                                         \
   } while (false)
 #define REQUIRE(...) TC_STAND_IN_ASSERT("REQUIRE", true, false, __VA_ARGS__)
 #define CHECK(...) TC_STAND_IN_ASSERT("CHECK", false, false, __VA_ARGS__)
@@ -453,46 +454,47 @@ using Catch::Approx;
 #define FAIL_CHECK(...) TC_STAND_IN_GIVEN("FAIL_CHECK", false, false, "" __VA_ARGS__)
 
 // Whether EXPRESSION throws TYPE; runs WITH_ERROR on what it threw.
-#define TC_STAND_IN_THROWS(name, required, expression, caught, with_error)                     \
-  do {                                                                                         \
-    bool threw = false;                                                                        \
-    std::string instead = "nothing was thrown";                                                \
-    try {                                                                                      \
-      static_cast<void>(expression);                                                           \
-    } catch (caught) {                                                                         \
-      threw = true;                                                                            \
-      with_error;                                                                              \
-    } catch (const std::exception& error) {                                                    \
-      instead = "it threw: " + std::string(error.what());                                      \
-    } catch (...) {                                                                            \
-      instead = "it threw something else";                                                     \
-    }                                                                                          \
-    ::Catch::asserted(threw, __FILE__, __LINE__, name "(" #expression ")", instead, required); \
+#define TC_STAND_IN_THROWS(name, required, expression, caught, with_error)           \
+  do {                                                                               \
+    bool stand_in_threw = false;                                                     \
+    std::string stand_in_instead = "nothing was thrown";                             \
+    try {                                                                            \
+      static_cast<void>(expression);                                                 \
+    } catch (caught) {                                                               \
+      stand_in_threw = true;                                                         \
+      with_error;                                                                    \
+    } catch (const std::exception& stand_in_error) {                                 \
+      stand_in_instead = "it threw: " + std::string(stand_in_error.what()); \
+    } catch (...) {                                                                  \
+      stand_in_instead = "it threw something else";                         \
+    }                                                                                \
+    ::Catch::asserted(stand_in_threw, __FILE__, __LINE__, name "(" #expression ")",  \
+                      stand_in_instead, required);                                   \
   } while (false)
-#define TC_STAND_IN_THROWS_ANY(name, required, ...)                                               \
-  do {                                                                                            \
-    bool threw = false;                                                                           \
-    try {                                                                                         \
-      static_cast<void>(__VA_ARGS__);                                                             \
-    } catch (...) {                                                                               \
-      threw = true;                                                                               \
-    }                                                                                             \
-    ::Catch::asserted(threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")", "nothing was thrown", \
-                      required);                                                                  \
+#define TC_STAND_IN_THROWS_ANY(name, required, ...)                                  \
+  do {                                                                               \
+    bool stand_in_threw = false;                                                     \
+    try {                                                                            \
+      static_cast<void>(__VA_ARGS__);                                                \
+    } catch (...) {                                                                  \
+      stand_in_threw = true;                                                         \
+    }                                                                                \
+    ::Catch::asserted(stand_in_threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")", \
+                      "nothing was thrown", required);                               \
   } while (false)
-#define TC_STAND_IN_NOTHROW(name, required, ...)                             \
-  do {                                                                       \
-    std::string thrown;                                                      \
-    bool threw = true;                                                       \
-    try {                                                                    \
-      static_cast<void>(__VA_ARGS__);                                        \
-      threw = false;                                                         \
-    } catch (const std::exception& error) {                                  \
-      thrown = error.what();                                                 \
-    } catch (...) {                                                          \
-    }                                                                        \
-    ::Catch::asserted(!threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")", \
-                      "it threw: " + thrown, required);                      \
+#define TC_STAND_IN_NOTHROW(name, required, ...)                                      \
+  do {                                                                                \
+    std::string stand_in_thrown;                                                      \
+    bool stand_in_threw = true;                                                       \
+    try {                                                                             \
+      static_cast<void>(__VA_ARGS__);                                                 \
+      stand_in_threw = false;                                                         \
+    } catch (const std::exception& stand_in_error) {                                  \
+      stand_in_thrown = stand_in_error.what();                                        \
+    } catch (...) {                                                                   \
+    }                                                                                 \
+    ::Catch::asserted(!stand_in_threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")", \
+                      "it threw: " + stand_in_thrown, required);             \
   } while (false)
 #define REQUIRE_THROWS(...) TC_STAND_IN_THROWS_ANY("REQUIRE_THROWS", true, __VA_ARGS__)
 #define CHECK_THROWS(...) TC_STAND_IN_THROWS_ANY("CHECK_THROWS", false, __VA_ARGS__)
@@ -504,12 +506,12 @@ using Catch::Approx;
   TC_STAND_IN_THROWS("CHECK_THROWS_AS", false, expression, const type&, )
 #define TC_STAND_IN_MATCH(name, required, text, matcher) \
   ::Catch::asserted_match(text, ::Catch::matcher_of(matcher), __FILE__, __LINE__, name, required)
-#define TC_STAND_IN_THROWS_WITH(name, required, expression, matcher)                    \
-  do {                                                                                  \
-    std::string said;                                                                   \
-    TC_STAND_IN_THROWS(name, required, expression, const std::exception& thrown,        \
-                       said = thrown.what());                                           \
-    TC_STAND_IN_MATCH(name "(" #expression ", " #matcher ")", required, said, matcher); \
+#define TC_STAND_IN_THROWS_WITH(name, required, expression, matcher)                             \
+  do {                                                                                           \
+    std::string stand_in_said;                                                                   \
+    TC_STAND_IN_THROWS(name, required, expression, const std::exception& stand_in_thrown,        \
+                       stand_in_said = stand_in_thrown.what());                                  \
+    TC_STAND_IN_MATCH(name "(" #expression ", " #matcher ")", required, stand_in_said, matcher); \
   } while (false)
 #define REQUIRE_THROWS_WITH(expression, matcher) \
   TC_STAND_IN_THROWS_WITH("REQUIRE_THROWS_WITH", true, expression, matcher)
