@@ -102,6 +102,8 @@ struct TestFailed {};  // thrown by REQUIRE
 struct TestCase {
   std::string name, tags;
   void (*run)();
+  const char* file;
+  int line;
 };
 
 // Everything that changes while tests run.
@@ -127,8 +129,9 @@ inline State& state() {
   return it;
 }
 
-inline bool add_test_case(const char* name, const char* tags, void (*run)()) {
-  state().cases.push_back({name, tags, run});
+inline bool add_test_case(const char* name, const char* tags, void (*run)(), const char* file,
+                          int line) {
+  state().cases.push_back({name, tags, run, file, line});
   return true;
 }
 
@@ -185,7 +188,7 @@ class Section {
   ~Section() {
     if (!entered_) return;
     const bool failed = std::uncaught_exceptions() > exceptions_;  // what follows was not seen
-    if (!state().more || failed) state().done.insert(state().path);
+    if (!state().more) state().done.insert(state().path);
     state().more |= more_outside_ || failed;
     state().path = parent_;
   }
@@ -320,10 +323,10 @@ inline void run_sections(const TestCase& test) {
     } catch (const TestFailed&) {
     } catch (const std::exception& error) {
       ++state().failed;
-      print_failure(test.name.c_str(), 0, "an exception left the test case", error.what());
+      print_failure(test.file, test.line, "an exception left the test case", error.what());
     } catch (...) {
       ++state().failed;
-      print_failure(test.name.c_str(), 0, "an exception left the test case", "");
+      print_failure(test.file, test.line, "an exception left the test case", "");
     }
     state().unscoped.clear();
   } while (state().more);
@@ -408,10 +411,10 @@ using Catch::Approx;
 #define TC_STAND_IN_JOIN2(a, b) a##b
 #define TC_STAND_IN_JOIN(a, b) TC_STAND_IN_JOIN2(a, b)
 #define TC_STAND_IN_NAME(prefix) TC_STAND_IN_JOIN(prefix, __LINE__)
-#define TC_STAND_IN_TEST(name, tags, ...)                                   \
-  static void TC_STAND_IN_NAME(stand_in_test_)();                           \
-  [[maybe_unused]] static const bool TC_STAND_IN_NAME(stand_in_added_) =    \
-      ::Catch::add_test_case(name, tags, TC_STAND_IN_NAME(stand_in_test_)); \
+#define TC_STAND_IN_TEST(name, tags, ...)                                                       \
+  static void TC_STAND_IN_NAME(stand_in_test_)();                                               \
+  [[maybe_unused]] static const bool TC_STAND_IN_NAME(stand_in_added_) =                        \
+      ::Catch::add_test_case(name, tags, TC_STAND_IN_NAME(stand_in_test_), __FILE__, __LINE__); \
   static void TC_STAND_IN_NAME(stand_in_test_)()
 #define TEST_CASE(...) TC_STAND_IN_TEST(__VA_ARGS__, "", "")
 #define SECTION(...) if (const ::Catch::Section TC_STAND_IN_NAME(section_){__VA_ARGS__})
@@ -439,7 +442,7 @@ using Catch::Approx;
                         stand_in_outcome.sides, required);                                    \
     } catch (const std::exception& stand_in_error) {                                          \
       ::Catch::asserted(false, __FILE__, __LINE__, stand_in_what,                             \
-                        "it threw: " + std::string(stand_in_error.what()), true);    \
+                        "it threw: " + std::string(stand_in_error.what()), true);             \
     }                                                                                         \
   } while (false)
 #define REQUIRE(...) TC_STAND_IN_ASSERT("REQUIRE", true, false, __VA_ARGS__)
@@ -454,22 +457,22 @@ using Catch::Approx;
 #define FAIL_CHECK(...) TC_STAND_IN_GIVEN("FAIL_CHECK", false, false, "" __VA_ARGS__)
 
 // Whether EXPRESSION throws TYPE; runs WITH_ERROR on what it threw.
-#define TC_STAND_IN_THROWS(name, required, expression, caught, with_error)           \
-  do {                                                                               \
-    bool stand_in_threw = false;                                                     \
-    std::string stand_in_instead = "nothing was thrown";                             \
-    try {                                                                            \
-      static_cast<void>(expression);                                                 \
-    } catch (caught) {                                                               \
-      stand_in_threw = true;                                                         \
-      with_error;                                                                    \
-    } catch (const std::exception& stand_in_error) {                                 \
-      stand_in_instead = "it threw: " + std::string(stand_in_error.what()); \
-    } catch (...) {                                                                  \
-      stand_in_instead = "it threw something else";                         \
-    }                                                                                \
-    ::Catch::asserted(stand_in_threw, __FILE__, __LINE__, name "(" #expression ")",  \
-                      stand_in_instead, required);                                   \
+#define TC_STAND_IN_THROWS(name, required, expression, caught, with_error)          \
+  do {                                                                              \
+    bool stand_in_threw = false;                                                    \
+    std::string stand_in_instead = "nothing was thrown";                            \
+    try {                                                                           \
+      static_cast<void>(expression);                                                \
+    } catch (caught) {                                                              \
+      stand_in_threw = true;                                                        \
+      with_error;                                                                   \
+    } catch (const std::exception& stand_in_error) {                                \
+      stand_in_instead = "it threw: " + std::string(stand_in_error.what());         \
+    } catch (...) {                                                                 \
+      stand_in_instead = "it threw something else";                                 \
+    }                                                                               \
+    ::Catch::asserted(stand_in_threw, __FILE__, __LINE__, name "(" #expression ")", \
+                      stand_in_instead, required);                                  \
   } while (false)
 #define TC_STAND_IN_THROWS_ANY(name, required, ...)                                  \
   do {                                                                               \
@@ -494,7 +497,7 @@ using Catch::Approx;
     } catch (...) {                                                                   \
     }                                                                                 \
     ::Catch::asserted(!stand_in_threw, __FILE__, __LINE__, name "(" #__VA_ARGS__ ")", \
-                      "it threw: " + stand_in_thrown, required);             \
+                      "it threw: " + stand_in_thrown, required);                      \
   } while (false)
 #define REQUIRE_THROWS(...) TC_STAND_IN_THROWS_ANY("REQUIRE_THROWS", true, __VA_ARGS__)
 #define CHECK_THROWS(...) TC_STAND_IN_THROWS_ANY("CHECK_THROWS", false, __VA_ARGS__)
