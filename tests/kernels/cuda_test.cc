@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "models/error.h"
-#include "tests/kernels/emulated_cuda.h"
+#include "tests/emulated/cuda.h"
 #include "tests/kernels/reference.h"
 
 using namespace thermocline;

@@ -1,6 +1,6 @@
 // All CUDA sources in one host translation unit, in a namespace of their own. The folder
-// tests/kernels/on_host comes first where headers are looked for: its cuda_runtime.h is used.
-#include "tests/kernels/emulated_cuda.h"
+// tests/emulated/on_host comes first where headers are looked for: its cuda_runtime.h is used.
+#include "tests/emulated/cuda.h"
 
 #include <cuda_runtime.h>
 

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/kernels/on_host/thread_block.h"
+#include "tests/emulated/on_host/thread_block.h"
 
 #define __global__
 #define __device__
