@@ -46,10 +46,9 @@ ActivationRule make_activation_rule(const ModelShape& shape, float silu_threshol
   return {shape.activation, std::vector<float>(shape.layer_count, threshold)};
 }
 
-void activate(const ActivationRule& rule, uint32_t layer, float* values, int begin, int end,
+void activate(FfnActivation activation, float threshold, float* values, int begin, int end,
               uint64_t* words) {
-  const float threshold = rule.thresholds[layer];
-  switch (rule.activation) {
+  switch (activation) {
     case FfnActivation::relu:
       return activate_with(values, begin, end, words, [](float g, bool& active) {
         active = g > 0.0f;

@@ -30,7 +30,7 @@ ActivationRule make_activation_rule(const ModelShape& shape, float silu_threshol
 // values[i] = act(values[i]) for i in [begin, end), and bit i of `words` says whether i is active.
 // begin is a multiple of 64: the words that it writes belong to no other part. Bits beyond `end`
 // in the last word become zero.
-void activate(const ActivationRule& rule, uint32_t layer, float* values, int begin, int end,
+void activate(FfnActivation activation, float threshold, float* values, int begin, int end,
               uint64_t* words);
 
 // How large |act(gate)| is, layer by layer, to place an activation threshold at a percentile.

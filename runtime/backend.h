@@ -23,6 +23,7 @@
 #include "models/registry.h"
 #include "models/shape.h"
 #include "runtime/kernels/weight_view.h"
+#include "runtime/numa.h"
 
 namespace thermocline {
 
@@ -127,6 +128,7 @@ class Backend {
 
 struct BackendOptions {
   int thread_count = 1;  // host threads
+  RankOnHost rank;       // among the processes or threads that share the machine
   int device = 0;        // which of several
 };
 

@@ -9,6 +9,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/units.h"
+#include "runtime/backend.h"
 #include "runtime/node_facts.h"
 #include "runtime/run.h"
 #include "runtime/synth_command.h"
@@ -103,7 +104,23 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
                      "cluster file whose rates policies may weigh (default: that of replay)");
 }
 
+// "cpu (what it is), cuda (what it is; built, but unusable here: why)"
+std::string backend_help() {
+  std::string text;
+  for (const BackendEntry* entry : backends().entries()) {
+    const std::string reason = entry->unusable();
+    text += (text.empty() ? "" : ", ") + entry->name + " (" + entry->summary +
+            (reason.empty() ? ")" : "; built, but unusable here: " + reason + ")");
+  }
+  return text;
+}
+
 void add_machine_options(CLI::App& command, RunOptions& options) {
+  command.add_option("--backend", options.backend, "auto, " + backend_help())
+      ->capture_default_str();
+  command.add_option("--device", options.device, "which GPU of several; default: the rank's turn");
+  command.add_flag("--check-finite", options.check_finite,
+                   "look for NaN and infinity in weights and activations, and name the first");
   command.add_option("--layout", options.layout,
                      "ppN,tpM: pipeline stages x ranks that share a layer; default: tp first");
   command.add_option("--rank-weights", options.rank_weights,

@@ -6,10 +6,12 @@
 // them, in rank order. Stages pass the residual on.
 // A forward takes rows, one a token: of a prefill chunk, or one of each request that decodes. Only
 // attention knows which rows belong together; everything else reads the weights once for all.
-// Goals: weights executed in their own type; the FFN computed for active neurons only; the bits of
-//   a layout never depend on threads, on chunks or on the other rows of a forward.
+// Goals: runs whole on any backend (backend.h); weights executed in their own type; the FFN
+// computed
+//   for active neurons only; the bits of a layout and a backend never depend on threads, on chunks
+//   or on the other rows of a forward.
 // Non-goals: sampling, timing policy, files (engine.h).
-// Thread-safety: one rank, one thread (it has a pool of its own).
+// Thread-safety: one rank, one thread.
 #pragma once
 
 #include <cstdint>
@@ -19,18 +21,18 @@
 
 #include "models/shape.h"
 #include "runtime/activation_rule.h"
+#include "runtime/backend.h"
 #include "runtime/comm.h"
-#include "runtime/kernels/kernels.h"
 #include "runtime/kv_cache.h"
 #include "runtime/partition.h"
 #include "runtime/rank_weights.h"
-#include "runtime/thread_pool.h"
 
 namespace thermocline {
 
 uint64_t now_ns();  // steady clock
 
-// Where a rank's time goes, in ns; grows until the caller resets it.
+// Where a rank's time goes, in ns; grows until the caller resets it. Sublayers are timed where the
+// backend runs what it is given at once, and elsewhere if DecoderOptions::time_sublayers asks.
 struct DecoderTimes {
   uint64_t comm_ns = 0;       // in transfers and sums
   uint64_t wait_ns = 0;       // for other ranks to arrive
@@ -39,9 +41,11 @@ struct DecoderTimes {
 };
 
 struct DecoderOptions {
-  uint32_t row_max = 32;      // of one forward
-  uint32_t position_max = 0;  // of the KV cache
-  uint32_t slot_count = 1;    // sequences of the KV cache
+  uint32_t row_max = 32;        // of one forward
+  uint32_t position_max = 0;    // of the KV cache
+  uint32_t slot_count = 1;      // sequences of the KV cache
+  bool time_sublayers = false;  // wait for the backend behind each
+  bool check_finite = false;    // Error where the residual stream holds a NaN or an infinity
 };
 
 // A token to feed. In a forward slots ascend, and rows of one slot are consecutive positions.
@@ -54,9 +58,9 @@ struct DecoderRow {
 
 class Decoder {
  public:
-  // `world` and `pool` outlive the decoder. Collective: splits `world` into stages.
+  // `world` and `backend` outlive the decoder. Collective: splits `world` into stages.
   Decoder(Comm& world, const ModelShape& shape, const Partition& partition, RankWeights weights,
-          ActivationRule rule, ThreadPool& pool, const DecoderOptions& options);
+          ActivationRule rule, Backend& backend, const DecoderOptions& options);
 
   // Runs `rows` through this rank's layers.
   // words: (rows.size(), words_per_step) of the rank's pool, the active neurons.
@@ -70,7 +74,10 @@ class Decoder {
   uint32_t slot_count() const { return cache_.slot_count(); }
   const RankWeights& weights() const { return weights_; }
   const ActivationRule& rule() const { return rule_; }
-  void set_rule(ActivationRule rule) { rule_ = std::move(rule); }
+  void set_rule(ActivationRule rule) {
+    rule_ = std::move(rule);
+    ++rule_number_;
+  }
   // Counts |act(gate)| of every neuron of the next forwards; null: no longer.
   void observe_magnitudes(MagnitudeHistogram* histogram) { magnitudes_ = histogram; }
 
@@ -82,46 +89,58 @@ class Decoder {
   using Rows = std::span<const DecoderRow>;
 
   void check(Rows rows, std::span<const uint64_t> words) const;
-  void embed(Rows rows);
-  void attention(uint32_t layer, Rows rows);
-  void attend_head(uint32_t layer, uint32_t head, Rows rows, int first_row,
-                   std::vector<float>& scores);
-  void ffn(uint32_t layer, Rows rows, std::span<uint64_t> words);
-  void gate_and_up(uint32_t layer, Rows rows, std::span<uint64_t> words, int begin, int end);
-  void pass_magnitudes(uint32_t layer, Rows rows, int begin, int end);
-  void normalize(const std::vector<float>& weight, int token_count);
+  void run_layers(Rows rows);
+  void embed();
+  void attention(uint32_t layer);
+  void ffn(uint32_t layer, Rows rows);
+  void pass_magnitudes(uint32_t layer, Rows rows);
+  void end_sublayer(const char* what, uint32_t layer);
+  void normalize(const float* x, const WeightVector& weight, int count);
   // x += the sum of partial_ over the stage's ranks.
-  void add_reduced(int token_count);
-  void reduce(float* values, int token_count);
-  void receive_residual(int token_count);
-  void send_residual(int token_count);
+  void add_reduced();
+  void reduce(float* values);
+  void receive_residual();
+  void send_residual();
+  // Reads or changes row_count_ rows of a (row, model_dim) buffer on the host.
+  void on_host(float* values, const std::function<void(float*)>& work, bool changes);
 
   Comm& world_;
   std::unique_ptr<Comm> stage_;  // the ranks that hold the same layers
   ModelShape shape_;
-  std::vector<double> rope_frequencies_;  // (head_dim / 2)
   Layout layout_;
   RankShare share_;
   bool first_stage_, last_stage_;
   NeuronPool neuron_pool_;
   RankWeights weights_;
   ActivationRule rule_;
-  ThreadPool& pool_;
-  const Kernels& kernels_;
+  uint64_t rule_number_ = 0;  // which of those set
+  Backend& backend_;
+  DecoderOptions options_;
   KvCache cache_;
   MagnitudeHistogram* magnitudes_ = nullptr;
   DecoderTimes times_;
 
   int dim_, q_rows_, kv_rows_, neurons_;
-  std::vector<Range> sequences_;  // of the rows of a forward: those of one slot
-  // Scratch, (row_max, width) each.
-  std::vector<float> x_;       // the residual stream
-  std::vector<float> normed_;  // rms_norm(x)
-  std::vector<float> q_, k_, v_, heads_out_;
-  std::vector<float> gate_, up_;
-  std::vector<float> partial_;  // this rank's part of a sublayer's result
-  std::vector<float> sum_scratch_;
-  std::vector<uint64_t> all_neurons_;  // (words_per_layer) every neuron set
+  int row_count_ = 0;                 // of the current forward
+  std::vector<TokenRow> token_rows_;  // of the current forward
+  // In the backend's memory, (row_max, width) f32 each.
+  template <class T>
+  struct Buffer {
+    std::shared_ptr<std::byte> memory;
+    T* data() const { return reinterpret_cast<T*>(memory.get()); }
+  };
+  template <class T>
+  Buffer<T> buffer(uint64_t width);
+  Buffer<double> rope_frequencies_;  // (head_dim / 2)
+  Buffer<float> x_;                  // the residual stream
+  Buffer<float> normed_;             // rms_norm(x)
+  Buffer<float> q_, k_, v_, heads_out_;
+  Buffer<float> hidden_;           // act(gate) * up
+  Buffer<float> gate_magnitudes_;  // |act(gate)|; made when they are first wanted
+  Buffer<float> partial_;          // this rank's part of a sublayer's result
+  Buffer<float> logits_;
+  Buffer<uint64_t> words_;  // (row_max, words_per_step) active neurons
+  std::vector<float> staging_, sum_scratch_;
 };
 
 }  // namespace thermocline

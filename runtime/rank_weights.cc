@@ -1,78 +1,226 @@
 #include "runtime/rank_weights.h"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 
-#include <cstdlib>
-#include <new>
+#include <algorithm>
+#include <array>
+#include <cmath>
 
 #include "models/error.h"
+#include "models/quantize.h"
+#include "models/units.h"
 
 namespace thermocline {
 namespace {
 
-// Large matrices begin at huge-page borders: a step streams all of them, and page walks cost.
+// Large matrices lie in huge pages: a step streams all of them, and page walks cost.
 constexpr uint64_t kHugePage = uint64_t{2} << 20;
-constexpr uint64_t kCacheLine = 64;
+constexpr uint64_t kStagingBytes = uint64_t{1} << 20;  // read at once, by a thread
 
-std::shared_ptr<std::byte> allocate(uint64_t byte_count) {
-  const uint64_t alignment = byte_count >= kHugePage ? kHugePage : kCacheLine;
-  const uint64_t rounded = (byte_count + kCacheLine - 1) / kCacheLine * kCacheLine;
-  void* memory = nullptr;
-  if (::posix_memalign(&memory, alignment, rounded) != 0) throw std::bad_alloc();
-  // A hint: where the kernel has no huge pages, small ones serve.
-  if (alignment == kHugePage) ::madvise(memory, rounded, MADV_HUGEPAGE);
-  return {static_cast<std::byte*>(memory), [](std::byte* bytes) { std::free(bytes); }};
+std::string_view name_of(Matrix matrix) {
+  constexpr std::string_view kNames[] = {
+      "token_embedding", "head", "q", "k", "v", "o", "gate", "up", "down_t"};
+  return kNames[static_cast<int>(matrix)];
 }
 
-class Loader {
- public:
-  Loader(const WeightSource& source, ThreadPool& pool) : source_(source), pool_(pool) {}
+bool has_layers(Matrix matrix) {
+  return matrix != Matrix::token_embedding && matrix != Matrix::head;
+}
 
-  // Rows [rows) x columns [cols) of the matrix; threads take parts of the rows.
-  WeightMatrix matrix(Matrix matrix, uint32_t layer, Range rows, Range cols) const {
-    WeightMatrix loaded;
-    loaded.dtype = source_.dtype(matrix, layer);
-    loaded.rows = static_cast<int>(rows.count);
-    loaded.cols = static_cast<int>(cols.count);
-    loaded.bytes = allocate(loaded.byte_count());
-    const uint64_t row_bytes = bytes_of(loaded.dtype, cols.count);
-    pool_.run(loaded.rows, 1, [&](int begin, int end) {
-      const auto first = static_cast<uint64_t>(begin);
-      const MatrixSlice slice{rows.begin + first, rows.begin + static_cast<uint64_t>(end),
-                              cols.begin, cols.end()};
-      source_.read(matrix, layer, slice, loaded.bytes.get() + first * row_bytes);
-    });
-    return loaded;
+// A rank's part of a matrix.
+struct Part {
+  Matrix matrix;
+  uint32_t layer;
+  DType dtype;
+  Range rows, cols;
+
+  uint64_t row_bytes() const { return bytes_of(dtype, cols.count); }
+  uint64_t byte_count() const { return rows.count * row_bytes(); }
+  std::string text() const {
+    return has_layers(matrix) ? fmt::format("layer {}, {}", layer, name_of(matrix))
+                              : std::string(name_of(matrix));
+  }
+};
+
+// Which parts a rank holds.
+class Plan {
+ public:
+  Plan(const WeightSource& source, const Partition& partition, uint32_t rank)
+      : source_(source), shape_(source.shape()), share_(partition.ranks[rank]) {}
+
+  Part part(Matrix matrix, uint32_t layer) const {
+    const uint32_t q_rows_per_kv_head = shape_.q_dim() / shape_.kv_head_count;
+    const Range all{0, shape_.model_dim};
+    const Range q{share_.kv_heads.begin * q_rows_per_kv_head,
+                  share_.kv_heads.count * q_rows_per_kv_head};
+    const Range kv{share_.kv_heads.begin * shape_.head_dim,
+                   share_.kv_heads.count * shape_.head_dim};
+    const auto with = [&](Range rows, Range cols) {
+      return Part{matrix, layer, source_.dtype(matrix, layer), rows, cols};
+    };
+    switch (matrix) {
+      case Matrix::q:
+        return with(q, all);
+      case Matrix::k:
+      case Matrix::v:
+        return with(kv, all);
+      case Matrix::o:
+        return with(all, q);
+      case Matrix::token_embedding:
+      case Matrix::head:
+        return with(share_.vocab, all);
+      default:
+        return with(share_.neurons, all);
+    }
   }
 
-  std::vector<float> norm(NormVector vector, uint32_t layer) const {
-    std::vector<float> values(source_.shape().model_dim);
-    source_.read(vector, layer, values.data());
-    return values;
+  std::vector<Part> parts(bool first_stage, bool last_stage) const {
+    std::vector<Part> all;
+    for (uint32_t layer = share_.layers.begin; layer < share_.layers.end(); ++layer) {
+      for (const Matrix matrix :
+           {Matrix::q, Matrix::k, Matrix::v, Matrix::o, Matrix::gate, Matrix::up, Matrix::down_t}) {
+        all.push_back(part(matrix, layer));
+      }
+    }
+    const bool shared = shape_.tied_embeddings && first_stage;
+    if (first_stage) all.push_back(part(Matrix::token_embedding, 0));
+    if (last_stage && !shared) all.push_back(part(Matrix::head, 0));
+    return all;
   }
 
  private:
   const WeightSource& source_;
-  ThreadPool& pool_;
+  const ModelShape& shape_;
+  const RankShare& share_;
 };
 
-LayerWeights load_layer(const Loader& loader, const ModelShape& shape, const RankShare& share,
-                        uint32_t layer) {
-  const uint32_t q_rows_per_kv_head = shape.q_dim() / shape.kv_head_count;
-  const Range all{0, shape.model_dim};
-  const Range q{share.kv_heads.begin * q_rows_per_kv_head,
-                share.kv_heads.count * q_rows_per_kv_head};
-  const Range kv{share.kv_heads.begin * shape.head_dim, share.kv_heads.count * shape.head_dim};
+void refuse_what_cannot_run(const std::vector<Part>& parts, const ModelShape& shape,
+                            const Backend& backend) {
+  uint64_t total = 0;
+  for (const Part& part : parts) {
+    const std::string reason =
+        backend.refusal_of_matrix(part.dtype, static_cast<int>(part.cols.count));
+    if (!reason.empty()) throw bad_usage(part.text() + ": " + reason);
+    total += part.byte_count();
+  }
+  const std::string reason = backend.refusal_of_attention(
+      static_cast<int>(shape.head_dim), static_cast<int>(shape.head_count / shape.kv_head_count));
+  if (!reason.empty()) throw bad_usage("attention: " + reason);
+  if (total <= backend.free_bytes()) return;
+  throw work_failed(fmt::format(
+      "the weights of this rank take {}, but {} has {} free: more ranks (mpirun -n), fewer layers, "
+      "or a smaller --model type",
+      format_bytes(total), backend.describe(), format_bytes(backend.free_bytes())));
+}
+
+class Loader {
+ public:
+  Loader(const WeightSource& source, Backend& backend, bool check_finite)
+      : source_(source), backend_(backend), check_finite_(check_finite) {}
+
+  WeightMatrix matrix(const Part& part) const {
+    const auto memory = allocate(part.byte_count());
+    return place(part, memory, 0, part.row_bytes());
+  }
+
+  // Matrices of the same rows, those of a row side by side.
+  template <size_t N>
+  std::array<WeightMatrix, N> bundle(const std::array<Part, N>& parts) const {
+    uint64_t stride = 0, offset = 0;
+    for (const Part& part : parts) stride += part.row_bytes();
+    const auto memory = allocate(stride * parts[0].rows.count);
+    std::array<WeightMatrix, N> matrices;
+    for (size_t i = 0; i < N; offset += parts[i++].row_bytes()) {
+      matrices[i] = place(parts[i], memory, offset, stride);
+    }
+    return matrices;
+  }
+
+  WeightVector norm(NormVector vector, uint32_t layer) const {
+    std::vector<float> values(source_.shape().model_dim);
+    source_.read(vector, layer, values.data());
+    WeightVector placed{backend_.allocate(values.size() * sizeof(float))};
+    backend_.upload(placed.memory.get(), values.data(), values.size() * sizeof(float));
+    const auto bad = std::find_if_not(values.begin(), values.end(),
+                                      [](float value) { return std::isfinite(value); });
+    if (check_finite_ && bad != values.end()) {
+      throw Error(ErrorKind::input, fmt::format("layer {}, a norm's weight {}: {}", layer,
+                                                bad - values.begin(), *bad));
+    }
+    return placed;
+  }
+
+ private:
+  std::shared_ptr<std::byte> allocate(uint64_t bytes) const {
+    auto memory = backend_.allocate(bytes);
+    // A hint: where the kernel has no huge pages, small ones serve.
+    if (backend_.uses_host_memory() && bytes >= kHugePage) {
+      ::madvise(memory.get(), bytes, MADV_HUGEPAGE);
+    }
+    return memory;
+  }
+
+  // Reads the part; threads take parts of its rows, and touch what they will compute with.
+  WeightMatrix place(const Part& part, const std::shared_ptr<std::byte>& memory, uint64_t offset,
+                     uint64_t stride) const {
+    WeightMatrix loaded{{part.dtype, static_cast<int>(part.rows.count),
+                         static_cast<int>(part.cols.count), stride, memory.get() + offset},
+                        memory};
+    const uint64_t row_bytes = part.row_bytes();
+    const auto rows_at_once =
+        static_cast<int>(std::max<uint64_t>(1, kStagingBytes / std::max<uint64_t>(row_bytes, 1)));
+    backend_.run_on_host(loaded.view.rows, [&](int begin, int end) {
+      std::vector<std::byte> staging;
+      for (int first = begin; first < end; first += rows_at_once) {
+        const int last = std::min(end, first + rows_at_once);
+        staging.resize(static_cast<uint64_t>(last - first) * row_bytes);
+        source_.read(
+            part.matrix, part.layer,
+            {part.rows.begin + static_cast<uint64_t>(first),
+             part.rows.begin + static_cast<uint64_t>(last), part.cols.begin, part.cols.end()},
+            staging.data());
+        if (check_finite_) check(part, first, staging);
+        backend_.place_rows(loaded.view, first, last, staging.data());
+      }
+    });
+    return loaded;
+  }
+
+  static void check(const Part& part, int first_row, const std::vector<std::byte>& rows) {
+    std::vector<float> values(part.cols.count);
+    const uint64_t row_bytes = part.row_bytes();
+    for (uint64_t r = 0; r * row_bytes < rows.size(); ++r) {
+      dequantize(part.dtype, rows.data() + r * row_bytes, values.size(), values.data());
+      for (size_t c = 0; c < values.size(); ++c) {
+        if (std::isfinite(values[c])) continue;
+        throw Error(ErrorKind::input,
+                    fmt::format("{}: the weight in row {}, column {} is {}", part.text(),
+                                part.rows.begin + static_cast<uint64_t>(first_row) + r,
+                                part.cols.begin + c, values[c]));
+      }
+    }
+  }
+
+  const WeightSource& source_;
+  Backend& backend_;
+  bool check_finite_;
+};
+
+LayerWeights load_layer(const Loader& loader, const Plan& plan, uint32_t layer) {
   LayerWeights weights;
   weights.attention_norm = loader.norm(NormVector::attention_norm, layer);
   weights.ffn_norm = loader.norm(NormVector::ffn_norm, layer);
-  weights.q = loader.matrix(Matrix::q, layer, q, all);
-  weights.k = loader.matrix(Matrix::k, layer, kv, all);
-  weights.v = loader.matrix(Matrix::v, layer, kv, all);
-  weights.o = loader.matrix(Matrix::o, layer, all, q);
-  weights.gate = loader.matrix(Matrix::gate, layer, share.neurons, all);
-  weights.up = loader.matrix(Matrix::up, layer, share.neurons, all);
-  weights.down_t = loader.matrix(Matrix::down_t, layer, share.neurons, all);
+  weights.q = loader.matrix(plan.part(Matrix::q, layer));
+  weights.k = loader.matrix(plan.part(Matrix::k, layer));
+  weights.v = loader.matrix(plan.part(Matrix::v, layer));
+  weights.o = loader.matrix(plan.part(Matrix::o, layer));
+  auto bundle =
+      loader.bundle(std::array{plan.part(Matrix::gate, layer), plan.part(Matrix::up, layer),
+                               plan.part(Matrix::down_t, layer)});
+  weights.gate = std::move(bundle[0]);
+  weights.up = std::move(bundle[1]);
+  weights.down_t = std::move(bundle[2]);
   return weights;
 }
 
@@ -85,7 +233,7 @@ uint64_t RankWeights::dense_bytes() const {
 }
 
 uint64_t RankWeights::total_bytes() const {
-  const bool shared = head.bytes == token_embedding.bytes;
+  const bool shared = head.memory == token_embedding.memory;
   uint64_t total = dense_bytes() + (shared ? 0 : token_embedding.byte_count());
   for (const LayerWeights& layer : layers) {
     total += layer.gate.byte_count() + layer.up.byte_count() + layer.down_t.byte_count();
@@ -94,22 +242,20 @@ uint64_t RankWeights::total_bytes() const {
 }
 
 RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
-                              ThreadPool& pool) {
+                              Backend& backend, bool check_finite) {
   const RankShare& share = partition.ranks[rank];
-  const ModelShape& shape = source.shape();
-  const Range all{0, shape.model_dim};
-  const Loader loader(source, pool);
+  const bool first_stage = partition.first_stage(rank), last_stage = partition.last_stage(rank);
+  const Plan plan(source, partition, rank);
+  refuse_what_cannot_run(plan.parts(first_stage, last_stage), source.shape(), backend);
+  const Loader loader(source, backend, check_finite);
   RankWeights weights;
   for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
-    weights.layers.push_back(load_layer(loader, shape, share, layer));
+    weights.layers.push_back(load_layer(loader, plan, layer));
   }
-  if (partition.first_stage(rank)) {
-    weights.token_embedding = loader.matrix(Matrix::token_embedding, 0, share.vocab, all);
-  }
-  if (partition.last_stage(rank)) {
-    const bool shared = shape.tied_embeddings && partition.first_stage(rank);
-    weights.head =
-        shared ? weights.token_embedding : loader.matrix(Matrix::head, 0, share.vocab, all);
+  if (first_stage) weights.token_embedding = loader.matrix(plan.part(Matrix::token_embedding, 0));
+  if (last_stage) {
+    const bool shared = source.shape().tied_embeddings && first_stage;
+    weights.head = shared ? weights.token_embedding : loader.matrix(plan.part(Matrix::head, 0));
     weights.output_norm = loader.norm(NormVector::output_norm, 0);
   }
   return weights;

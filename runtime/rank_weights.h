@@ -1,7 +1,9 @@
 // RankWeights: the share of the model that one rank holds, in the checkpoint's own element type.
 //
-// Goals: each rank reads just its share, once; a neuron is one row in gate, up and down_t alike.
-// Non-goals: tiers (all of it is in host memory).
+// Goals: each rank reads just its share, once; a neuron's gate, up and down_t rows lie side by
+//   side, a bundle, so that it is read, and can be moved, as one. What a backend cannot run, or has
+//   no room for, is refused before anything is read.
+// Non-goals: tiers (all of it is in the backend's memory).
 // Shapes: q (q_rows, model_dim); k, v (kv_rows, model_dim); o (model_dim, q_rows), the columns of
 //   this rank's heads; gate, up, down_t (neurons, model_dim); token_embedding on the first stage
 //   and head on the last (vocab rows of the rank, model_dim).
@@ -12,25 +14,30 @@
 #include <memory>
 #include <vector>
 
-#include "models/dtype.h"
 #include "models/weights.h"
+#include "runtime/backend.h"
 #include "runtime/partition.h"
-#include "runtime/thread_pool.h"
 
 namespace thermocline {
 
 struct WeightMatrix {
-  DType dtype = DType::f32;
-  int rows = 0;
-  int cols = 0;
-  std::shared_ptr<std::byte> bytes;  // (rows, cols), row-major
+  WeightView view;
+  std::shared_ptr<std::byte> memory;  // that the rows lie in; matrices of a bundle share it
 
-  const std::byte* data() const { return bytes.get(); }
-  uint64_t byte_count() const { return static_cast<uint64_t>(rows) * bytes_of(dtype, cols); }
+  uint64_t byte_count() const {
+    return static_cast<uint64_t>(view.rows) *
+           bytes_of(view.dtype, static_cast<uint64_t>(view.cols));
+  }
+};
+
+// f32, in the backend's memory.
+struct WeightVector {
+  std::shared_ptr<std::byte> memory;
+  const float* data() const { return reinterpret_cast<const float*>(memory.get()); }
 };
 
 struct LayerWeights {
-  std::vector<float> attention_norm, ffn_norm;  // (model_dim)
+  WeightVector attention_norm, ffn_norm;  // (model_dim)
   WeightMatrix q, k, v, o;
   WeightMatrix gate, up, down_t;
 
@@ -44,14 +51,16 @@ struct RankWeights {
   std::vector<LayerWeights> layers;  // of the rank's stage
   WeightMatrix token_embedding;      // empty but on the first stage
   WeightMatrix head;                 // empty but on the last stage; tied: shared with the embedding
-  std::vector<float> output_norm;    // (model_dim)
+  WeightVector output_norm;          // (model_dim)
 
   // Bytes of non-FFN matrices that one decode step reads.
   uint64_t dense_bytes() const;
   uint64_t total_bytes() const;
 };
 
+// check_finite: Error{input} that names layer, tensor, row and column of the first NaN or infinity
+// that a thread meets.
 RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
-                              ThreadPool& pool);
+                              Backend& backend, bool check_finite = false);
 
 }  // namespace thermocline

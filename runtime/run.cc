@@ -10,6 +10,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/npy_file.h"
+#include "runtime/backend.h"
 #include "runtime/node_facts.h"
 #include "runtime/recorder.h"
 #include "runtime/resume.h"
@@ -56,8 +57,8 @@ class RankRun {
         options_.threads != 0 ? options_.threads : cores_of_process(process_count);
     outcome_.one_process = options_.local_ranks > 0;
     measure(process_count);  // before the pool binds this thread, whose cores others inherit
-    ThreadPool pool(static_cast<int>(outcome_.thread_count), place);
-    Decoder decoder = load(pool);
+    together(comm_, [&] { make_backend(place); });
+    Decoder decoder = load();
     place_threshold(decoder);
     make_observers(decoder);
     const bool interrupted = execute(decoder);
@@ -102,20 +103,39 @@ class RankRun {
     reset_peak_rss();
   }
 
-  Decoder load(ThreadPool& pool) {
+  // Ranks of a host take its devices in turn, from the one that was asked for.
+  void make_backend(RankOnHost place) {
+    const BackendEntry& entry = choose_backend(options_.backend);
+    const int device = static_cast<int>(options_.device) + place.index;
+    backend_ = entry.make({static_cast<int>(outcome_.thread_count), place, device});
+    outcome_.backend = entry.name;
+    outcome_.device = backend_->describe();
+    if (!root()) return;
+    fmt::print(text_out(), "backend  {} ({})\n", entry.name, outcome_.device);
+    for (const BackendEntry* other : backends().entries()) {
+      const std::string reason = other->unusable();
+      if (reason.empty()) continue;
+      fmt::print(text_out(), "         {} is built, but unusable here: {}\n", other->name, reason);
+    }
+    std::fflush(text_out());
+  }
+
+  Decoder load() {
     const auto rank = static_cast<uint32_t>(comm_.rank());
     RankWeights weights;
     together(comm_, [&] {
-      weights = load_rank_weights(*plan_.source, plan_.partition, rank, pool);
+      weights =
+          load_rank_weights(*plan_.source, plan_.partition, rank, *backend_, options_.check_finite);
       plan_.source.reset();
     });
-    const DecoderOptions options{std::max(kChunkMax, plan_.batch), plan_.position_max, plan_.batch};
+    const DecoderOptions options{std::max(kChunkMax, plan_.batch), plan_.position_max, plan_.batch,
+                                 options_.bench, options_.check_finite};
     return {comm_,
             plan_.shape,
             plan_.partition,
             std::move(weights),
             make_activation_rule(plan_.shape, plan_.threshold.value),
-            pool,
+            *backend_,
             options};
   }
 
@@ -218,7 +238,8 @@ class RankRun {
       config["rank_stage"].push_back(share.stage);
     }
     config["gate"] = "exact";
-    config["kernels"] = cpu_kernels().name;
+    config["backend"] = outcome_.backend;
+    config["device"] = outcome_.device;
     config["chunk"] = kChunkMax;
     config["batch"] = plan_.batch;
     config["magnitudes"] = options_.record_magnitudes;
@@ -341,6 +362,7 @@ class RankRun {
   const RunOptions& options_;
   RunPlan plan_;
   RunOutcome outcome_;
+  std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
   ActivationProfile profile_;  // until live policies take it
   EngineHooks hooks_;

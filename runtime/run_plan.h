@@ -45,6 +45,9 @@ struct RunOptions {
   uint32_t batch = 1;                      // tasks in flight
   uint64_t seed = 1;
   bool bench = false;
+  std::string backend = "auto";
+  uint32_t device = 0;        // of the backend
+  bool check_finite = false;  // weights as they are loaded, the residual stream as it runs
   std::string json;
 };
 

@@ -7,7 +7,6 @@
 #include "models/cli.h"
 #include "models/distribution.h"
 #include "models/units.h"
-#include "runtime/kernels/kernels.h"
 
 namespace thermocline {
 namespace {
@@ -72,7 +71,8 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
   row["prompts_hash"] = plan.prompts_hash;
   row["ranks"] = plan.partition.layout.rank_count();
   row["threads"] = outcome.thread_count;
-  row["kernels"] = cpu_kernels().name;
+  row["backend"] = outcome.backend;
+  row["device"] = outcome.device;
   row["teacher_forced"] = options.teacher_forced;
   row["batch"] = plan.batch;
   row["task_count"] = outcome.ttft_ms.size();
@@ -256,12 +256,10 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
 
 std::string describe(const RunPlan& plan) {
   const ModelShape& shape = plan.shape;
-  return fmt::format(
-      "{} ({} weights {}): {} layers, model_dim {}, ffn_dim {}, {}, {}; {} on {} "
-      "kernels",
-      plan.spec.text, plan.weight_provenance, plan.weight_hash, shape.layer_count, shape.model_dim,
-      shape.ffn_dim, name_of(plan.ffn_types), name_of(shape.activation),
-      plan.partition.layout.text(), cpu_kernels().name);
+  return fmt::format("{} ({} weights {}): {} layers, model_dim {}, ffn_dim {}, {}, {}; {}",
+                     plan.spec.text, plan.weight_provenance, plan.weight_hash, shape.layer_count,
+                     shape.model_dim, shape.ffn_dim, name_of(plan.ffn_types),
+                     name_of(shape.activation), plan.partition.layout.text());
 }
 
 }  // namespace thermocline

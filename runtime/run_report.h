@@ -29,6 +29,7 @@ struct RankFacts {
 };
 
 struct RunOutcome {
+  std::string backend, device;  // of rank 0: "cpu", "avx2, 2 threads"
   std::vector<RankFacts> ranks;
   std::vector<double> ttft_ms, tpot_ms;  // per task, per decode step
   uint64_t step_count = 0;

@@ -140,13 +140,13 @@ TraceStatistics execute(const ModelSpec& spec, const SynthRunOptions& options,
     const auto source = make_synthetic_weights(spec);
     const Partition partition =
         make_partition(shape, spec.dtype, default_layout(shape, spec.dtype, 1), {1});
-    ThreadPool pool(static_cast<int>(result.threads));
+    const auto backend = backends().by_name("cpu").make({static_cast<int>(result.threads), {}, 0});
     const uint64_t start = now_ns();
-    RankWeights weights = load_rank_weights(*source, partition, 0, pool);
+    RankWeights weights = load_rank_weights(*source, partition, 0, *backend);
     result.load_seconds = static_cast<double>(now_ns() - start) * 1e-9;
     result.weight_bytes = weights.total_bytes();
     Decoder decoder(comm, shape, partition, std::move(weights),
-                    make_activation_rule(shape, kSiluMagnitudeThreshold), pool,
+                    make_activation_rule(shape, kSiluMagnitudeThreshold), *backend,
                     {kChunkMax, options.steps});
     StatisticsCounter counter(decoder.neuron_pool(), counted);
     CountingObserver observer(counter, uint64_t{options.sequences} * options.steps);

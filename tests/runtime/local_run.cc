@@ -79,12 +79,16 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   result.step_counts.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     const auto rank = static_cast<uint32_t>(comm.rank());
-    ThreadPool pool(options.threads, {comm.rank(), comm.size()});
-    Decoder decoder(comm, shape, result.partition,
-                    load_rank_weights(source, result.partition, rank, pool),
-                    make_activation_rule(shape, options.silu_threshold), pool,
-                    {std::max(options.chunk_max, options.batch),
-                     static_cast<uint32_t>(position_max), options.batch});
+    const auto backend =
+        options.backend
+            ? options.backend()
+            : backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
+    Decoder decoder(
+        comm, shape, result.partition,
+        load_rank_weights(source, result.partition, rank, *backend, options.check_finite),
+        make_activation_rule(shape, options.silu_threshold), *backend,
+        {std::max(options.chunk_max, options.batch), static_cast<uint32_t>(position_max),
+         options.batch, false, options.check_finite});
     Gatherer gatherer(result, shape, decoder.neuron_pool(), rank == 0);
     EngineHooks hooks;
     hooks.observers = {&gatherer};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/weights.h"
+#include "runtime/backend.h"
 #include "runtime/engine.h"
 
 namespace thermocline::test {
@@ -28,6 +29,8 @@ struct LocalRunOptions {
   float silu_threshold = 0.0f;
   bool logits = true;
   bool (*interrupted)() = nullptr;
+  bool check_finite = false;
+  std::function<std::unique_ptr<Backend>()> backend;  // of each rank; none: cpu with `threads`
   // Called on every rank for one more observer; it lives as long as the run.
   std::function<std::unique_ptr<StepObserver>(const Partition&, uint32_t rank)> observer;
 };

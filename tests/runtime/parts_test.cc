@@ -12,18 +12,13 @@
 namespace thermocline::test {
 namespace {
 
-ActivationRule rule_of(FfnActivation activation, float threshold) {
-  return {activation, {threshold}};
-}
-
 TEST_CASE("the rule says act(g) and which neurons are active, up to odd values") {
   const float nan = std::nanf(""), inf = INFINITY;
   const std::vector<float> g = {1.5f, -1.5f, 0.0f, -0.0f, 0.25f, 0.2f, 1e-30f, -inf, inf, nan};
   const auto bits = [&](FfnActivation activation, float threshold, std::vector<float>& values) {
     uint64_t words[2] = {~uint64_t{0}, 7};
     values = g;
-    activate(rule_of(activation, threshold), 0, values.data(), 0, static_cast<int>(g.size()),
-             words);
+    activate(activation, threshold, values.data(), 0, static_cast<int>(g.size()), words);
     CHECK(words[1] == 7);  // not its word
     return words[0];
   };

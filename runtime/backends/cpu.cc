@@ -1,0 +1,328 @@
+// The backend `cpu`: kernels of the fastest instruction set, over a pool of threads.
+//
+// Queued means done: every operation runs before it returns.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <vector>
+
+#include "models/error.h"
+#include "models/quantize.h"
+#include "runtime/activation_rule.h"
+#include "runtime/backend.h"
+#include "runtime/kernels/kernels.h"
+#include "runtime/thread_pool.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+constexpr int kWordBits = 64;
+// Threads take columns of a weighted sum in units that are whole blocks of every type.
+constexpr int kColumnUnit = 64;
+// From here on, tokens are worth sharing out among threads.
+constexpr int kSharedTokens = 4;
+
+size_t at(int row, int width) { return static_cast<size_t>(row) * static_cast<size_t>(width); }
+
+// Calls visit(i) for every set bit in [begin, end); begin is a multiple of 64.
+template <class Visit>
+void for_each_bit(const uint64_t* words, int begin, int end, Visit visit) {
+  for (int first = begin; first < end; first += kWordBits) {
+    for (uint64_t word = words[first / kWordBits]; word != 0; word &= word - 1) {
+      visit(first + std::countr_zero(word));
+    }
+  }
+}
+
+// The rows of one sequence within a forward.
+struct Sequence {
+  int first, count;
+};
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const BackendOptions& options) : pool_(options.thread_count, options.rank) {}
+
+  std::string describe() const override {
+    return std::string(kernels_.name) + ", " + std::to_string(pool_.size()) +
+           (pool_.size() == 1 ? " thread" : " threads");
+  }
+  bool uses_host_memory() const override { return true; }
+
+  // What the system could give, its caches included.
+  uint64_t free_bytes() const override {
+    std::ifstream facts("/proc/meminfo");
+    for (std::string line; std::getline(facts, line);) {
+      unsigned long long kibibytes = 0;
+      if (std::sscanf(line.c_str(), "MemAvailable: %llu kB", &kibibytes) == 1)
+        return kibibytes << 10;
+    }
+    return ~uint64_t{0};
+  }
+
+  std::string refusal_of_matrix(DType dtype, int cols) const override {
+    const int block = static_cast<int>(facts(dtype).items_per_block);
+    if (cols % block == 0) return "";
+    return "rows of " + std::string(facts(dtype).name) + " have a multiple of " +
+           std::to_string(block) + " columns, not " + std::to_string(cols);
+  }
+  std::string refusal_of_attention(int head_dim, int) const override {
+    return head_dim % 2 == 0 ? "" : "rotary positions need an even head_dim";
+  }
+
+  // Pages come from the kernel, as zeros, when they are first written: by the thread that places
+  // rows there. Large blocks begin at a huge page's border.
+  std::shared_ptr<std::byte> allocate(uint64_t bytes) override {
+    const uint64_t size = std::max<uint64_t>(bytes, 1) + kHugePage;
+    void* memory =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      throw work_failed("no memory: " + std::to_string(bytes) + " bytes asked for, " +
+                        std::to_string(free_bytes()) + " available");
+    }
+    const auto begin = reinterpret_cast<uintptr_t>(memory);
+    const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;
+    return {reinterpret_cast<std::byte*>(bytes >= kHugePage ? aligned : begin),
+            [memory, size](std::byte*) { ::munmap(memory, size); }};
+  }
+
+  void place_rows(const WeightView& w, int row_begin, int row_end, const std::byte* host) override {
+    const uint64_t row_bytes = bytes_of(w.dtype, static_cast<uint64_t>(w.cols));
+    for (int r = row_begin; r < row_end; ++r, host += row_bytes) {
+      std::memcpy(const_cast<std::byte*>(w.row(r)), host, row_bytes);
+    }
+  }
+  void upload(void* to, const void* host, uint64_t bytes) override { std::memcpy(to, host, bytes); }
+  void download(void* host, const void* from, uint64_t bytes) override {
+    std::memcpy(host, from, bytes);
+  }
+  void wait() override {}
+
+  void run_on_host(int count, const std::function<void(int, int)>& work) override {
+    pool_.run(count, 1, work);
+  }
+
+  void begin(std::span<const TokenRow> rows) override {
+    rows_ = rows;
+    sequences_.clear();
+    for (size_t t = 0; t < rows.size(); ++t) {
+      if (t > 0 && rows[t].slot == rows[t - 1].slot) {
+        ++sequences_.back().count;
+      } else {
+        sequences_.push_back({static_cast<int>(t), 1});
+      }
+    }
+  }
+  void run_queued(uint64_t, const std::function<void()>& queue) override { queue(); }
+
+  void embed(const WeightView& table, uint32_t first_token, float* x) override {
+    for (size_t t = 0; t < rows_.size(); ++t, x += table.cols) {
+      const uint32_t row = static_cast<uint32_t>(rows_[t].token) - first_token;  // wraps below
+      if (row < static_cast<uint32_t>(table.rows)) {
+        dequantize(table.dtype, table.row(static_cast<int>(row)), static_cast<uint64_t>(table.cols),
+                   x);
+      } else {
+        std::fill_n(x, table.cols, 0.0f);
+      }
+    }
+  }
+
+  void rms_norm(const float* x, const float* weight, int dim, float epsilon, int count,
+                float* y) override {
+    for_each_token(count, [&](int t) {
+      kernels_.rms_norm(x + at(t, dim), weight, dim, epsilon, y + at(t, dim));
+    });
+  }
+
+  // Threads share the rows of all products as if they were one matrix.
+  void multiply(std::span<const Product> products, const float* x, int count) override {
+    const Inputs inputs = inputs_of(products, x, count);
+    int total = 0;
+    for (const Product& product : products) total += product.w.rows;
+    pool_.run(total, 1, [&](int begin, int end) {
+      int offset = 0;
+      for (const Product& product : products) {
+        const int rows = product.w.rows;
+        const int first = std::clamp(begin - offset, 0, rows);
+        const int last = std::clamp(end - offset, 0, rows);
+        offset += rows;
+        if (first < last) kernels_.matmul(product.w, first, last, inputs, count, product.y, rows);
+      }
+    });
+  }
+
+  void attend(const AttentionCall& call) override {
+    pool_.run(call.kv_head_count * static_cast<int>(sequences_.size()), 1, [&](int begin, int end) {
+      std::vector<float> scores;
+      for (int i = begin; i < end; ++i) {
+        attend_head(call, i % call.kv_head_count,
+                    sequences_[static_cast<size_t>(i / call.kv_head_count)], scores);
+      }
+    });
+  }
+
+  void gate_and_up(const GateUpCall& call) override {
+    const int count = token_count();
+    up_.resize(std::max(up_.size(), at(count, call.gate.rows)));
+    const Product products[] = {{call.gate, nullptr}, {call.up, nullptr}};
+    const Inputs inputs = inputs_of(products, call.x, count);
+    pool_.run(call.gate.rows, kWordBits,
+              [&](int begin, int end) { gate_and_up(call, inputs, begin, end); });
+  }
+
+  void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) override {
+    const NeuronMask chosen = mask.words != nullptr ? mask : every(w.rows);
+    const int count = token_count(), block = static_cast<int>(facts(w.dtype).items_per_block);
+    pool_.run(w.cols, std::max(kColumnUnit, block), [&](int begin, int end) {
+      for (int t = 0; t < count; ++t)
+        std::fill(y + at(t, w.cols) + begin, y + at(t, w.cols) + end, 0.0f);
+      kernels_.weighted_rows(w, begin, end, chosen.words, static_cast<int>(chosen.stride), a,
+                             w.rows, count, y, w.cols);
+    });
+  }
+
+  void add(float* x, const float* y, uint64_t count) override {
+    for (uint64_t i = 0; i < count; ++i) x[i] += y[i];
+  }
+
+ private:
+  int token_count() const { return static_cast<int>(rows_.size()); }
+
+  template <class Work>
+  void for_each_token(int count, const Work& work) {
+    const auto part = [&](int begin, int end) {
+      for (int t = begin; t < end; ++t) work(t);
+    };
+    count < kSharedTokens ? part(0, count) : pool_.run(count, 1, part);
+  }
+
+  // x, and in fixed point where a product takes it so.
+  Inputs inputs_of(std::span<const Product> products, const float* x, int count) {
+    const int cols = products[0].w.cols;
+    Inputs inputs{x, cols, nullptr, nullptr, nullptr};
+    const auto wants = [](const Product& product) { return takes_fixed(product.w.dtype); };
+    if (std::none_of(products.begin(), products.end(), wants)) return inputs;
+    const int blocks = cols / kFixedBlock;
+    codes_.resize(std::max(codes_.size(), at(count, cols)));
+    scales_.resize(std::max(scales_.size(), at(count, blocks)));
+    sums_.resize(scales_.size());
+    for_each_token(count, [&](int t) {
+      kernels_.to_fixed(x + at(t, cols), cols, codes_.data() + at(t, cols),
+                        scales_.data() + at(t, blocks), sums_.data() + at(t, blocks));
+    });
+    return {x, cols, codes_.data(), scales_.data(), sums_.data()};
+  }
+
+  NeuronMask every(int count) {
+    const auto words = static_cast<size_t>((count + kWordBits - 1) / kWordBits);
+    if (all_.size() < words) all_.resize(words, ~uint64_t{0});
+    return {all_.data(), 0};
+  }
+
+  // Grouped-query attention (Ainslie et al. 2023): the query heads of a group share one kv head.
+  void attend_head(const AttentionCall& call, int kv_head, const Sequence& sequence,
+                   std::vector<float>& scores) {
+    const int dim = call.head_dim, group = call.head_count / call.kv_head_count;
+    const TokenRow& first = rows_[static_cast<size_t>(sequence.first)];
+    const size_t cached =
+        first.slot * call.cache.slot_stride + static_cast<size_t>(kv_head) * call.cache.head_stride;
+    float* keys = call.cache.keys + cached;
+    float* values = call.cache.values + cached;
+    const int begin = static_cast<int>(first.position);
+    for (int i = 0; i < sequence.count; ++i) {
+      const size_t from = at((sequence.first + i) * call.kv_head_count + kv_head, dim);
+      float* key = keys + at(begin + i, dim);
+      std::copy_n(call.k + from, dim, key);
+      std::copy_n(call.v + from, dim, values + at(begin + i, dim));
+      kernels_.rope(key, 1, dim, begin + i, call.frequencies);
+    }
+    scores.resize(static_cast<size_t>(begin + sequence.count));
+    std::vector<float> query(at(group, dim));
+    for (int i = 0; i < sequence.count; ++i) {
+      const size_t from = at((sequence.first + i) * call.head_count + kv_head * group, dim);
+      std::copy_n(call.q + from, query.size(), query.data());
+      kernels_.rope(query.data(), group, dim, begin + i, call.frequencies);
+      for (int head = 0; head < group; ++head) {
+        kernels_.attend(query.data() + at(head, dim), keys, values, begin + i + 1, dim, dim,
+                        scores.data(), call.out + from + at(head, dim));
+      }
+    }
+  }
+
+  // For neurons [begin, end); begin is a multiple of 64.
+  void gate_and_up(const GateUpCall& call, const Inputs& inputs, int begin, int end) {
+    const int count = token_count(), neurons = call.gate.rows;
+    multiply_chosen(call.gate, call.candidates, inputs, begin, end, call.hidden);
+    for (int t = 0; t < count; ++t) {
+      float* gate = call.hidden + at(t, neurons);
+      uint64_t* active = call.active + static_cast<size_t>(t) * call.active_stride;
+      activate(call.activation, call.threshold, gate, begin, end, active);
+      pass_magnitudes(call, t, begin, end);
+      if (call.candidates.words == nullptr) continue;
+      const uint64_t* candidates = words_of(call.candidates, t);
+      for (int i = begin / kWordBits; i * kWordBits < end; ++i) active[i] &= candidates[i];
+    }
+    const bool dense = call.activation == FfnActivation::silu;
+    const NeuronMask computed =
+        dense ? call.candidates : NeuronMask{call.active, call.active_stride};
+    multiply_chosen(call.up, computed, inputs, begin, end, up_.data());
+    for (int t = 0; t < count; ++t) {
+      float* hidden = call.hidden + at(t, neurons);
+      const float* up = up_.data() + at(t, neurons);
+      if (computed.words == nullptr) {
+        for (int i = begin; i < end; ++i) hidden[i] *= up[i];
+      } else {
+        for_each_bit(words_of(computed, t), begin, end, [&](int i) { hidden[i] *= up[i]; });
+      }
+    }
+  }
+
+  static const uint64_t* words_of(const NeuronMask& mask, int t) {
+    return mask.words + static_cast<size_t>(t) * mask.stride;
+  }
+
+  void multiply_chosen(const WeightView& w, const NeuronMask& mask, const Inputs& inputs, int begin,
+                       int end, float* y) {
+    if (mask.words == nullptr) {
+      kernels_.matmul(w, begin, end, inputs, token_count(), y, w.rows);
+    } else {
+      kernels_.matmul_masked(w, begin, end, mask.words, static_cast<int>(mask.stride), inputs,
+                             token_count(), y, w.rows);
+    }
+  }
+
+  // While hidden holds act(gate x).
+  static void pass_magnitudes(const GateUpCall& call, int t, int begin, int end) {
+    if (call.magnitudes == nullptr) return;
+    const float* gate = call.hidden + at(t, call.gate.rows);
+    float* out = call.magnitudes + at(t, call.gate.rows);
+    for (int i = begin; i < end; ++i) out[i] = std::fabs(gate[i]);
+  }
+
+  const Kernels& kernels_ = cpu_kernels();
+  ThreadPool pool_;
+  std::span<const TokenRow> rows_;  // the caller's
+  std::vector<Sequence> sequences_;
+  // Scratch, as large as the largest call so far.
+  std::vector<int16_t> codes_;
+  std::vector<float> scales_, sums_;  // of codes_
+  std::vector<float> up_;             // (token_count, neurons)
+  std::vector<uint64_t> all_;         // ones
+};
+
+std::string usable() { return ""; }
+
+std::unique_ptr<Backend> make_cpu(const BackendOptions& options) {
+  return std::make_unique<CpuBackend>(options);
+}
+
+}  // namespace
+
+THERMOCLINE_BACKEND(cpu, "this machine's cores: AVX-512, AVX2 or plain C++", usable, make_cpu);
+
+}  // namespace thermocline
