@@ -1,0 +1,129 @@
+#include "runtime/machine_bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "models/cli.h"
+#include "models/error.h"
+#include "models/units.h"
+#include "runtime/node_facts.h"
+
+namespace thermocline {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr uint64_t kCachesPerPass = 8;
+
+std::string share_text(double share) {
+  return share > 0 ? fmt::format("{:.0f} %", 100 * share) : "";
+}
+
+Json share_or_null(double share) { return share > 0 ? Json(share) : Json(nullptr); }
+
+void print_figures(std::FILE* out, const std::vector<BackendFigure>& figures) {
+  fmt::print(out, "\n{:<24} {:<6} {:>7} {:>6} {:>8} {:>9} {:>10} {:>7} {:>7} {:>8} {:>7}\n", "",
+             "format", "threads", "tokens", "active", "reads", "ms", "GB/s", "limit", "GFLOP/s",
+             "peak");
+  std::string last;
+  for (const BackendFigure& figure : figures) {
+    fmt::print(
+        out, "{:<24} {:<6} {:>7} {:>6} {:>6.0f} % {:>9} {:>10.3f} {:>7.1f} {:>7} {:>8.1f} {:>7}\n",
+        figure.name, figure.format, figure.threads, figure.tokens, figure.active_percent,
+        format_bytes(figure.bytes), figure.ms, figure.gb_per_s, share_text(figure.share_of_limit),
+        figure.gflop_per_s, share_text(figure.share_of_peak));
+  }
+}
+
+// Shows how far it is, and ends it when somebody asks for that.
+std::function<void(size_t, size_t)> watcher(std::optional<Progress>& progress) {
+  return [&progress](size_t done, size_t total) {
+    if (!progress.has_value()) progress.emplace("bench", total, "figures");
+    progress->update(done);
+    if (!interrupted()) return;
+    throw work_failed(fmt::format("interrupted after {} of {} figures", done, total));
+  };
+}
+
+Json row_of(const MachineBench& bench, const BackendFigure& figure) {
+  return {{"kind", "bench"},
+          {"name", figure.name},
+          {"format", figure.format},
+          {"tokens", figure.tokens},
+          {"active_percent", figure.active_percent},
+          {"threads", figure.threads},
+          {"bytes", figure.bytes},
+          {"ms", figure.ms},
+          {"gb_per_s", figure.gb_per_s},
+          {"share_of_limit", share_or_null(figure.share_of_limit)},
+          {"gflop_per_s", figure.gflop_per_s},
+          {"share_of_peak", share_or_null(figure.share_of_peak)},
+          {"backend", bench.backend},
+          {"device", bench.device},
+          {"dimensions", bench.model},
+          {"source", "measured"}};
+}
+
+}  // namespace
+
+BackendBenchOptions bench_options(const RunOptions& options) {
+  BackendBenchOptions bench;
+  bench.thread_count =
+      static_cast<int>(options.threads != 0 ? options.threads : cores_of_process(1));
+  bench.pass_bytes = std::max(bench.pass_bytes, kCachesPerPass * last_level_cache_bytes());
+  return bench;
+}
+
+MachineBench measure_machine(const RunOptions& options, const BackendBenchOptions& bench) {
+  const BackendEntry& entry = choose_backend(options.backend);
+  const auto make = [&](int threads) {
+    return entry.make({threads, RankOnHost{}, static_cast<int>(options.device)});
+  };
+  MachineBench result{entry.name, "", "llama-2-70b", {}, {}};
+  std::optional<Progress> progress;
+  BackendBenchOptions watched = bench;
+  watched.on_figure = watcher(progress);
+  bool scales = false;
+  {
+    const std::unique_ptr<Backend> backend = make(bench.thread_count);
+    result.device = backend->describe();
+    scales = backend->uses_host_memory();
+    result.figures = measure_backend(*backend, watched);
+  }
+  progress.reset();
+  if (scales) result.scaling = measure_scaling(make, watched);
+  return result;
+}
+
+void print_bench(std::FILE* out, const MachineBench& bench) {
+  fmt::print(out, "{} on {} ({}), matrices of {}'s dimensions, all of one layer\n",
+             machine_facts().at("cpu").get<std::string>(), bench.backend, bench.device,
+             bench.model);
+  print_figures(out, bench.figures);
+  if (!bench.scaling.empty()) print_figures(out, bench.scaling);
+  fmt::print(
+      out,
+      "\nlimit: of what the same threads read from the same memory just before. peak: of the "
+      "f32 operations\nthat they do in registers; formats of blocks are computed in integers, "
+      "of which there are more.\n");
+}
+
+Json bench_rows(const MachineBench& bench) {
+  Json rows = Json::array();
+  for (const BackendFigure& figure : bench.figures) rows.push_back(row_of(bench, figure));
+  for (const BackendFigure& figure : bench.scaling) {
+    rows.push_back(row_of(bench, figure));
+    rows.back()["scaling"] = true;
+  }
+  return rows;
+}
+
+void bench_machine(const RunOptions& options) {
+  const MachineBench bench = measure_machine(options, bench_options(options));
+  if (options.json != "-") print_bench(stdout, bench);
+  if (!options.json.empty()) write_json(options.json, "run", bench_rows(bench));
+}
+
+}  // namespace thermocline
