@@ -362,8 +362,9 @@ class Bench {
     const uint64_t fit = bytes <= beside ? 0 : (bytes - beside) / bytes_per_row;
     if (fit >= static_cast<uint64_t>(rows)) return rows;
     if (fit >= kRowUnit) return static_cast<int>(fit) / kRowUnit * kRowUnit;
-    throw work_failed(fmt::format("bench: no room for {} rows of {} bytes: {} bytes are free",
-                                  kRowUnit, bytes_per_row, bytes));
+    throw work_failed(fmt::format(
+        "bench: no room for {} rows of {} bytes, beside {} other bytes: {} may be taken", kRowUnit,
+        bytes_per_row, beside, bytes));
   }
 
   Copies make_copies(uint64_t bytes_of_one) {
