@@ -1,6 +1,7 @@
 #include "runtime/backend_bench.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
@@ -371,7 +372,10 @@ class Bench {
     const uint64_t bytes = whole_lines(bytes_of_one);
     const uint64_t wanted = (options_.pass_bytes + bytes - 1) / bytes;
     const uint64_t count = std::max<uint64_t>(1, std::min(wanted, room() / bytes));
-    return {backend_.allocate(bytes * count), bytes, static_cast<int>(count)};
+    Copies copies{backend_.allocate(bytes * count), bytes, static_cast<int>(count)};
+    // As for a model's weights (runtime/rank_weights.cc): a hint.
+    if (backend_.uses_host_memory()) ::madvise(copies.memory.get(), bytes * count, MADV_HUGEPAGE);
+    return copies;
   }
 
   float* allocate_floats(uint64_t count, uint32_t seed) {

@@ -17,23 +17,25 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kCachesPerPass = 8;
 
-std::string share_text(double share) {
-  return share > 0 ? fmt::format("{:.0f} %", 100 * share) : "";
+// "80 % of 22": of that rate; nothing where the limit is not known.
+std::string share_text(double share, double rate) {
+  return share > 0 ? fmt::format("{:.0f} % of {:.0f}", 100 * share, rate / share) : "";
 }
 
 Json share_or_null(double share) { return share > 0 ? Json(share) : Json(nullptr); }
 
 void print_figures(std::FILE* out, const std::vector<BackendFigure>& figures) {
-  fmt::print(out, "\n{:<24} {:<6} {:>7} {:>6} {:>8} {:>9} {:>10} {:>7} {:>7} {:>8} {:>7}\n", "",
-             "format", "threads", "tokens", "active", "reads", "ms", "GB/s", "limit", "GFLOP/s",
+  fmt::print(out, "\n{:<20} {:<6} {:>7} {:>6} {:>8} {:>10} {:>9}  {:>6} {:>12}  {:>7} {:>12}\n", "",
+             "format", "threads", "tokens", "active %", "reads", "ms", "GB/s", "limit", "GFLOP/s",
              "peak");
-  std::string last;
   for (const BackendFigure& figure : figures) {
-    fmt::print(
-        out, "{:<24} {:<6} {:>7} {:>6} {:>6.0f} % {:>9} {:>10.3f} {:>7.1f} {:>7} {:>8.1f} {:>7}\n",
-        figure.name, figure.format, figure.threads, figure.tokens, figure.active_percent,
-        format_bytes(figure.bytes), figure.ms, figure.gb_per_s, share_text(figure.share_of_limit),
-        figure.gflop_per_s, share_text(figure.share_of_peak));
+    fmt::print(out,
+               "{:<20} {:<6} {:>7} {:>6} {:>8.0f} {:>10} {:>9.3f}  {:>6.1f} {:>12}  {:>7.1f} "
+               "{:>12}\n",
+               figure.name, figure.format, figure.threads, figure.tokens, figure.active_percent,
+               format_bytes(figure.bytes), figure.ms, figure.gb_per_s,
+               share_text(figure.share_of_limit, figure.gb_per_s), figure.gflop_per_s,
+               share_text(figure.share_of_peak, figure.gflop_per_s));
   }
 }
 
@@ -105,9 +107,9 @@ void print_bench(std::FILE* out, const MachineBench& bench) {
   if (!bench.scaling.empty()) print_figures(out, bench.scaling);
   fmt::print(
       out,
-      "\nlimit: of what the same threads read from the same memory just before. peak: of the "
-      "f32 operations\nthat they do in registers; formats of blocks are computed in integers, "
-      "of which there are more.\n");
+      "\nlimit: what the same threads read from the same memory just before, GB/s. peak: what "
+      "they do in\nregisters in f32, GFLOP/s; quantised weights are multiplied as integers, "
+      "of which more fit.\n");
 }
 
 Json bench_rows(const MachineBench& bench) {
