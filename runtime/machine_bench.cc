@@ -39,6 +39,18 @@ void print_figures(std::FILE* out, const std::vector<BackendFigure>& figures) {
   }
 }
 
+// What the layers alone would give, to compare with engines that only say tokens per second.
+void print_whole_model(std::FILE* out, const MachineBench& bench) {
+  fmt::print(out, "\n{} such layers, without the output head (computed from the above):\n",
+             bench.shape.layer_count);
+  for (const BackendFigure& figure : bench.figures) {
+    if (!figure.name.starts_with("layer")) continue;
+    const double ms = figure.ms * bench.shape.layer_count;
+    fmt::print(out, "  {:<20} {} {:>3.0f} % active: {:>10.1f} ms, {:.2f} tokens/s\n", figure.name,
+               figure.format, figure.active_percent, ms, figure.tokens / ms * 1e3);
+  }
+}
+
 // Shows how far it is, and ends it when somebody asks for that.
 std::function<void(size_t, size_t)> watcher(std::optional<Progress>& progress) {
   return [&progress](size_t done, size_t total) {
@@ -64,7 +76,8 @@ Json row_of(const MachineBench& bench, const BackendFigure& figure) {
           {"share_of_peak", share_or_null(figure.share_of_peak)},
           {"backend", bench.backend},
           {"device", bench.device},
-          {"dimensions", bench.model},
+          {"model_dim", bench.shape.model_dim},
+          {"ffn_dim", bench.shape.ffn_dim},
           {"source", "measured"}};
 }
 
@@ -83,7 +96,7 @@ MachineBench measure_machine(const RunOptions& options, const BackendBenchOption
   const auto make = [&](int threads) {
     return entry.make({threads, RankOnHost{}, static_cast<int>(options.device)});
   };
-  MachineBench result{entry.name, "", "llama-2-70b", {}, {}};
+  MachineBench result{entry.name, "", bench.shape, {}, {}};
   std::optional<Progress> progress;
   BackendBenchOptions watched = bench;
   watched.on_figure = watcher(progress);
@@ -100,11 +113,12 @@ MachineBench measure_machine(const RunOptions& options, const BackendBenchOption
 }
 
 void print_bench(std::FILE* out, const MachineBench& bench) {
-  fmt::print(out, "{} on {} ({}), matrices of {}'s dimensions, all of one layer\n",
+  fmt::print(out, "{} on {} ({}), model_dim {}, ffn_dim {}\n",
              machine_facts().at("cpu").get<std::string>(), bench.backend, bench.device,
-             bench.model);
+             bench.shape.model_dim, bench.shape.ffn_dim);
   print_figures(out, bench.figures);
   if (!bench.scaling.empty()) print_figures(out, bench.scaling);
+  print_whole_model(out, bench);
   fmt::print(
       out,
       "\nlimit: what the same threads read from the same memory just before, GB/s. peak: what "

@@ -16,7 +16,7 @@ namespace thermocline {
 // What was measured, and on what.
 struct MachineBench {
   std::string backend, device;  // "cpu", "avx2, 2 threads"
-  std::string model;            // whose dimensions
+  ModelShape shape;             // whose dimensions the matrices have
   std::vector<BackendFigure> figures, scaling;
 };
 
