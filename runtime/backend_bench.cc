@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <span>
@@ -563,16 +564,21 @@ std::vector<BackendFigure> measure_backend(Backend& backend, const BackendBenchO
 std::vector<BackendFigure> measure_scaling(
     const std::function<std::unique_ptr<Backend>(int thread_count)>& make,
     const BackendBenchOptions& options) {
+  std::vector<int> counts;
+  for (int count = 1; count < options.thread_count; count *= 2) counts.push_back(count);
+  counts.push_back(options.thread_count);
   std::vector<BackendFigure> all;
-  for (int threads = 1;; threads = std::min(2 * threads, options.thread_count)) {
+  for (const int count : counts) {
     BackendBenchOptions one = options;
-    one.thread_count = threads;
-    const std::unique_ptr<Backend> backend = make(threads);
-    for (BackendFigure& figure : Bench(*backend, one).measure_scaling()) {
-      all.push_back(std::move(figure));
-    }
-    if (threads >= options.thread_count) return all;
+    one.thread_count = count;
+    one.on_figure = [&](size_t done, size_t total) {
+      if (options.on_figure) options.on_figure(all.size() + done, counts.size() * total);
+    };
+    const std::unique_ptr<Backend> backend = make(count);
+    std::vector<BackendFigure> figures = Bench(*backend, one).measure_scaling();
+    std::move(figures.begin(), figures.end(), std::back_inserter(all));
   }
+  return all;
 }
 
 }  // namespace thermocline

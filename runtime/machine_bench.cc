@@ -46,8 +46,9 @@ void print_whole_model(std::FILE* out, const MachineBench& bench) {
   for (const BackendFigure& figure : bench.figures) {
     if (!figure.name.starts_with("layer")) continue;
     const double ms = figure.ms * bench.shape.layer_count;
-    fmt::print(out, "  {:<20} {} {:>3.0f} % active: {:>10.1f} ms, {:.2f} tokens/s\n", figure.name,
-               figure.format, figure.active_percent, ms, figure.tokens / ms * 1e3);
+    fmt::print(out, "  {:<20} {}, {:>3.0f} % active: {:>9.1f} ms for {} tokens, {:.2f} tokens/s\n",
+               figure.name, figure.format, figure.active_percent, ms, figure.tokens,
+               figure.tokens / ms * 1e3);
   }
 }
 
