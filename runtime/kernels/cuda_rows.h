@@ -23,9 +23,9 @@ inline constexpr int kTileStride = kTileUnits<D, T> + 1;
 template <DType D, int T>
 inline constexpr uint64_t kTileBytes = uint64_t{16} * T* kQuads<D>* kTileStride<D, T>;
 
-// Blocks of one token have two or three fellows on a multiprocessor, those of eight its registers.
+// Blocks of one token have two or three fellows on a multiprocessor, those of several its registers.
 template <int T>
-inline constexpr int kBlocksPerMultiprocessor = T == 8 ? 1 : 2;
+inline constexpr int kBlocksPerMultiprocessor = T == 1 ? 2 : 1;
 
 struct Tokens {
   const float* x;  // (count, cols)
