@@ -13,7 +13,9 @@ int main(int argc, char** argv) {
       {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
       {"OMPI_MCA_mpi_yield_when_idle", "1"},
       {"ASAN_OPTIONS", "detect_leaks=0"},
+#ifdef THERMOCLINE_PROGRAM_PATH
       {"THERMOCLINE_PROGRAM", THERMOCLINE_PROGRAM_PATH},
+#endif
   };
   for (const auto& [name, value] : kEnvironment) ::setenv(name, value, 0);
   return Catch::Session().run(argc, argv);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -50,7 +51,7 @@ const std::vector<Gate>& gates() {
       {"mpi.h", {"runtime/comm_mpi.cc"}},
       {"hdf5", {"traces/hdf5.cc", "traces/hdf5.h"}},
       {"H5", {"traces/hdf5.cc", "traces/hdf5.h"}},
-      {"cuda", {"runtime/kernels/cuda.cu"}},
+      {"cuda", {"runtime/kernels/cuda_body.h", "runtime/kernels/cuda_launch.h"}},
       {"boost/asio", {}},
       {"pcre2", {"models/pre_tokenizer.cc"}},
   };
@@ -108,6 +109,41 @@ TEST_CASE("each library enters through its own files") {
         if (!header.starts_with(gate.header)) continue;
         INFO(file.path << " includes " << header);
         CHECK(std::count(gate.files.begin(), gate.files.end(), file.path) == 1);
+      }
+    }
+  }
+}
+
+// Whether a header that is not the project's comes with a C++ compiler on Linux, or with nvcc.
+bool is_everywhere(const std::string& header) {
+  static const std::set<std::string> files = {
+      "cuda_fp16.h", "cuda_runtime.h", "cxxabi.h", "immintrin.h",
+      "sched.h",     "stdlib.h",       "unistd.h", "catch2/catch.hpp"};  // or its stand-in
+  return header.find('.') == std::string::npos || header.starts_with("sys/") ||
+         header.starts_with("linux/") || files.contains(header);
+}
+
+// With the test above, what keeps THERMOCLINE_KERNELS_ONLY building in a build without it: the
+// programs kernels_test and backends_test link nothing but these rooms.
+TEST_CASE("the rooms that need no library, and their tests, include none") {
+  std::map<std::string, SourceFile> files;
+  for (SourceFile& file : source_files()) files.emplace(file.path, std::move(file));
+  std::vector<std::string> reached = {"tests/catch_main.cc"};
+  for (const auto path : split(THERMOCLINE_LIBRARY_FREE_FILES, ':')) reached.emplace_back(path);
+  REQUIRE(reached.size() > 10);
+  for (const auto& [path, file] : files)
+    if (path.starts_with("tests/kernels/") || path.starts_with("tests/backends/"))
+      reached.push_back(path);
+  std::set<std::string> seen(reached.begin(), reached.end());
+  for (size_t i = 0; i < reached.size(); ++i) {
+    const auto found = files.find(reached[i]);
+    if (found == files.end()) continue;
+    for (const std::string& header : includes_of(found->second)) {
+      INFO(reached[i] << " includes " << header);
+      if (!is_project_header(header)) {
+        CHECK(is_everywhere(header));
+      } else if (seen.insert(header).second) {
+        reached.push_back(header);
       }
     }
   }
