@@ -1,122 +1,29 @@
 #include "runtime/backend_bench.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <iterator>
 #include <limits>
-#include <map>
-#include <span>
 #include <utility>
 
-#include "models/counter_random.h"
-#include "models/error.h"
-#include "models/quantize.h"
+#include "runtime/bench_weights.h"
 #include "runtime/kernels/bandwidth.h"
 
 namespace thermocline {
 namespace {
 
-constexpr int kRowUnit = 64;       // a matrix that has to be smaller has a multiple of it
-constexpr int kPatternRows = 16;   // different rows, of which a matrix is made
-constexpr int kComputeBound = 16;  // tokens from which on caches matter little
-constexpr uint64_t kLine = 64;     // what begins, begins at a multiple of it
-
-uint64_t whole_lines(uint64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
-
-uint64_t product(int a, int b) { return static_cast<uint64_t>(a) * static_cast<uint64_t>(b); }
-
-uint64_t row_bytes(DType dtype, int cols) { return bytes_of(dtype, static_cast<uint64_t>(cols)); }
-
-// Uniform in [-1, 1), the same for the same seed.
-std::vector<float> random_floats(uint64_t count, uint32_t seed) {
-  const uint64_t blocks = (count * 4 + RandomStream::kBytesPerBlock - 1) / 32;
-  std::vector<uint32_t> bits(blocks * 8);
-  RandomStream(seed, 0).blocks(0, 0, static_cast<uint32_t>(blocks),
-                               reinterpret_cast<uint8_t*>(bits.data()));
-  std::vector<float> values(count);
-  for (uint64_t i = 0; i < count; ++i) values[i] = static_cast<float>(bits[i]) * 0x1p-31f - 1.0f;
-  return values;
-}
-
-// Sets of `size` of `count` neurons, a bit each, without a neuron in common: sets x words.
-std::vector<uint64_t> disjoint_sets(int count, int size, int sets) {
-  const int words = (count + 63) / 64;
-  std::vector<uint64_t> bits(product(sets, words));
-  const RandomStream random(1, 1);
-  for (int i = 0; i < sets * size; ++i) {
-    const int neuron =
-        static_cast<int>(random.permuted(static_cast<uint32_t>(i), static_cast<uint32_t>(count)));
-    bits[product(i / size, words) + static_cast<uint64_t>(neuron / 64)] |= uint64_t{1}
-                                                                           << (neuron % 64);
-  }
-  return bits;
-}
-
-// Memory for as many copies of the same weights as outgrow the caches.
-struct Copies {
-  std::shared_ptr<std::byte> memory;
-  uint64_t bytes;  // of one
-  int count;
-
-  std::byte* at(int copy) const { return memory.get() + static_cast<uint64_t>(copy) * bytes; }
-};
-
-// The matrices of one copy of a layer, or those of its FFN.
-struct Layer {
-  WeightView q, k, v, o, gate, up, down;
-  KvView cache;
-};
-
-// Takes memory for matrices, one after the other.
-class Cursor {
- public:
-  explicit Cursor(std::byte* at) : at_(at) {}
-
-  WeightView matrix(DType dtype, int rows, int cols) {
-    const WeightView view{dtype, rows, cols, row_bytes(dtype, cols), at_};
-    at_ += whole_lines(static_cast<uint64_t>(rows) * view.stride);
-    return view;
-  }
-  // Rows of gate, up and down in bundles.
-  void bundles(DType dtype, int neurons, int cols, Layer& layer) {
-    const uint64_t row = row_bytes(dtype, cols);
-    layer.gate = {dtype, neurons, cols, 3 * row, at_};
-    layer.up = {dtype, neurons, cols, 3 * row, at_ + row};
-    layer.down = {dtype, neurons, cols, 3 * row, at_ + 2 * row};
-    at_ += whole_lines(static_cast<uint64_t>(neurons) * 3 * row);
-  }
-  float* floats(uint64_t count) {
-    float* values = reinterpret_cast<float*>(at_);
-    at_ += whole_lines(count * sizeof(float));
-    return values;
-  }
-
- private:
-  std::byte* at_;
-};
-
-// Neurons to look at: `sets` of them in turn, or every neuron.
-struct Candidates {
-  std::shared_ptr<std::byte> words;  // empty: every neuron
-  int sets = 1;
-  int size = 0;  // neurons of a set
-  uint64_t stride = 0;
-
-  NeuronMask mask(int call) const {
-    if (words == nullptr) return {};
-    const auto* first = reinterpret_cast<const uint64_t*>(words.get());
-    return {first + static_cast<uint64_t>(call % sets) * stride, 0};
-  }
-};
+constexpr int kComputeBound = 16;    // tokens from which on caches matter little
+constexpr uint64_t kBorders = 1024;  // bytes between the matrices of a layer, at most
 
 class Bench {
  public:
   Bench(Backend& backend, const BackendBenchOptions& options)
-      : backend_(backend), options_(options), shape_(options.shape) {
+      : backend_(backend),
+        options_(options),
+        shape_(options.shape),
+        weights_(backend, options.pass_bytes, options.memory_bytes) {
     allocate_buffers();
   }
 
@@ -148,10 +55,30 @@ class Bench {
   }
 
  private:
+  void allocate_buffers() {
+    const int tokens = tokens_max();
+    const int widest = std::max({ffn_dim(), q_dim(), dim()});
+    x_ = weights_.allocate_floats(product(tokens, dim()), 1);
+    norm_ = weights_.allocate_floats(static_cast<uint64_t>(dim()), 2);
+    normed_ = weights_.allocate_floats(product(tokens, dim()), 0);
+    q_ = weights_.allocate_floats(product(tokens, q_dim()), 3);
+    k_ = weights_.allocate_floats(product(tokens, kv_dim()), 4);
+    v_ = weights_.allocate_floats(product(tokens, kv_dim()), 5);
+    attended_ = weights_.allocate_floats(product(tokens, q_dim()), 0);
+    out_ = weights_.allocate_floats(product(tokens, dim()), 0);
+    hidden_ = weights_.allocate_floats(product(tokens, widest), 0);
+    active_ = reinterpret_cast<uint64_t*>(
+        weights_.allocate_floats(2 * product(tokens, (ffn_dim() + 63) / 64), 0));
+    const std::vector<double> frequencies = rope_frequencies(shape_);
+    frequencies_ = reinterpret_cast<double*>(weights_.allocate_floats(2 * frequencies.size(), 0));
+    backend_.upload(frequencies_, frequencies.data(), frequencies.size() * sizeof(double));
+  }
+
   int dim() const { return static_cast<int>(shape_.model_dim); }
   int ffn_dim() const { return static_cast<int>(shape_.ffn_dim); }
   int q_dim() const { return static_cast<int>(shape_.q_dim()); }
   int kv_dim() const { return static_cast<int>(shape_.kv_dim()); }
+  int position_count() const { return std::max(options_.position_count, options_.prefill); }
   int tokens_max() const { return std::max({1, options_.batch, options_.prefill}); }
 
   // ---- What is measured, in order.
@@ -184,12 +111,11 @@ class Bench {
   void matrix(const std::string& name, int rows_wanted, DType type,
               const std::vector<int>& token_counts) {
     const uint64_t row = row_bytes(type, dim());
-    const int rows = fitting(rows_wanted, row, 0);
-    const Copies copies = make_copies(static_cast<uint64_t>(rows) * row);
+    const int rows = weights_.fitting(rows_wanted, row, 0);
+    const BenchCopies copies = weights_.make_copies(static_cast<uint64_t>(rows) * row);
     std::vector<WeightView> views;
     for (int copy = 0; copy < copies.count; ++copy) {
-      views.push_back(Cursor(copies.at(copy)).matrix(type, rows, dim()));
-      place({&views.back(), 1});
+      views.push_back(weights_.make_matrix(copies.at(copy), type, rows, dim()));
     }
     find_limits(copies);
     for (const int tokens : token_counts) {
@@ -206,13 +132,11 @@ class Bench {
 
   void ffn(DType type) {
     const uint64_t row = row_bytes(type, dim());
-    const int neurons = fitting(ffn_dim(), 3 * row, 0);
-    const Copies copies = make_copies(static_cast<uint64_t>(neurons) * 3 * row);
-    std::vector<Layer> layers(static_cast<size_t>(copies.count));
+    const int neurons = weights_.fitting(ffn_dim(), 3 * row, 0);
+    const BenchCopies copies = weights_.make_copies(static_cast<uint64_t>(neurons) * 3 * row);
+    std::vector<BenchLayer> layers;
     for (int copy = 0; copy < copies.count; ++copy) {
-      Layer& layer = layers[static_cast<size_t>(copy)];
-      Cursor(copies.at(copy)).bundles(type, neurons, dim(), layer);
-      place_bundles(layer);
+      layers.push_back(weights_.make_ffn(copies.at(copy), type, neurons, dim()));
     }
     find_limits(copies);
     begin(1, 1);
@@ -220,7 +144,7 @@ class Bench {
     percents.insert(percents.end(), options_.sparse_percents.begin(),
                     options_.sparse_percents.end());
     for (const double percent : percents) {
-      const Candidates candidates = draw(neurons, percent);
+      const Candidates candidates = weights_.draw(neurons, percent);
       BackendFigure figure = figure_of("ffn", neurons, ffn_dim(), "neurons", type, 1);
       figure.active_percent = percent;
       figure.bytes = static_cast<uint64_t>(candidates.size) * 3 * row;
@@ -234,12 +158,14 @@ class Bench {
   void layer(DType type) {
     const uint64_t row = row_bytes(type, dim());
     const uint64_t dense = attention_bytes(type), cache = cache_bytes();
-    const uint64_t beside = dense + cache * static_cast<uint64_t>(options_.batch) + 16 * kLine;
-    const int neurons = fitting(ffn_dim(), 3 * row, beside);
-    const Copies copies = make_copies(beside + static_cast<uint64_t>(neurons) * 3 * row);
-    std::vector<Layer> layers;
+    const uint64_t beside = dense + cache * static_cast<uint64_t>(options_.batch) + kBorders;
+    const int neurons = weights_.fitting(ffn_dim(), 3 * row, beside);
+    const BenchCopies copies =
+        weights_.make_copies(beside + static_cast<uint64_t>(neurons) * 3 * row);
+    std::vector<BenchLayer> layers;
     for (int copy = 0; copy < copies.count; ++copy) {
-      layers.push_back(make_layer(copies.at(copy), type, neurons));
+      layers.push_back(weights_.make_layer(copies.at(copy), type, neurons, shape_, position_count(),
+                                           options_.batch));
     }
     find_limits(copies);
     struct Case {
@@ -252,15 +178,16 @@ class Bench {
                             Case{"layer, batch", 100, options_.batch, options_.batch},
                             Case{"layer, prefill", 100, options_.prefill, 1}}) {
       begin(one.tokens, one.slots);
-      const Candidates candidates = draw(neurons, one.percent);
+      const Candidates candidates = weights_.draw(neurons, one.percent);
       BackendFigure figure = figure_of(one.name, neurons, ffn_dim(), "neurons", type, one.tokens);
       figure.active_percent = one.percent;
       figure.bytes = dense + cache * static_cast<uint64_t>(one.slots) +
                      static_cast<uint64_t>(candidates.size) * 3 * row;
+      const double positions = position_count() - (one.tokens / one.slots - 1) / 2.0;  // mean
       const uint64_t first_key = next_key_;
       const int count = copies.count * candidates.sets;
       next_key_ += static_cast<uint64_t>(count);
-      measure(figure, layer_operations(candidates.size) * one.tokens, count, [&](int i) {
+      measure(figure, layer_operations(candidates.size, positions) * one.tokens, count, [&](int i) {
         backend_.run_queued(first_key + static_cast<uint64_t>(i), [&] {
           queue_layer(layers[static_cast<size_t>(i % copies.count)],
                       candidates.mask(i / copies.count));
@@ -273,11 +200,10 @@ class Bench {
   void long_attention() {
     const int positions = options_.long_position_count;
     const uint64_t bytes = 2 * product(positions, kv_dim()) * sizeof(float);
-    const Copies copies = make_copies(bytes);
+    const BenchCopies copies = weights_.make_copies(bytes);
     std::vector<KvView> caches;
     for (int copy = 0; copy < copies.count; ++copy) {
-      Cursor cursor(copies.at(copy));
-      caches.push_back(make_cache(cursor, positions, 1));
+      caches.push_back(weights_.make_cache(copies.at(copy), shape_, positions, 1));
     }
     find_limits(copies);
     rows_ = {{0, static_cast<uint32_t>(positions - 1), 0}};
@@ -291,7 +217,7 @@ class Bench {
 
   // ---- Operations.
 
-  void queue_ffn(const Layer& layer, const NeuronMask& candidates, const float* x) {
+  void queue_ffn(const BenchLayer& layer, const NeuronMask& candidates, const float* x) {
     const auto words = static_cast<uint64_t>((layer.gate.rows + 63) / 64);
     backend_.gate_and_up({layer.gate, layer.up, FfnActivation::silu, 0.0f, candidates, x, hidden_,
                           active_, words, nullptr});
@@ -304,7 +230,7 @@ class Bench {
                      frequencies_, attended_});
   }
 
-  void queue_layer(const Layer& layer, const NeuronMask& candidates) {
+  void queue_layer(const BenchLayer& layer, const NeuronMask& candidates) {
     const int count = static_cast<int>(rows_.size());
     backend_.rms_norm(x_, norm_, dim(), shape_.norm_epsilon, count, normed_);
     const Product inputs[] = {{layer.q, q_}, {layer.k, k_}, {layer.v, v_}};
@@ -323,7 +249,7 @@ class Bench {
     rows_.clear();
     const int each = tokens / slots;
     for (int t = 0; t < tokens; ++t) {
-      const int position = std::max(0, options_.position_count - each) + t % each;
+      const int position = position_count() - each + t % each;
       rows_.push_back({0, static_cast<uint32_t>(position), static_cast<uint32_t>(t / each)});
     }
     backend_.begin(rows_);
@@ -335,142 +261,14 @@ class Bench {
     const auto rows = static_cast<uint64_t>(q_dim() + 2 * kv_dim());
     return rows * row_bytes(type, dim()) + static_cast<uint64_t>(dim()) * row_bytes(type, q_dim());
   }
-  uint64_t cache_bytes() const {
-    return 2 * product(options_.position_count, kv_dim()) * sizeof(float);
-  }
+  uint64_t cache_bytes() const { return 2 * product(position_count(), kv_dim()) * sizeof(float); }
   double ffn_operations(int neurons) const {
     return 2.0 * 3 * static_cast<double>(product(neurons, dim()));
   }
-  double attention_operations(int positions) const {
-    return 2.0 * 2 * static_cast<double>(product(positions, q_dim()));
-  }
-  double layer_operations(int neurons) const {
+  double attention_operations(double positions) const { return 2.0 * 2 * positions * q_dim(); }
+  double layer_operations(int neurons, double positions) const {
     const double weights = static_cast<double>(product(2 * q_dim() + 2 * kv_dim(), dim()));
-    return 2 * weights + attention_operations(options_.position_count) + ffn_operations(neurons);
-  }
-
-  // ---- Memory.
-
-  uint64_t room() const {
-    const uint64_t free = backend_.free_bytes();
-    // Half of a machine's memory is left to others; a device's is ours but for some scratch.
-    const uint64_t share = backend_.uses_host_memory() ? free / 2 : free / 10 * 9;
-    return std::min(share, options_.memory_bytes);
-  }
-
-  // As many rows as there is room for, `beside` other bytes.
-  int fitting(int rows, uint64_t bytes_per_row, uint64_t beside) const {
-    const uint64_t bytes = room();
-    const uint64_t fit = bytes <= beside ? 0 : (bytes - beside) / bytes_per_row;
-    if (fit >= static_cast<uint64_t>(rows)) return rows;
-    if (fit >= kRowUnit) return static_cast<int>(fit) / kRowUnit * kRowUnit;
-    throw work_failed(fmt::format(
-        "bench: no room for {} rows of {} bytes, beside {} other bytes: {} may be taken", kRowUnit,
-        bytes_per_row, beside, bytes));
-  }
-
-  Copies make_copies(uint64_t bytes_of_one) {
-    const uint64_t bytes = whole_lines(bytes_of_one);
-    const uint64_t wanted = (options_.pass_bytes + bytes - 1) / bytes;
-    const uint64_t count = std::max<uint64_t>(1, std::min(wanted, room() / bytes));
-    Copies copies{backend_.allocate(bytes * count), bytes, static_cast<int>(count)};
-    // As for a model's weights (runtime/rank_weights.cc): a hint.
-    if (backend_.uses_host_memory()) ::madvise(copies.memory.get(), bytes * count, MADV_HUGEPAGE);
-    return copies;
-  }
-
-  float* allocate_floats(uint64_t count, uint32_t seed) {
-    buffers_.push_back(backend_.allocate(count * sizeof(float)));
-    float* memory = reinterpret_cast<float*>(buffers_.back().get());
-    if (seed != 0) fill(memory, count, seed);
-    return memory;
-  }
-  void fill(float* memory, uint64_t count, uint32_t seed) {
-    const std::vector<float> values = random_floats(count, seed);
-    backend_.upload(memory, values.data(), count * sizeof(float));
-  }
-
-  void allocate_buffers() {
-    const int tokens = tokens_max();
-    const int widest = std::max({ffn_dim(), q_dim(), dim()});
-    x_ = allocate_floats(product(tokens, dim()), 1);
-    norm_ = allocate_floats(static_cast<uint64_t>(dim()), 2);
-    normed_ = allocate_floats(product(tokens, dim()), 0);
-    q_ = allocate_floats(product(tokens, q_dim()), 3);
-    k_ = allocate_floats(product(tokens, kv_dim()), 4);
-    v_ = allocate_floats(product(tokens, kv_dim()), 5);
-    attended_ = allocate_floats(product(tokens, q_dim()), 0);
-    out_ = allocate_floats(product(tokens, dim()), 0);
-    hidden_ = allocate_floats(product(tokens, widest), 0);
-    active_ =
-        reinterpret_cast<uint64_t*>(allocate_floats(2 * product(tokens, (ffn_dim() + 63) / 64), 0));
-    const std::vector<double> frequencies = rope_frequencies(shape_);
-    frequencies_ = reinterpret_cast<double*>(allocate_floats(2 * frequencies.size(), 0));
-    backend_.upload(frequencies_, frequencies.data(), frequencies.size() * sizeof(double));
-  }
-
-  // Rows that are repeated all over a matrix: small, so that many layers in a row stay finite.
-  const std::byte* pattern(DType type, int cols) {
-    std::vector<std::byte>& bytes = patterns_[{type, cols}];
-    if (bytes.empty()) {
-      std::vector<float> values = random_floats(product(kPatternRows, cols), 6);
-      for (float& value : values) value *= 0.02f;
-      bytes.resize(kPatternRows * row_bytes(type, cols));
-      quantize(type, values.data(), values.size(), bytes.data());
-    }
-    return bytes.data();
-  }
-
-  // Matrices of as many rows each, by the threads that are to read them.
-  void place(std::span<const WeightView> matrices) {
-    const std::byte* rows = pattern(matrices[0].dtype, matrices[0].cols);
-    backend_.run_on_host(matrices[0].rows, [&](int begin, int end) {
-      for (int r = begin; r < end; r += kPatternRows) {
-        for (const WeightView& matrix : matrices) {
-          backend_.place_rows(matrix, r, std::min(end, r + kPatternRows), rows);
-        }
-      }
-    });
-  }
-  void place_bundles(const Layer& layer) {
-    const WeightView rows[] = {layer.gate, layer.up, layer.down};
-    place(rows);
-  }
-
-  Layer make_layer(std::byte* memory, DType type, int neurons) {
-    Cursor cursor(memory);
-    Layer layer;
-    layer.q = cursor.matrix(type, q_dim(), dim());
-    layer.k = cursor.matrix(type, kv_dim(), dim());
-    layer.v = cursor.matrix(type, kv_dim(), dim());
-    layer.o = cursor.matrix(type, dim(), q_dim());
-    for (const WeightView& matrix : {layer.q, layer.k, layer.v, layer.o}) place({&matrix, 1});
-    cursor.bundles(type, neurons, dim(), layer);
-    place_bundles(layer);
-    layer.cache = make_cache(cursor, options_.position_count, options_.batch);
-    return layer;
-  }
-
-  KvView make_cache(Cursor& cursor, int positions, int slots) {
-    const uint64_t slot = product(positions, kv_dim());
-    const uint64_t count = slot * static_cast<uint64_t>(slots);
-    float* keys = cursor.floats(count);
-    float* values = cursor.floats(count);
-    fill(keys, count, 7);
-    fill(values, count, 8);
-    return {keys, values, slot, product(positions, static_cast<int>(shape_.head_dim)), positions};
-  }
-
-  Candidates draw(int neurons, double percent) {
-    if (percent >= 100) return {nullptr, 1, neurons, 0};
-    const int size = std::max(1, static_cast<int>(std::lround(neurons * percent / 100)));
-    const int sets = std::max(1, neurons / size);
-    const std::vector<uint64_t> bits = disjoint_sets(neurons, size, sets);
-    const uint64_t bytes = bits.size() * sizeof(uint64_t);
-    Candidates candidates{backend_.allocate(bytes), sets, size,
-                          bits.size() / static_cast<uint64_t>(sets)};
-    backend_.upload(candidates.words.get(), bits.data(), bytes);
-    return candidates;
+    return 2 * weights + attention_operations(positions) + ffn_operations(neurons);
   }
 
   // ---- Time.
@@ -493,7 +291,7 @@ class Bench {
   }
 
   // On the threads of the backend and the memory of what is measured next.
-  void find_limits(const Copies& copies) {
+  void find_limits(const BenchCopies& copies) {
     read_limit_ = options_.read_limit;
     compute_limit_ = options_.compute_limit;
     if (!backend_.uses_host_memory()) return;
@@ -548,8 +346,7 @@ class Bench {
   double read_limit_ = 0, compute_limit_ = 0;
   uint64_t next_key_ = 1;
   std::vector<TokenRow> rows_;
-  std::map<std::pair<DType, int>, std::vector<std::byte>> patterns_;
-  std::vector<std::shared_ptr<std::byte>> buffers_;
+  BenchWeights weights_;
   float *x_, *norm_, *normed_, *q_, *k_, *v_, *attended_, *out_, *hidden_;
   uint64_t* active_;
   double* frequencies_;
