@@ -12,7 +12,7 @@
 
 namespace TC_CUDA_NAMESPACE {
 
-// Columns of x in shared memory: 32 KiB for one token or four, 64 KiB for eight.
+// Columns of x in shared memory: 32 KiB for one token or four.
 template <int T>
 inline constexpr int kTileColumns = T == 1 ? 8192 : 2048;
 template <DType D, int T>
@@ -23,7 +23,7 @@ inline constexpr int kTileStride = kTileUnits<D, T> + 1;
 template <DType D, int T>
 inline constexpr uint64_t kTileBytes = uint64_t{16} * T* kQuads<D>* kTileStride<D, T>;
 
-// Blocks of one token have two or three fellows on a multiprocessor, those of several its registers.
+// Blocks of one token share a multiprocessor with another; those of several take its registers.
 template <int T>
 inline constexpr int kBlocksPerMultiprocessor = T == 1 ? 2 : 1;
 
@@ -166,8 +166,7 @@ template <class WithTokens>
 CudaError for_token_count(int token_count, bool aligned, WithTokens with_tokens) {
   if (!aligned) return with_tokens.template operator()<4, false>();
   if (token_count == 1) return with_tokens.template operator()<1, true>();
-  if (token_count <= 4) return with_tokens.template operator()<4, true>();
-  return with_tokens.template operator()<8, true>();
+  return with_tokens.template operator()<4, true>();
 }
 
 }  // namespace TC_CUDA_NAMESPACE
