@@ -106,16 +106,17 @@ class Backend {
   // The rows (host) that the following operations are about: token_count is their number.
   virtual void begin(std::span<const TokenRow> rows) = 0;
   // Runs queue(), which queues operations on pointers that stay. Where it pays, the backend keeps
-  // what was queued for a key and replays it the next time without calling queue().
+  // what was queued for a key and a number of rows, and replays it later without calling queue().
+  // upload(), download() and allocate() do not belong in it.
   virtual void run_queued(uint64_t key, const std::function<void()>& queue) = 0;
 
   // x[t] = row token(t) - first_token of `table`; zeros where it has no such row.
   virtual void embed(const WeightView& table, uint32_t first_token, float* x) = 0;
-  // y = x / sqrt(mean(x^2) + epsilon) * weight             (Zhang & Sennrich 2019)
-  // first: the row of x to begin with; `count` rows.
+  // y = x / sqrt(mean(x^2) + epsilon) * weight, `count` rows  (Zhang & Sennrich 2019)
   virtual void rms_norm(const float* x, const float* weight, int dim, float epsilon, int count,
                         float* y) = 0;
-  // All products of one x (count, cols of each).
+  // All products of one x (count, cols of each), which begins at a multiple of 16 bytes where cols
+  // is a multiple of 4.
   virtual void multiply(std::span<const Product> products, const float* x, int count) = 0;
   // Rotates q and k, stores k and v at each row's position, and attends to every position up to it.
   virtual void attend(const AttentionCall& call) = 0;

@@ -10,6 +10,7 @@
 #include "models/error.h"
 #include "models/units.h"
 #include "runtime/backend.h"
+#include "runtime/machine_bench.h"
 #include "runtime/node_facts.h"
 #include "runtime/run.h"
 #include "runtime/synth_command.h"
@@ -45,6 +46,23 @@ void run(const RunOptions& options) {
   check_limits(options);
   install_interrupt_handler();
   with_ranks(static_cast<int>(options.local_ranks), [&](Comm& comm) { run_rank(comm, options); });
+}
+
+// Whether only the machine is asked about.
+bool names_no_work(const CLI::App& command) {
+  for (const char* option : {"--model", "--prompt", "--prompts", "--record", "--policy"}) {
+    if (command.count(option) > 0) return false;
+  }
+  return true;
+}
+
+void bench_alone(const RunOptions& options) {
+  check_limits(options);
+  if (options.local_ranks > 0 || launched_rank().size > 1) {
+    throw bad_usage("--bench measures this machine in one process; with ranks, name a --model");
+  }
+  install_interrupt_handler();
+  bench_machine(options);
 }
 
 void add_input_options(CLI::App& command, RunOptions& options) {
@@ -84,7 +102,9 @@ void add_output_options(CLI::App& command, RunOptions& options) {
   command.add_option("--logits", options.logits,
                      "write .npy, f32, step x vocabulary; steps as the trace has them");
   command.add_option("--json", options.json, "write the rows of the tables; - is standard output");
-  command.add_flag("--bench", options.bench, "print the time and GB/s of each part of a layer");
+  command.add_flag("--bench", options.bench,
+                   "alone: how fast this machine runs each operation, beside its limits, in a "
+                   "minute; with a model or prompts: time and GB/s of each part of a layer, too");
   command
       .add_option("--activation-threshold", options.activation_threshold,
                   "SiLU: a neuron is recorded as active where |silu(gate)| exceeds this; pNN: "
@@ -147,7 +167,10 @@ void add_run(CLI::App& app) {
   add_output_options(*command, *options);
   add_policy_options(*command, *options);
   add_machine_options(*command, *options);
-  command->callback([options] { run(*options); });
+  command->callback([options, command] {
+    if (options->bench && names_no_work(*command)) return bench_alone(*options);
+    run(*options);
+  });
 }
 
 struct CalibrateOptions {

@@ -1,10 +1,13 @@
 #include "runtime/node_facts.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,6 +45,27 @@ uint32_t cores_of_process(uint32_t process_count) {
   const uint32_t all = std::max(1u, std::thread::hardware_concurrency());
   // A launcher may have bound this process to fewer cores.
   return std::max(1u, std::min(available_cores(), all / std::max(process_count, 1u)));
+}
+
+// A cache that cores share is listed by each of them, as "32768K".
+uint64_t last_level_cache_bytes() {
+  std::map<std::string, uint64_t> bytes_of_cores;
+  const uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
+  for (uint32_t core = 0; core < cores; ++core) {
+    for (int level = 3; level >= 2; --level) {
+      const std::string folder =
+          fmt::format("/sys/devices/system/cpu/cpu{}/cache/index{}/", core, level);
+      std::ifstream sharing(folder + "shared_cpu_list"), size(folder + "size");
+      std::string list;
+      uint64_t kibibytes = 0;
+      if (!(sharing >> list) || !(size >> kibibytes)) continue;
+      bytes_of_cores[list] = kibibytes << 10;
+      break;
+    }
+  }
+  uint64_t total = 0;
+  for (const auto& [list, bytes] : bytes_of_cores) total += bytes;
+  return total;
 }
 
 uint64_t peak_rss_bytes() {

@@ -24,6 +24,11 @@ std::string_view name_of(Matrix matrix) {
   return kNames[static_cast<int>(matrix)];
 }
 
+std::string_view name_of(NormVector vector) {
+  constexpr std::string_view kNames[] = {"attention_norm", "ffn_norm", "output_norm"};
+  return kNames[static_cast<int>(vector)];
+}
+
 bool has_layers(Matrix matrix) {
   return matrix != Matrix::token_embedding && matrix != Matrix::head;
 }
@@ -145,8 +150,10 @@ class Loader {
     const auto bad = std::find_if_not(values.begin(), values.end(),
                                       [](float value) { return std::isfinite(value); });
     if (check_finite_ && bad != values.end()) {
-      throw Error(ErrorKind::input, fmt::format("layer {}, a norm's weight {}: {}", layer,
-                                                bad - values.begin(), *bad));
+      const bool layered = vector != NormVector::output_norm;
+      throw Error(ErrorKind::input, fmt::format("{}{}: weight {} is {}",
+                                                layered ? fmt::format("layer {}, ", layer) : "",
+                                                name_of(vector), bad - values.begin(), *bad));
     }
     return placed;
   }

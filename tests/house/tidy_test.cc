@@ -51,7 +51,7 @@ const std::vector<Gate>& gates() {
       {"mpi.h", {"runtime/comm_mpi.cc"}},
       {"hdf5", {"traces/hdf5.cc", "traces/hdf5.h"}},
       {"H5", {"traces/hdf5.cc", "traces/hdf5.h"}},
-      {"cuda", {"runtime/kernels/cuda.cu"}},
+      {"cuda", {"runtime/kernels/cuda_body.h", "runtime/kernels/cuda_launch.h"}},
       {"boost/asio", {}},
       {"pcre2", {"models/pre_tokenizer.cc"}},
   };

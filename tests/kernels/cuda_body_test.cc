@@ -1,13 +1,15 @@
-// What each GPU thread computes, run on the host: a warp and a thread block are loops here.
-#define TC_DEVICE
+// How a GPU thread reads and decodes weights, run on the host.
+#define TC_CUDA_NAMESPACE thermocline::emulated
 #include "runtime/kernels/cuda_body.h"
 
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <set>
 
 #include "tests/kernels/reference.h"
 
 using namespace thermocline;
+using namespace thermocline::emulated;
 using namespace thermocline::test;
 
 namespace {
@@ -34,82 +36,85 @@ std::vector<int> widths() {
   return {256, 512, 1280};
 }
 
+// A row in the GPU's order, of exactly its length, at an address that is `misplaced` bytes beyond a
+// multiple of 16.
+struct PackedRow {
+  std::vector<std::byte> memory;
+  std::byte* data;
+
+  PackedRow(DType dtype, int cols, const std::byte* row, size_t misplaced)
+      : memory(bytes_of(dtype, static_cast<uint64_t>(cols)) + 32) {
+    const auto address = reinterpret_cast<uintptr_t>(memory.data());
+    data = memory.data() + (16 - address % 16) % 16 + misplaced;
+    memory.resize(static_cast<size_t>(data - memory.data()) + memory.size() - 32);
+    cuda_pack_row(dtype, cols, row, data);
+  }
+};
+
+template <DType D, bool kAligned>
+void check_decoding(const Matrix& w, const std::byte* row) {
+  std::multiset<int> seen;
+  for (int u = 0; u < unit_count<D>(w.cols); ++u) {
+    const Unit<D> unit = load_unit<D, kAligned>(row, w.cols, u);
+    const Scales<D> scales = scales_of<D>(unit, u);
+    for (int quad = 0; quad < kQuads<D>; ++quad) {
+      const int column = column_of<D>(u, quad);
+      REQUIRE(unit_of<D>(column) == u);
+      REQUIRE(quad_of<D>(column) == quad);
+      float weights[kQuad];
+      decode_quad<D>(unit, scales, u, quad, weights);
+      for (int c = column; c < column + kQuad; ++c) {
+        if (c < w.cols) seen.insert(c);
+        REQUIRE(weights[c - column] == (c < w.cols ? static_cast<float>(w.at(1, c)) : 0));
+      }
+    }
+  }
+  REQUIRE(seen.size() == static_cast<size_t>(w.cols));
+  REQUIRE(std::set<int>(seen.begin(), seen.end()).size() == seen.size());
+}
+
 }  // namespace
 
-TEST_CASE("units cover a row once and decode it exactly") {
+TEST_CASE("the units of a GPU's row cover it once and decode it exactly") {
   std::mt19937_64 random(11);
   for_each_type([&]<DType D>() {
     for (const int cols : widths<D>()) {
       INFO(facts(D).name << " " << cols);
-      const Matrix w = random_matrix(D, 3, cols, random);
-      std::multiset<int> seen;
-      for (int unit = 0; unit < unit_count(cols); ++unit) {
-        float weights[kUnit];
-        unit_weights<D>(w.row(2), cols, unit, weights);
-        for (int i = 0; i < kUnit; ++i) {
-          const int c = unit_column<D>(unit, i);
-          if (c < cols) seen.insert(c);
-          REQUIRE(weights[i] == (c < cols ? w.at(2, c) : 0));
-        }
-      }
-      REQUIRE(seen.size() == static_cast<size_t>(cols));
-      REQUIRE(std::set<int>(seen.begin(), seen.end()).size() == seen.size());
-    }
-  });
-}
-
-TEST_CASE("the lanes of a warp add up to the dot products that are wanted") {
-  std::mt19937_64 random(12);
-  for_each_type([&]<DType D>() {
-    for (const int cols : widths<D>()) {
-      INFO(facts(D).name << " " << cols);
       const Matrix w = random_matrix(D, 2, cols, random);
-      const int stride = cols + 2;
-      const auto x = random_floats(3 * stride - 2, random);  // the last token ends with its columns
-      for (const unsigned wanted : {7u, 5u, 0u}) {
-        Sum total[4];
-        for (int lane = 0; lane < kWarp; ++lane) {
-          float sums[4];
-          lane_sums<D, 4>(w.row(1), cols, lane, x.data(), stride, wanted, sums);
-          for (int t = 0; t < 4; ++t) total[t].add(sums[t]);
-        }
-        for (int t = 0; t < 4; ++t) {
-          const bool want = wanted >> t & 1;
-          const Sum expected = want ? dot(w, 1, x.data() + t * stride) : Sum{};
-          REQUIRE(std::fabs(total[t].value - expected.value) <=
-                  (cols / kWarp + 8) * 0x1p-24 * expected.size);
-        }
-      }
+      check_decoding<D, false>(w, PackedRow(D, cols, w.row(1), 2).data);
+      check_decoding<D, false>(w, PackedRow(D, cols, w.row(1), 0).data);
+      if (cols % kUnitColumns<D> == 0)
+        check_decoding<D, true>(w, PackedRow(D, cols, w.row(1), 0).data);
     }
   });
 }
 
-TEST_CASE("groups of rows add up to the weighted sum of active rows") {
-  std::mt19937_64 random(13);
-  for_each_type([&]<DType D>() {
-    for (const int rows : {1, 64, 127, 128, 129, 400}) {
-      constexpr int kBlock = facts(D).items_per_block == 256 ? 256 : 32;
-      const int cols = 3 * kBlock, begin = kBlock, width = 2 * kBlock;
-      INFO(facts(D).name << " " << rows);
-      const Matrix w = random_matrix(D, rows, cols, random);
-      const auto a = random_floats(rows, random);
-      const auto mask = random_mask(1, (rows + 63) / 64, 0.5, random);
-      for (int unit = 0; unit < unit_count(width) + 2; ++unit) {
-        Sum total[kUnit];
-        for (int group = 0; group < kRowGroups; ++group) {
-          float sums[kUnit];
-          group_sums<D>(w.bytes.data() + bytes_of(D, begin), bytes_of(D, cols), rows, width, unit,
-                        group, mask.data(), a.data(), sums);
-          for (int i = 0; i < kUnit; ++i) total[i].add(sums[i]);
-        }
-        for (int i = 0; i < kUnit; ++i) {
-          const int c = unit_column<D>(unit, i);
-          Sum expected;
-          for (int r = 0; c < width && r < rows; ++r)
-            if (bit_of(mask.data(), r)) expected.add(w.at(r, begin + c) * a[r]);
-          REQUIRE(std::fabs(total[i].value - expected.value) <= 8 * 0x1p-24 * expected.size);
-        }
-      }
+TEST_CASE("a GPU decodes every f16 and bf16") {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    Unit<DType::f16> unit = {};
+    unit.codes[0] = bits << 16;
+    const float half = plain_weight(unit, 1);
+    const double expected = value_of_f16(static_cast<uint16_t>(bits));
+    REQUIRE((half == expected || (std::isnan(half) && std::isnan(expected))));
+    Unit<DType::bf16> brain = {};
+    brain.codes[0] = bits;
+    const float wide = plain_weight(brain, 0), same = float_of_bits(bits << 16);
+    REQUIRE(std::memcmp(&wide, &same, sizeof wide) == 0);
+  }
+}
+
+TEST_CASE("a packed row holds the bytes of its blocks, plane by plane") {
+  for (int type = 0; type < kDTypeCount; ++type) {
+    const auto dtype = static_cast<DType>(type);
+    int bytes = 0;
+    std::set<int> covered;
+    for (int p = 0; p < kPlanesMax; ++p) {
+      const Plane plane = plane_of(dtype, p);
+      REQUIRE(bytes_before(dtype, p) == bytes);
+      for (int i = 0; i < plane.bytes; ++i) covered.insert(plane.from + i);
+      bytes += plane.bytes;
     }
-  });
+    REQUIRE(bytes == static_cast<int>(facts(dtype).bytes_per_block));
+    REQUIRE(covered.size() == facts(dtype).bytes_per_block);
+  }
 }

@@ -8,7 +8,7 @@
 
 #include "models/quantize.h"
 #include "runtime/kernels/bandwidth.h"
-#include "tests/kernels/emulated_avx512_kernels.h"
+#include "tests/emulated/avx512.h"
 #include "tests/kernels/reference.h"
 
 using namespace thermocline;

@@ -1,5 +1,5 @@
 // What ptxas said about the device code of this build: registers, shared memory, stacks; and that
-// no kernel spills. No GPU is needed.
+// no kernel that is to be fast spills. No GPU is needed.
 #include <cxxabi.h>
 
 #include <algorithm>
@@ -11,6 +11,10 @@
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "models/dtype.h"
+
+using thermocline::DType;
 
 namespace {
 
@@ -74,6 +78,18 @@ std::vector<DeviceCode> parse_ptxas_report(std::istream& in) {
   return found;
 }
 
+// Whether it is one of the tuned set: all but those of types that are only to be right (f32, q4_1,
+// q5_0, q5_1, q5_k) or of rows that do not lie at multiples of 16 bytes.
+bool is_tuned(const std::string& name) {
+  const std::string arguments = between(name + ">", "<", ">");  // "DTYPE, TOKENS, ALIGNED"
+  if (arguments.empty()) return true;
+  constexpr DType kTuned[] = {DType::f16,  DType::bf16, DType::q8_0,
+                              DType::q4_0, DType::q4_k, DType::q6_k};
+  const auto dtype = static_cast<DType>(std::atoi(arguments.c_str()));
+  const bool aligned = arguments.find("false") == std::string::npos && !arguments.ends_with(", 0");
+  return aligned && std::find(std::begin(kTuned), std::end(kTuned), dtype) != std::end(kTuned);
+}
+
 }  // namespace
 
 TEST_CASE("the report of ptxas is understood, spills apart from arrays on the stack") {
@@ -103,7 +119,7 @@ TEST_CASE("the report of ptxas is understood, spills apart from arrays on the st
   CHECK(found[1].spill_store_bytes + found[1].spill_load_bytes == 0);
 }
 
-TEST_CASE("no CUDA kernel spills registers") {
+TEST_CASE("no CUDA kernel of the tuned set spills registers") {
 #ifndef THERMOCLINE_KERNEL_OBJECTS
   WARN("skipped: built without nvcc, so there is no device code to look at");
 #else
@@ -124,15 +140,19 @@ TEST_CASE("no CUDA kernel spills registers") {
 
   std::printf("%-56s %-6s %9s %7s %6s %12s\n", "kernel", "for", "registers", "shared", "stack",
               "spilled B");
+  int tuned = 0;
   for (const DeviceCode& code : all) {
     std::printf("%-56s %-6s %9d %7d %6d %5d %6d\n", short_name(code.name).c_str(),
                 code.architecture.c_str(), code.registers, code.shared_bytes, code.stack_bytes,
                 code.spill_store_bytes, code.spill_load_bytes);
     INFO(short_name(code.name) << " for " << code.architecture);
+    if (!is_tuned(short_name(code.name))) continue;
+    ++tuned;
     CHECK(code.spill_store_bytes == 0);
     CHECK(code.spill_load_bytes == 0);
   }
 
+  CHECK(tuned > 0);
   std::istringstream architectures(THERMOCLINE_CUDA_ARCHITECTURES);
   for (std::string wanted; std::getline(architectures, wanted, ':');) {
     const std::string sm = "sm_" + wanted.substr(0, wanted.find('-'));

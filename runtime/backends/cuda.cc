@@ -1,0 +1,360 @@
+// The backend for NVIDIA GPUs: one device, one stream, the operations of runtime/kernels/cuda.h.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "models/error.h"
+#include "runtime/backend.h"
+#include "runtime/kernels/cuda.h"
+#include "runtime/kernels/cuda_layout.h"
+#include "runtime/thread_pool.h"
+
+namespace TC_CUDA_NAMESPACE {
+namespace {
+
+constexpr int kRowsMax = 4096;  // of one forward
+constexpr uint64_t kStagingBytes = 4 << 20;
+constexpr uint64_t kScratchBytes = 64 << 20;   // partial sums of sum_rows and attention
+constexpr uint64_t kBlockBytesMax = 96 << 10;  // shared memory that every device from sm_80 has
+constexpr int kColumnsMax = 1 << 18;           // so that partial sums fit into the scratch
+
+void check(CudaError error, const std::string& operation) {
+  if (error != nullptr) throw work_failed("cuda: " + operation + ": " + error);
+}
+
+std::string architecture(const CudaDevice& device) {
+  return "sm_" + std::to_string(device.compute_major) + std::to_string(device.compute_minor);
+}
+
+std::string unusable() {
+  const char* reason = nullptr;
+  if (cuda_device_count(&reason) == 0) return reason;
+  CudaDevice device;
+  if (const CudaError error = cuda_device(0, &device); error != nullptr) return error;
+  if (device.compute_major >= 8) return "";
+  return std::string(device.name) + " is " + architecture(device) + ", too old: sm_80 is needed";
+}
+
+struct FreePinned {
+  void operator()(std::byte* memory) const { cuda_free_pinned(memory); }
+};
+struct DestroyStream {
+  void operator()(CUstream_st* stream) const { cuda_stream_destroy(stream); }
+};
+struct DestroyGraph {
+  void operator()(CUgraphExec_st* graph) const { cuda_graph_destroy(graph); }
+};
+
+// A stream with host memory from which it copies.
+struct Lane {
+  std::unique_ptr<CUstream_st, DestroyStream> stream;
+  std::unique_ptr<std::byte, FreePinned> pinned;  // kStagingBytes
+
+  Lane() {
+    CudaStream made = nullptr;
+    check(cuda_stream_create(&made), "make a stream");
+    stream.reset(made);
+    void* memory = nullptr;
+    check(cuda_allocate_pinned(kStagingBytes, &memory), "allocate pinned memory");
+    pinned.reset(static_cast<std::byte*>(memory));
+  }
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const BackendOptions& options)
+      : device_(options.device), pool_(options.thread_count) {
+    use_device();
+    check(cuda_device(device_, &facts_), "look at the device");
+    main_ = std::make_unique<Lane>();
+    scratch_ = allocate(kScratchBytes);
+    rows_ = allocate(sizeof(TokenRow) * kRowsMax);
+  }
+
+  ~CudaBackend() override { cuda_stream_wait(stream()); }
+
+  std::string describe() const override {
+    return std::string(facts_.name) + ", " + architecture(facts_);
+  }
+  bool uses_host_memory() const override { return false; }
+
+  uint64_t free_bytes() const override {
+    use_device();
+    uint64_t bytes = 0;
+    check(cuda_free_bytes(&bytes), "ask for free memory");
+    return bytes;
+  }
+
+  std::string refusal_of_matrix(DType dtype, int cols) const override {
+    const int items = static_cast<int>(thermocline::facts(dtype).items_per_block);
+    const std::string type(thermocline::facts(dtype).name);
+    if (cols % items != 0)
+      return type + " needs rows of a multiple of " + std::to_string(items) + " columns, not " +
+             std::to_string(cols);
+    if (cols > kColumnsMax)
+      return "rows of " + std::to_string(cols) + " columns are longer than " +
+             std::to_string(kColumnsMax);
+    return "";
+  }
+
+  std::string refusal_of_attention(int head_dim, int heads_per_kv_head) const override {
+    if (head_dim % 2 != 0) return "heads of an odd width cannot be rotated in pairs";
+    const uint64_t bytes = cuda_attention_block_bytes(head_dim, heads_per_kv_head);
+    if (bytes <= kBlockBytesMax) return "";
+    return std::to_string(heads_per_kv_head) + " heads of " + std::to_string(head_dim) +
+           " for each kv head need " + std::to_string(bytes) + " bytes of shared memory, of " +
+           std::to_string(kBlockBytesMax);
+  }
+
+  std::shared_ptr<std::byte> allocate(uint64_t bytes) override;
+  void place_rows(const WeightView& w, int row_begin, int row_end, const std::byte* host) override;
+  void upload(void* to, const void* host, uint64_t bytes) override;
+  void download(void* host, const void* from, uint64_t bytes) override;
+
+  void wait() override {
+    check(cuda_stream_wait(stream()), "wait for the stream");
+    staged_ = 0;
+  }
+
+  void run_on_host(int count, const std::function<void(int, int)>& work) override {
+    pool_.run(count, 1, work);
+  }
+
+  void begin(std::span<const TokenRow> rows) override {
+    TC_CHECK(rows.size() <= kRowsMax, std::to_string(rows.size()) + " rows in one forward");
+    token_count_ = static_cast<int>(rows.size());
+    upload(rows_.get(), rows.data(), rows.size_bytes());
+  }
+
+  void run_queued(uint64_t key, const std::function<void()>& queue) override;
+
+  void embed(const WeightView& table, uint32_t first_token, float* x) override {
+    check(cuda_embed(table, first_token, rows(), token_count_, x, stream()), "embed");
+  }
+
+  void rms_norm(const float* x, const float* weight, int dim, float epsilon, int count,
+                float* y) override {
+    check(cuda_rms_norm(x, weight, dim, epsilon, count, y, stream()), "rms_norm");
+  }
+
+  void multiply(std::span<const Product> products, const float* x, int count) override {
+    std::vector<CudaProduct> list;
+    for (const Product& product : products) list.push_back({product.w, product.y});
+    check(cuda_multiply(list.data(), static_cast<int>(list.size()), x, count, stream()),
+          "multiply");
+  }
+
+  void attend(const AttentionCall& call) override {
+    const CudaAttention attention{call.q,
+                                  call.k,
+                                  call.v,
+                                  call.cache.keys,
+                                  call.cache.values,
+                                  call.cache.slot_stride,
+                                  call.cache.head_stride,
+                                  call.cache.position_max,
+                                  call.head_count,
+                                  call.kv_head_count,
+                                  call.head_dim,
+                                  call.frequencies,
+                                  call.out};
+    check(cuda_attend(attention, rows(), token_count_, scratch(), kScratchFloats, stream()),
+          "attend");
+  }
+
+  void gate_and_up(const GateUpCall& call) override {
+    const CudaGateUp gate_up{call.gate,
+                             call.up,
+                             activation_of(call.activation),
+                             call.threshold,
+                             mask_of(call.candidates),
+                             call.x,
+                             call.hidden,
+                             call.active,
+                             call.active_stride,
+                             call.magnitudes};
+    check(cuda_gate_and_up(gate_up, token_count_, stream()), "gate_and_up");
+  }
+
+  void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) override {
+    check(cuda_sum_rows(w, mask_of(mask), a, token_count_, y, scratch(), kScratchFloats, stream()),
+          "sum_rows");
+  }
+
+  void add(float* x, const float* y, uint64_t count) override {
+    check(cuda_add(x, y, count, stream()), "add");
+  }
+
+ private:
+  static constexpr uint64_t kScratchFloats = kScratchBytes / sizeof(float);
+
+  // What was queued for a key; the first time it only runs: that loads the kernels.
+  struct Queued {
+    bool ran = false;
+    std::unique_ptr<CUgraphExec_st, DestroyGraph> graph;
+  };
+
+  static CudaActivation activation_of(FfnActivation activation) {
+    switch (activation) {
+      case FfnActivation::relu:
+        return CudaActivation::relu;
+      case FfnActivation::fatrelu:
+        return CudaActivation::fatrelu;
+      case FfnActivation::silu:
+        break;
+    }
+    return CudaActivation::silu;
+  }
+  static CudaMask mask_of(const NeuronMask& mask) { return {mask.words, mask.stride}; }
+
+  void use_device() const { check(cuda_use_device(device_), "use the device"); }
+  CudaStream stream() const { return main_->stream.get(); }
+  float* scratch() const { return reinterpret_cast<float*>(scratch_.get()); }
+  const CudaTokenRow* rows() const { return reinterpret_cast<const CudaTokenRow*>(rows_.get()); }
+
+  std::byte* staging(uint64_t bytes);
+  std::unique_ptr<Lane> take_loader();
+  void give_back(std::unique_ptr<Lane> loader);
+  void capture(const std::function<void()>& queue, Queued& queued);
+
+  int device_;
+  CudaDevice facts_ = {};
+  ThreadPool pool_;
+  std::unique_ptr<Lane> main_;
+  uint64_t staged_ = 0;  // bytes of its pinned memory that copies may still read
+  bool capturing_ = false;
+  std::shared_ptr<std::byte> scratch_, rows_;
+  int token_count_ = 0;
+  std::map<std::pair<uint64_t, int>, Queued> queued_;  // by key and token count
+
+  std::mutex loaders_mutex_;
+  std::vector<std::unique_ptr<Lane>> loaders_;  // idle ones
+};
+
+static_assert(sizeof(CudaTokenRow) == sizeof(TokenRow));
+static_assert(offsetof(CudaTokenRow, position) == offsetof(TokenRow, position));
+static_assert(offsetof(CudaTokenRow, slot) == offsetof(TokenRow, slot));
+
+std::shared_ptr<std::byte> CudaBackend::allocate(uint64_t bytes) {
+  use_device();
+  void* memory = nullptr;
+  const CudaError error = cuda_allocate(std::max<uint64_t>(bytes, 1), &memory);
+  if (error != nullptr)
+    throw work_failed("cuda: allocate " + std::to_string(bytes) + " bytes, of " +
+                      std::to_string(free_bytes()) + " that are free: " + error);
+  const std::shared_ptr<std::byte> owned(static_cast<std::byte*>(memory),
+                                         [](std::byte* pointer) { cuda_free(pointer); });
+  std::unique_ptr<Lane> loader = take_loader();
+  check(cuda_fill_zero(memory, bytes, loader->stream.get()), "fill with zeros");
+  check(cuda_stream_wait(loader->stream.get()), "fill with zeros");
+  give_back(std::move(loader));
+  return owned;
+}
+
+// Each caller has a stream and pinned memory of its own.
+std::unique_ptr<Lane> CudaBackend::take_loader() {
+  const std::lock_guard lock(loaders_mutex_);
+  if (loaders_.empty()) return std::make_unique<Lane>();
+  std::unique_ptr<Lane> loader = std::move(loaders_.back());
+  loaders_.pop_back();
+  return loader;
+}
+
+void CudaBackend::give_back(std::unique_ptr<Lane> loader) {
+  const std::lock_guard lock(loaders_mutex_);
+  loaders_.push_back(std::move(loader));
+}
+
+void CudaBackend::place_rows(const WeightView& w, int row_begin, int row_end,
+                             const std::byte* host) {
+  use_device();
+  std::unique_ptr<Lane> loader = take_loader();
+  const uint64_t row_bytes = bytes_of(w.dtype, static_cast<uint64_t>(w.cols));
+  const int at_once = static_cast<int>(kStagingBytes / row_bytes);
+  TC_CHECK(at_once > 0, "a row of " + std::to_string(row_bytes) + " bytes");
+  for (int row = row_begin; row < row_end; row += at_once) {
+    const int count = std::min(at_once, row_end - row);
+    for (int r = 0; r < count; ++r, host += row_bytes)
+      cuda_pack_row(w.dtype, w.cols, host, loader->pinned.get() + r * row_bytes);
+    check(cuda_copy_rows(const_cast<std::byte*>(w.row(row)), w.stride, loader->pinned.get(),
+                         row_bytes, count, loader->stream.get()),
+          "place rows");
+    check(cuda_stream_wait(loader->stream.get()), "place rows");
+  }
+  give_back(std::move(loader));
+}
+
+// Room for `bytes` of pinned memory that no copy reads any more.
+std::byte* CudaBackend::staging(uint64_t bytes) {
+  if (staged_ + bytes > kStagingBytes) wait();
+  std::byte* room = main_->pinned.get() + staged_;
+  staged_ += bytes;
+  return room;
+}
+
+void CudaBackend::upload(void* to, const void* host, uint64_t bytes) {
+  TC_CHECK(!capturing_, "what is uploaded changes: it cannot be replayed");
+  for (uint64_t at = 0; at < bytes;) {
+    const uint64_t count = std::min(bytes - at, kStagingBytes);
+    std::byte* room = staging(count);
+    std::memcpy(room, static_cast<const std::byte*>(host) + at, count);
+    check(cuda_copy(static_cast<std::byte*>(to) + at, room, count, stream()), "upload");
+    at += count;
+  }
+}
+
+void CudaBackend::download(void* host, const void* from, uint64_t bytes) {
+  TC_CHECK(!capturing_, "a download waits: it cannot be replayed");
+  for (uint64_t at = 0; at < bytes;) {
+    const uint64_t count = std::min(bytes - at, kStagingBytes);
+    std::byte* room = staging(count);
+    check(cuda_copy(room, static_cast<const std::byte*>(from) + at, count, stream()), "download");
+    wait();
+    std::memcpy(static_cast<std::byte*>(host) + at, room, count);
+    at += count;
+  }
+  if (bytes == 0) wait();
+}
+
+void CudaBackend::run_queued(uint64_t key, const std::function<void()>& queue) {
+  Queued& queued = queued_[{key, token_count_}];
+  if (!queued.ran) {
+    queued.ran = true;
+    queue();
+    return;
+  }
+  if (queued.graph == nullptr) capture(queue, queued);
+  check(cuda_graph_launch(queued.graph.get(), stream()), "launch a graph");
+}
+
+void CudaBackend::capture(const std::function<void()>& queue, Queued& queued) {
+  check(cuda_capture_begin(stream()), "begin to capture a graph");
+  capturing_ = true;
+  CudaGraph graph = nullptr;
+  const auto end = [&] {
+    capturing_ = false;
+    const CudaError error = cuda_capture_end(stream(), &graph);
+    queued.graph.reset(graph);
+    return error;
+  };
+  try {
+    queue();
+  } catch (...) {
+    end();
+    queued.graph.reset();
+    throw;
+  }
+  check(end(), "capture a graph");
+}
+
+std::unique_ptr<Backend> make(const BackendOptions& options) {
+  return std::make_unique<CudaBackend>(options);
+}
+
+THERMOCLINE_BACKEND(cuda, "NVIDIA GPUs from sm_80, through CUDA", unusable, make);
+
+}  // namespace
+}  // namespace TC_CUDA_NAMESPACE

@@ -1,0 +1,28 @@
+// The backends that tests run on: those that can be used here, and CUDA's kernels emulated on the
+// host.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/backend.h"
+#include "tests/emulated/cuda.h"
+
+namespace thermocline::test {
+
+struct NamedBackend {
+  std::string name;
+  std::unique_ptr<Backend> backend;
+};
+
+inline std::vector<NamedBackend> all_backends(int thread_count = 2) {
+  std::vector<NamedBackend> all;
+  for (const BackendEntry* entry : backends().entries()) {
+    if (entry->unusable().empty()) all.push_back({entry->name, entry->make({thread_count, {}, 0})});
+  }
+  all.push_back({"cuda, emulated", make_emulated_cuda_backend()});
+  return all;
+}
+
+}  // namespace thermocline::test

@@ -1,0 +1,177 @@
+// CUDA's runtime on the host, as far as runtime/kernels/cuda_*.cu use it, for tests without a GPU.
+//
+// Work is done when it is queued, or recorded while a stream is captured. "Device" memory is a heap
+//   block of its own for each allocation, full of NaNs, so that an address sanitizer sees what lies
+//   outside. Who includes it defines on_host_shared_memory, kSharedBytesMax bytes.
+// Goals: the same results as on a GPU, but for the rounding of exp, sin and cos.
+// Thread-safety: one thread launches; others may allocate and copy.
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <new>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "tests/emulated/on_host/thread_block.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ thread_local
+#define __launch_bounds__(...)
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
+inline void __syncthreads() { on_host::wait_at(on_host::block.all); }
+template <class T>
+T __shfl_down_sync(unsigned, T value, int by) {
+  return on_host::value_of_lane(value, threadIdx.x % on_host::kWarpThreads + by);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int with) {
+  return on_host::value_of_lane(value, threadIdx.x % on_host::kWarpThreads ^ with);
+}
+inline unsigned __ballot_sync(unsigned, bool yes) {
+  const uint64_t* values = on_host::exchange(yes);
+  unsigned bits = 0;
+  for (unsigned lane = 0; lane < on_host::kWarpThreads; ++lane)
+    bits |= static_cast<unsigned>(values[lane]) << lane;
+  return bits;
+}
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const uint64_t bytes = uint64_t{high} << 32 | low;
+  unsigned chosen = 0;
+  for (int i = 0; i < 4; ++i)
+    chosen |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
+  return chosen;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
+
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidDevice };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaStreamNonBlocking };
+enum { cudaStreamCaptureModeThreadLocal, cudaHostAllocDefault };
+enum { cudaMemcpyDefault, cudaMemcpyHostToDevice };
+
+namespace on_host {
+using Work = std::vector<std::function<void()>>;
+inline Work* recorded = nullptr;  // of the graph that is captured; null: none is
+void* shared_memory();
+
+inline cudaError_t queue(std::function<void()> work) {
+  if (recorded != nullptr)
+    recorded->push_back(std::move(work));
+  else
+    work();
+  return cudaSuccess;
+}
+
+constexpr size_t kDeviceBytes = size_t{1} << 30;
+constexpr size_t kAlignment = 64;
+
+inline cudaError_t allocate(void** memory, size_t bytes) {
+  if (bytes > kDeviceBytes) return cudaErrorMemoryAllocation;
+  *memory = ::operator new (bytes, std::align_val_t{kAlignment});
+  std::memset(*memory, 0xff, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t release(void* memory) {
+  ::operator delete (memory, std::align_val_t{kAlignment});
+  return cudaSuccess;
+}
+}  // namespace on_host
+
+using cudaStream_t = struct CUstream_st*;
+struct CUgraphExec_st {
+  on_host::Work work;
+};
+using cudaGraph_t = on_host::Work*;
+using cudaGraphExec_t = CUgraphExec_st*;
+struct cudaDeviceProp {
+  char name[256];
+  size_t totalGlobalMem;
+  int major, minor, multiProcessorCount;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+inline const char* cudaGetErrorString(cudaError_t status) {
+  return status == cudaErrorMemoryAllocation ? "out of memory" : "invalid device";
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 1, cudaSuccess; }
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
+  if (index != 0) return cudaErrorInvalidDevice;
+  *properties = {"emulated GPU", on_host::kDeviceBytes, 9, 0, 1};
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int index) {
+  return index == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  return *free = *total = on_host::kDeviceBytes, cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, int) {
+  return *stream = nullptr, cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaMalloc(void** memory, size_t n) { return on_host::allocate(memory, n); }
+inline cudaError_t cudaFree(void* memory) { return on_host::release(memory); }
+inline cudaError_t cudaHostAlloc(void** memory, size_t n, int) {
+  return on_host::allocate(memory, n);
+}
+inline cudaError_t cudaFreeHost(void* memory) { return on_host::release(memory); }
+inline cudaError_t cudaMemsetAsync(void* memory, int byte, size_t n, cudaStream_t) {
+  return on_host::queue([=] { std::memset(memory, byte, n); });
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, int, cudaStream_t) {
+  return on_host::queue([=] { std::memcpy(to, from, n); });
+}
+inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_stride, const void* from,
+                                     size_t from_stride, size_t n, size_t rows, int, cudaStream_t) {
+  return on_host::queue([=] {
+    for (size_t r = 0; r < rows; ++r)
+      std::memcpy(static_cast<std::byte*>(to) + r * to_stride,
+                  static_cast<const std::byte*>(from) + r * from_stride, n);
+  });
+}
+
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
+  on_host::recorded = new on_host::Work;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = std::exchange(on_host::recorded, nullptr);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, int) {
+  return *exec = new CUgraphExec_st{*graph}, cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  for (const auto& work : exec->work) work();
+  return cudaSuccess;
+}
+
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, int, int bytes) {
+  return bytes <= static_cast<int>(on_host::kSharedBytesMax) ? cudaSuccess : cudaErrorInvalidDevice;
+}
+template <class... Parameters>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               std::type_identity_t<Parameters>... arguments) {
+  return on_host::queue([=, config = *config] {
+    on_host::run_grid(config.gridDim, config.blockDim.x, on_host::shared_memory(),
+                      config.dynamicSmemBytes, [&] { kernel(arguments...); });
+  });
+}

@@ -1,0 +1,161 @@
+// A decoder whole on each backend, and what is refused or named before and while it runs.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+#include "models/synthetic.h"
+#include "runtime/rank_weights.h"
+#include "tests/emulated/cuda.h"
+#include "tests/runtime/local_run.h"
+#include "tests/runtime/random_weights.h"
+#include "tests/support.h"
+
+namespace thermocline::test {
+namespace {
+
+ModelShape shape_of(FfnActivation activation) {
+  return {.layer_count = 2,
+          .model_dim = 64,
+          .ffn_dim = 96,
+          .head_count = 4,
+          .kv_head_count = 2,
+          .head_dim = 16,
+          .vocab_size = 80,
+          .context_length = 64,
+          .activation = activation,
+          .fatrelu_threshold = 0.125f};
+}
+
+// Two tasks in flight, prompts in chunks, then tokens one by one.
+LocalRunOptions two_tasks() {
+  LocalRunOptions options;
+  options.chunk_max = 3;
+  options.batch = 2;
+  for (uint32_t i = 0; i < 2; ++i) {
+    TaskInput task;
+    task.index = i;
+    task.task_id = static_cast<int32_t>(i);
+    for (int32_t t = 0; t < 7 - static_cast<int32_t>(i); ++t)
+      task.prompt.push_back((5 + 11 * t) % 80);
+    for (int32_t t = 0; t < 4; ++t) task.forced.push_back((3 + 17 * t) % 80);
+    options.tasks.push_back(task);
+  }
+  return options;
+}
+
+// Random weights, but for what a test spoils.
+class Spoiled final : public WeightSource {
+ public:
+  explicit Spoiled(const ModelShape& shape) : weights_(shape) {}
+  std::function<void(Matrix, uint32_t layer, const MatrixSlice&, float* values)> matrix;
+  std::function<void(NormVector, uint32_t layer, float* values)> norm;
+  DType type = DType::f32;
+
+  const ModelShape& shape() const override { return weights_.shape(); }
+  DType dtype(Matrix, uint32_t) const override { return type; }
+  std::string provenance() const override { return "synthetic"; }
+  std::string hash() const override { return weights_.hash(); }
+  void read(Matrix of, uint32_t layer, const MatrixSlice& slice, std::byte* out) const override {
+    weights_.read(of, layer, slice, out);
+    if (matrix) matrix(of, layer, slice, reinterpret_cast<float*>(out));
+  }
+  void read(NormVector of, uint32_t layer, float* out) const override {
+    weights_.read(of, layer, out);
+    if (norm) norm(of, layer, out);
+  }
+
+ private:
+  RandomWeights weights_;
+};
+
+std::string message_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("a decoder on CUDA's kernels gives the CPU's logits, within rounding, and its bits") {
+  const FfnActivation activation =
+      GENERATE(FfnActivation::relu, FfnActivation::fatrelu, FfnActivation::silu);
+  const DType dtype = GENERATE(DType::f32, DType::bf16, DType::q8_0, DType::q4_0);
+  const RandomWeights weights(shape_of(activation), dtype);
+  LocalRunOptions options = two_tasks();
+  options.silu_threshold = 0.1f;
+  const auto cpu = run_locally(weights, options);
+  options.backend = [] { return make_emulated_cuda_backend(); };
+  const auto cuda = run_locally(weights, options);
+  // Inputs of quantised weights are in fixed point on the CPU and f32 on a GPU.
+  CHECK(relative_difference(cpu.logits, cuda.logits) < (dtype < DType::q8_0 ? 1e-5 : 3e-4));
+  size_t differ = 0;
+  for (size_t i = 0; i < cpu.active.size(); ++i) differ += cpu.active[i] != cuda.active[i];
+  CHECK(differ <= cpu.active.size() / 1000);
+  CHECK(run_locally(weights, options).logits == cuda.logits);
+}
+
+TEST_CASE("--check-finite names layer and tensor of a weight that is no number") {
+  Spoiled weights(shape_of(FfnActivation::relu));
+  const auto run = [&] {
+    LocalRunOptions options = two_tasks();
+    options.check_finite = true;
+    return message_of([&] { run_locally(weights, options); });
+  };
+  CHECK(run() == "");
+  weights.matrix = [](Matrix of, uint32_t layer, const MatrixSlice& slice, float* values) {
+    if (of != Matrix::up || layer != 1 || slice.row_begin > 70 || slice.row_end <= 70) return;
+    values[(70 - slice.row_begin) * (slice.col_end - slice.col_begin) + 5] = std::nanf("");
+  };
+  CHECK(run() == "layer 1, up: the weight in row 70, column 5 is nan");
+  weights.matrix = nullptr;
+  weights.norm = [](NormVector of, uint32_t layer, float* values) {
+    if (of == NormVector::ffn_norm && layer == 1) values[9] = INFINITY;
+  };
+  CHECK(run() == "layer 1, ffn_norm: weight 9 is inf");
+}
+
+TEST_CASE("--check-finite names the sublayer behind which an activation is no number") {
+  Spoiled weights(shape_of(FfnActivation::relu));
+  weights.norm = [](NormVector of, uint32_t layer, float* values) {
+    if (of == NormVector::ffn_norm && layer == 1) std::fill_n(values, 64, 1e30f);
+  };
+  LocalRunOptions options = two_tasks();
+  options.check_finite = true;
+  const std::string message = message_of([&] { run_locally(weights, options); });
+  CHECK(message.starts_with("layer 1, behind its FFN: element "));
+  CHECK(message.find("position 0 is ") != std::string::npos);
+  options.backend = [] { return make_emulated_cuda_backend(); };
+  CHECK(message_of([&] { run_locally(weights, options); }).starts_with("layer 1, behind its FFN"));
+}
+
+TEST_CASE("what a backend cannot run is refused before anything is read") {
+  Spoiled weights(shape_of(FfnActivation::relu));
+  weights.type = DType::q6_k;
+  weights.matrix = [](Matrix, uint32_t, const MatrixSlice&, float*) { FAIL("read"); };
+  const auto backend = backends().by_name("cpu").make({1, {}, 0});
+  const Partition partition = make_partition(weights.shape(), DType::f32, {1, 1}, {1});
+  const std::string message =
+      message_of([&] { load_rank_weights(weights, partition, 0, *backend); });
+  CHECK(message == "layer 0, q: rows of q6_k have a multiple of 256 columns, not 64");
+}
+
+TEST_CASE("weights that do not fit into memory are refused, with what there is") {
+  const ModelSpec spec = parse_model_spec("preset:relullama-70b,type=f32");
+  const auto backend = backends().by_name("cpu").make({1, {}, 0});
+  if (backend->free_bytes() > uint64_t{256} << 30) {
+    WARN("skipped: this machine has room for 70 billion f32");
+    return;
+  }
+  const auto source = make_synthetic_weights(spec);
+  const Partition partition = make_partition(spec.shape, DType::f32, {1, 1}, {1});
+  const std::string message =
+      message_of([&] { load_rank_weights(*source, partition, 0, *backend); });
+  INFO(message);
+  CHECK(message.starts_with("the weights of this rank take 25"));
+  CHECK(message.find(" free: more ranks") != std::string::npos);
+}
+
+}  // namespace thermocline::test
