@@ -23,7 +23,8 @@ inline constexpr int kTileStride = kTileUnits<D, T> + 1;
 template <DType D, int T>
 inline constexpr uint64_t kTileBytes = uint64_t{16} * T* kQuads<D>* kTileStride<D, T>;
 
-// Blocks of one token have two or three fellows on a multiprocessor, those of several its registers.
+// Blocks of one token have two or three fellows on a multiprocessor, those of several tokens have
+// its registers.
 template <int T>
 inline constexpr int kBlocksPerMultiprocessor = T == 1 ? 2 : 1;
 
