@@ -213,9 +213,9 @@ struct GateUp {
 
 void check_gate_and_up(Backend& on, GateUp problem, uint64_t gap) {
   INFO(facts(problem.gate.dtype).name
-       << " " << facts(problem.up.dtype).name << ", " << name_of(problem.activation) << ", mask "
-       << problem.masked << ", " << problem.gate.rows << "x" << problem.gate.cols << ", "
-       << problem.tokens << " tokens, gap " << gap);
+       << " " << facts(problem.up.dtype).name << ", " << static_cast<int>(problem.activation)
+       << ", mask " << problem.masked << ", " << problem.gate.rows << "x" << problem.gate.cols
+       << ", " << problem.tokens << " tokens, gap " << gap);
   problem.run(on, gap, 0, problem.tokens);
   problem.check_all();
   const GateUp batch = problem;
