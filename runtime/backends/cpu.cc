@@ -29,13 +29,14 @@ constexpr int kSharedTokens = 4;
 
 size_t at(int row, int width) { return static_cast<size_t>(row) * static_cast<size_t>(width); }
 
-// Calls visit(i) for every set bit in [begin, end); begin is a multiple of 64.
+// Calls visit(i) for every set bit in [begin, end); begin is a multiple of 64. Bits beyond the last
+// neuron may be set.
 template <class Visit>
 void for_each_bit(const uint64_t* words, int begin, int end, Visit visit) {
   for (int first = begin; first < end; first += kWordBits) {
-    for (uint64_t word = words[first / kWordBits]; word != 0; word &= word - 1) {
-      visit(first + std::countr_zero(word));
-    }
+    uint64_t word = words[first / kWordBits];
+    if (end - first < kWordBits) word &= ~(~uint64_t{0} << (end - first));
+    for (; word != 0; word &= word - 1) visit(first + std::countr_zero(word));
   }
 }
 
