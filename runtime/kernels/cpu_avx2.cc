@@ -12,7 +12,11 @@ namespace {
 
 struct Lanes {
   static constexpr int kAccumulators = 4;
+#ifdef THERMOCLINE_ROLLED
+  static constexpr bool kUnrollsSteps = false;
+#else
   static constexpr bool kUnrollsSteps = true;
+#endif
   __m256 low, high;
 
   static Lanes broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }

@@ -16,7 +16,7 @@ namespace {
 
 struct Lanes {
   static constexpr int kAccumulators = 16;
-#ifdef THERMOCLINE_EMULATED
+#ifdef THERMOCLINE_ROLLED
   static constexpr bool kUnrollsSteps = false;
 #else
   static constexpr bool kUnrollsSteps = true;

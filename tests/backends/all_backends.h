@@ -21,7 +21,7 @@ inline std::vector<NamedBackend> all_backends(int thread_count = 2) {
   for (const BackendEntry* entry : backends().entries()) {
     if (entry->unusable().empty()) all.push_back({entry->name, entry->make({thread_count, {}, 0})});
   }
-  all.push_back({"cuda, emulated", make_emulated_cuda_backend()});
+  if (kEmulatesCuda) all.push_back({"cuda, emulated", make_emulated_cuda_backend()});
   return all;
 }
 

@@ -5,7 +5,7 @@
 #ifndef __AVX512F__
 #define __AVX512F__ 1
 #endif
-#define THERMOCLINE_EMULATED  // loops stay loops: these would take minutes to compile
+#define THERMOCLINE_ROLLED  // loops stay loops: these would take minutes to compile
 #define avx512_kernels emulated_avx512_kernels
 #include "runtime/kernels/cpu_avx512.cc"
 #else

@@ -12,6 +12,13 @@
 
 namespace thermocline::test {
 
+// Its threads are fibers, which sanitizers follow only in part: there, tests do without it.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kEmulatesCuda = false;
+#else
+inline constexpr bool kEmulatesCuda = true;
+#endif
+
 std::unique_ptr<Backend> make_emulated_cuda_backend();
 
 }  // namespace thermocline::test
