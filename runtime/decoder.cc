@@ -86,10 +86,8 @@ void Decoder::forward(Rows rows, std::span<uint64_t> words) {
   token_rows_.clear();
   for (const DecoderRow& row : rows) token_rows_.push_back({row.token, row.position, row.slot});
   backend_.begin(token_rows_);
-  const bool wanted = std::any_of(rows.begin(), rows.end(),
-                                  [](const DecoderRow& row) { return row.magnitudes != nullptr; });
   // What meets the host between its operations cannot be replayed.
-  const bool alone = world_.size() == 1 && !wanted && magnitudes_ == nullptr;
+  const bool alone = world_.size() == 1 && !wants_magnitudes(rows);
   if (alone && !options_.time_sublayers && !options_.check_finite) {
     backend_.run_queued(rule_number_ << 32 | rows.size(), [&] { run_layers(rows); });
   } else {
@@ -169,9 +167,7 @@ void Decoder::attention(uint32_t layer) {
 void Decoder::ffn(uint32_t layer, Rows rows) {
   const LayerWeights& weights = weights_.layers[layer];
   normalize(x_.data(), weights.ffn_norm, row_count_);
-  const bool wanted = magnitudes_ != nullptr ||
-                      std::any_of(rows.begin(), rows.end(),
-                                  [](const DecoderRow& row) { return row.magnitudes != nullptr; });
+  const bool wanted = wants_magnitudes(rows);
   if (wanted && gate_magnitudes_.memory == nullptr) {
     gate_magnitudes_ = buffer<float>(static_cast<uint64_t>(neurons_));
   }
@@ -185,6 +181,11 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
   const NeuronMask computed = rule_.dense() ? NeuronMask{} : NeuronMask{active, stride};
   backend_.sum_rows(weights.down_t.view, computed, hidden_.data(), partial_.data());
   add_reduced();
+}
+
+bool Decoder::wants_magnitudes(Rows rows) const {
+  const auto wants = [](const DecoderRow& row) { return row.magnitudes != nullptr; };
+  return magnitudes_ != nullptr || std::any_of(rows.begin(), rows.end(), wants);
 }
 
 // |act(W_gate n)|, to those who want it.

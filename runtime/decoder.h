@@ -6,10 +6,9 @@
 // them, in rank order. Stages pass the residual on.
 // A forward takes rows, one a token: of a prefill chunk, or one of each request that decodes. Only
 // attention knows which rows belong together; everything else reads the weights once for all.
-// Goals: runs whole on any backend (backend.h); weights executed in their own type; the FFN
-// computed
-//   for active neurons only; the bits of a layout and a backend never depend on threads, on chunks
-//   or on the other rows of a forward.
+// Goals: runs whole on any backend (backend.h); weights executed in their own type; the FFN only
+//   for active neurons; the bits of a layout and a backend never depend on threads, on chunks or on
+//   the other rows of a forward.
 // Non-goals: sampling, timing policy, files (engine.h).
 // Thread-safety: one rank, one thread.
 #pragma once
@@ -93,6 +92,7 @@ class Decoder {
   void embed();
   void attention(uint32_t layer);
   void ffn(uint32_t layer, Rows rows);
+  bool wants_magnitudes(Rows rows) const;
   void pass_magnitudes(uint32_t layer, Rows rows);
   void end_sublayer(const char* what, uint32_t layer);
   void normalize(const float* x, const WeightVector& weight, int count);

@@ -23,6 +23,13 @@ template <DType D>
 inline constexpr bool kHasMinimum =
     D == DType::q4_1 || D == DType::q5_1 || D == DType::q4_k || D == DType::q5_k;
 
+// The code that stands for zero, where one does. Q6_K, whose scales differ within a step, is
+// decoded less its 32.
+template <DType D>
+inline constexpr int kZeroCode = D == DType::q4_0   ? 8
+                                 : D == DType::q5_0 ? 16
+                                                    : 0;
+
 // At least one, which types without blocks leave unused.
 template <DType D>
 inline constexpr int kScaleCount = facts(D).items_per_block == 1        ? 1

@@ -136,19 +136,6 @@ struct Lanes {
     return _mm256_sub_ps(raised, _mm256_set1_ps(8388608.0f + zero));
   }
   template <DType D>
-  static constexpr bool kIsFourBits = D == DType::q4_0 || D == DType::q4_1 || D == DType::q4_k;
-  template <DType D>
-  static constexpr int kZero = D == DType::q4_0 ? 8 : 0;
-
-  // The bytes whose low and high halves are a step's codes: of Q4_0 and Q4_1 columns 0..15 and
-  // 16..31; of Q4_K one of the two for all 32 columns.
-  template <DType D>
-  static const std::byte* four_bits_of(const std::byte* block, int step) {
-    constexpr int kCodesAt = facts(D).bytes_per_block - facts(D).items_per_block / 2;
-    return block + kCodesAt + (D == DType::q4_k ? step / 2 * 32 : 0);
-  }
-
-  template <DType D>
   [[gnu::always_inline]] static void read_scales(const std::byte* chunk, int count,
                                                  float (&scales)[kScaleCount<D>]) {
     read_chunk_scales<D>(chunk, count, scales);
@@ -180,7 +167,7 @@ struct Lanes {
       const __m256i both = double_words_of_bytes(twice, first);
       return f32_of_small(
           high ? _mm256_srli_epi32(both, 4) : _mm256_and_si256(both, _mm256_set1_epi32(15)),
-          kZero<D>);
+          kZeroCode<D>);
     };
     return {eight(0), eight(8)};
   }

@@ -84,19 +84,6 @@ struct Lanes {
                          _mm512_set1_ps(zero));
   }
   template <DType D>
-  static constexpr bool kIsFourBits = D == DType::q4_0 || D == DType::q4_1 || D == DType::q4_k;
-  template <DType D>
-  static constexpr int kZero = D == DType::q4_0 ? 8 : 0;
-
-  // The bytes whose low and high halves are a step's codes: of Q4_0 and Q4_1 columns 0..15 and
-  // 16..31; of Q4_K one of the two for all 32 columns.
-  template <DType D>
-  static const std::byte* four_bits_of(const std::byte* block, int step) {
-    constexpr int kCodesAt = facts(D).bytes_per_block - facts(D).items_per_block / 2;
-    return block + kCodesAt + (D == DType::q4_k ? step / 2 * 32 : 0);
-  }
-
-  template <DType D>
   [[gnu::always_inline]] static void read_scales(const std::byte* chunk, int count,
                                                  float (&scales)[kScaleCount<D>]) {
     read_chunk_scales<D>(chunk, count, scales);
@@ -136,7 +123,7 @@ struct Lanes {
       first.all = f32_of_bf16(load_32_bytes(from));
       second.all = f32_of_bf16(load_32_bytes(from + 32));
     } else if constexpr (kIsFourBits<D>) {
-      const __m512 table = values_of_codes(kZero<D>);
+      const __m512 table = values_of_codes(kZeroCode<D>);
       const std::byte* bytes = four_bits_of<D>(from, step);
       const bool by_step = D == DType::q4_k, odd = step % 2 != 0;
       const __m512i low = _mm512_cvtepu8_epi32(load_16_bytes(bytes));

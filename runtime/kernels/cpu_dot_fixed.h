@@ -4,11 +4,10 @@
 //   become f32 and are added to 16 lanes by one fused multiply-add, times the product of the two
 //   scales. What a type adds to its codes, a minimum or minus the code of zero, meets the sums of
 //   the inputs instead, those of step s of a chunk in lane s.
-// V::codes<D>(block, step) are a step's codes as 16-bit integers, as they are stored (Q6_K: less
-// 32;
-//   Q8_0: times 256, which spares widening them with their sign; the sums of products are then
-//   multiples of 256, and no less exact); V::products
-//   the 16 sums of pairs of products; V::read_scales what block_scales.h says.
+// V::codes<D>(block, step) are a step's codes as 16-bit integers, as they are stored (of Q6_K less
+//   32; of Q8_0 times 256, which spares widening them with their sign: the sums of products are
+//   then multiples of 256, and no less exact); V::products the 16 sums of pairs of products;
+//   V::read_scales what block_scales.h says.
 // Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
 #pragma once
 
@@ -22,9 +21,7 @@ struct FixedDot : Columns<V> {
   using Codes = typename V::Codes;
   static constexpr int kHalves = D == DType::q6_k ? 2 : 1;  // scales of a step
   static constexpr int kScales = kStepsPerChunk * kHalves;
-  // The code that stands for zero. Q6_K, whose scales differ within a step, subtracts it itself.
-  static constexpr float kZero = D == DType::q4_0 ? 8.0f : D == DType::q5_0 ? 16.0f : 0.0f;
-  static constexpr bool kShifted = kHasMinimum<D> || kZero != 0;
+  static constexpr bool kShifted = kHasMinimum<D> || kZeroCode<D> != 0;
   static constexpr float kUnit = D == DType::q8_0 ? 1.0f / 256 : 1.0f;  // of V::codes
 
   // The inputs of a token.
@@ -58,7 +55,8 @@ struct FixedDot : Columns<V> {
       for (int half = 0; half < kHalves; ++half)
         V::store(scales + 8 * half, V::mul(V::load_eight(read + 8 * half), V::eight(kUnit)));
       const float* minimums = read + minimum_at<D>(0) % kScaleCount<D>;
-      V::store(shifts, V::mul(V::load_eight(minimums), V::eight(kHasMinimum<D> ? 1.0f : -kZero)));
+      V::store(shifts, V::mul(V::load_eight(minimums),
+                              V::eight(kHasMinimum<D> ? 1.0f : -1.0f * kZeroCode<D>)));
     }
   };
 

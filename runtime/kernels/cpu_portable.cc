@@ -151,8 +151,7 @@ struct Lanes {
     } else if constexpr (D == DType::bf16) {
       return std::bit_cast<float>(static_cast<uint32_t>(read_u16(from + 2 * i)) << 16);
     } else {
-      constexpr int kZero = D == DType::q4_0 ? 8 : D == DType::q5_0 ? 16 : 0;
-      return static_cast<float>(code<D>(from, step, i) - kZero);
+      return static_cast<float>(code<D>(from, step, i) - kZeroCode<D>);
     }
   }
 

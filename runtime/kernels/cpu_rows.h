@@ -36,10 +36,6 @@ template <DType D>
   return takes_fixed(D) && !kIsSuperBlock<D> ? chunk + step * facts(D).bytes_per_block : chunk;
 }
 
-// Rows of the other types end with a whole step.
-template <DType D>
-constexpr bool kHasTail = facts(D).items_per_block == 1;
-
 // Short rows are prefetched, because the hardware starts anew in each row and page; for long ones
 // it does better alone. Measured with q8_0 and q4_0 against bf16, on 8192 columns.
 template <DType D>

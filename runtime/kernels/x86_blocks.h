@@ -100,6 +100,17 @@ template <DType D>
   }
 }
 
+template <DType D>
+constexpr bool kIsFourBits = D == DType::q4_0 || D == DType::q4_1 || D == DType::q4_k;
+
+// The bytes whose low and high halves are a step's codes: of Q4_0 and Q4_1 columns 0..15
+// and 16..31; of Q4_K one of the two for all 32 columns.
+template <DType D>
+[[gnu::always_inline]] inline const std::byte* four_bits_of(const std::byte* block, int step) {
+  constexpr int kCodesAt = facts(D).bytes_per_block - facts(D).items_per_block / 2;
+  return block + kCodesAt + (D == DType::q4_k ? step / 2 * 32 : 0);
+}
+
 // The codes of columns 0..15 and 16..31 of a step as they are stored (Q6_K: less 32), as signed
 // bytes.
 struct StepCodes {
@@ -167,8 +178,8 @@ template <DType D>
 template <DType D>
 [[gnu::always_inline]] inline StepCodes read_values(const std::byte* block, int step) {
   const StepCodes codes = read_codes<D>(block, step);
-  if constexpr (D != DType::q5_0) return codes;
-  const __m128i zero = _mm_set1_epi8(16);
+  if constexpr (kZeroCode<D> == 0) return codes;
+  const __m128i zero = _mm_set1_epi8(kZeroCode<D>);
   return {_mm_sub_epi8(codes.first, zero), _mm_sub_epi8(codes.second, zero)};
 }
 
