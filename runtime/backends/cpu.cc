@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "models/error.h"
-#include "models/quantize.h"
 #include "runtime/activation_rule.h"
 #include "runtime/backend.h"
 #include "runtime/kernels/kernels.h"
@@ -22,8 +21,6 @@ namespace {
 
 constexpr uint64_t kHugePage = uint64_t{2} << 20;
 constexpr int kWordBits = 64;
-// Threads take columns of a weighted sum in units that are whole blocks of every type.
-constexpr int kColumnUnit = 64;
 // From here on, tokens are worth sharing out among threads.
 constexpr int kSharedTokens = 4;
 
@@ -39,6 +36,11 @@ void for_each_bit(const uint64_t* words, int begin, int end, Visit visit) {
     for (; word != 0; word &= word - 1) visit(first + std::countr_zero(word));
   }
 }
+
+constexpr size_t kLine = 64;
+struct alignas(kLine) Line {
+  std::byte bytes[kLine];
+};
 
 // The rows of one sequence within a forward.
 struct Sequence {
@@ -95,7 +97,7 @@ class CpuBackend final : public Backend {
   void place_rows(const WeightView& w, int row_begin, int row_end, const std::byte* host) override {
     const uint64_t row_bytes = bytes_of(w.dtype, static_cast<uint64_t>(w.cols));
     for (int r = row_begin; r < row_end; ++r, host += row_bytes) {
-      std::memcpy(const_cast<std::byte*>(w.row(r)), host, row_bytes);
+      cpu_pack_row(w.dtype, w.cols, host, const_cast<std::byte*>(w.row(r)));
     }
   }
   void upload(void* to, const void* host, uint64_t bytes) override { std::memcpy(to, host, bytes); }
@@ -121,15 +123,17 @@ class CpuBackend final : public Backend {
   }
   void run_queued(uint64_t, const std::function<void()>& queue) override { queue(); }
 
+  // A row of the table is a weighted sum of one row.
   void embed(const WeightView& table, uint32_t first_token, float* x) override {
+    const uint64_t one = 1;
+    const float weight = 1;
     for (size_t t = 0; t < rows_.size(); ++t, x += table.cols) {
+      std::fill_n(x, table.cols, 0.0f);
       const uint32_t row = static_cast<uint32_t>(rows_[t].token) - first_token;  // wraps below
-      if (row < static_cast<uint32_t>(table.rows)) {
-        dequantize(table.dtype, table.row(static_cast<int>(row)), static_cast<uint64_t>(table.cols),
-                   x);
-      } else {
-        std::fill_n(x, table.cols, 0.0f);
-      }
+      if (row >= static_cast<uint32_t>(table.rows)) continue;
+      const WeightView of_token{table.dtype, 1, table.cols, table.stride,
+                                table.row(static_cast<int>(row))};
+      kernels_.weighted_rows(of_token, 0, table.cols, &one, 0, &weight, 1, 1, x, table.cols);
     }
   }
 
@@ -178,8 +182,8 @@ class CpuBackend final : public Backend {
 
   void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) override {
     const NeuronMask chosen = mask.words != nullptr ? mask : every(w.rows);
-    const int count = token_count(), block = static_cast<int>(facts(w.dtype).items_per_block);
-    pool_.run(w.cols, std::max(kColumnUnit, block), [&](int begin, int end) {
+    const int count = token_count();
+    pool_.run(w.cols, kChunk, [&](int begin, int end) {
       for (int t = 0; t < count; ++t)
         std::fill(y + at(t, w.cols) + begin, y + at(t, w.cols) + end, 0.0f);
       kernels_.weighted_rows(w, begin, end, chosen.words, static_cast<int>(chosen.stride), a,
@@ -205,18 +209,15 @@ class CpuBackend final : public Backend {
   // x, and in fixed point where a product takes it so.
   Inputs inputs_of(std::span<const Product> products, const float* x, int count) {
     const int cols = products[0].w.cols;
-    Inputs inputs{x, cols, nullptr, nullptr, nullptr};
     const auto wants = [](const Product& product) { return takes_fixed(product.w.dtype); };
-    if (std::none_of(products.begin(), products.end(), wants)) return inputs;
-    const int blocks = cols / kFixedBlock;
-    codes_.resize(std::max(codes_.size(), at(count, cols)));
-    scales_.resize(std::max(scales_.size(), at(count, blocks)));
-    sums_.resize(scales_.size());
+    if (std::none_of(products.begin(), products.end(), wants)) return {x, cols, nullptr};
+    const size_t row_bytes = fixed_bytes(cols);
+    fixed_.resize(std::max(fixed_.size(), static_cast<size_t>(count) * row_bytes / kLine));
+    std::byte* fixed = fixed_.data()->bytes;
     for_each_token(count, [&](int t) {
-      kernels_.to_fixed(x + at(t, cols), cols, codes_.data() + at(t, cols),
-                        scales_.data() + at(t, blocks), sums_.data() + at(t, blocks));
+      kernels_.to_fixed(x + at(t, cols), cols, fixed + static_cast<size_t>(t) * row_bytes);
     });
-    return {x, cols, codes_.data(), scales_.data(), sums_.data()};
+    return {x, cols, fixed};
   }
 
   NeuronMask every(int count) {
@@ -310,10 +311,9 @@ class CpuBackend final : public Backend {
   std::span<const TokenRow> rows_;  // the caller's
   std::vector<Sequence> sequences_;
   // Scratch, as large as the largest call so far.
-  std::vector<int16_t> codes_;
-  std::vector<float> scales_, sums_;  // of codes_
-  std::vector<float> up_;             // (token_count, neurons)
-  std::vector<uint64_t> all_;         // ones
+  std::vector<Line> fixed_;    // inputs in fixed point
+  std::vector<float> up_;      // (token_count, neurons)
+  std::vector<uint64_t> all_;  // ones
 };
 
 std::string usable() { return ""; }

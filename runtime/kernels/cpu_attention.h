@@ -47,7 +47,7 @@ struct Attention {
   // The positions in blocks of rows, without looking ahead: the hardware does it better.
   template <class Visit>
   static void for_each_tile(const float* base, int position_count, int kv_stride, Visit visit) {
-    in_tiles<kRows>(0, position_count, [&]<int R>(int p) {
+    in_tiles<kTileRows>(0, position_count, [&]<int R>(int p) {
       const std::byte* rows[R];
       for (int r = 0; r < R; ++r)
         rows[r] = reinterpret_cast<const std::byte*>(base + static_cast<size_t>(p + r) * kv_stride);
@@ -58,7 +58,7 @@ struct Attention {
   static void attend(const float* q, const float* keys, const float* values, int position_count,
                      int kv_stride, int head_dim, float* scores, float* out) {
     using Scores = FloatDot<V, DType::f32>;
-    using Values = WeightedSum<V, DType::f32>;
+    using Values = FloatSum<V, DType::f32>;
     const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(head_dim));
     const typename Scores::Row x[] = {{q}};
     for_each_tile(keys, position_count, kv_stride, [&]<int R>(int p, const std::byte* const* rows) {
@@ -71,7 +71,7 @@ struct Attention {
     for (int i = 0; i < head_dim; ++i) out[i] = 0;
     for_each_tile(values, position_count, kv_stride,
                   [&]<int R>(int p, const std::byte* const* rows) {
-                    Values::template sum_tile<R>(rows, rows, scores + p, head_dim, out);
+                    Values::template sum_tile<R>(rows, rows, scores + p, 0, head_dim, out);
                   });
     for (int i = 0; i < head_dim; ++i) out[i] /= total;
   }

@@ -12,10 +12,11 @@ namespace {
 
 struct Lanes {
   static constexpr int kAccumulators = 4;
+  static constexpr int kSumPositions = 4;
 #ifdef THERMOCLINE_ROLLED
-  static constexpr bool kUnrollsSteps = false;
+  static constexpr bool kUnrolls = false;
 #else
-  static constexpr bool kUnrollsSteps = true;
+  static constexpr bool kUnrolls = true;
 #endif
   __m256 low, high;
 
@@ -55,126 +56,185 @@ struct Lanes {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
 
-  // `first` in lanes 0..7, `second` in lanes 8..15.
-  static Lanes halves(float first, float second) {
-    return {_mm256_set1_ps(first), _mm256_set1_ps(second)};
-  }
   // Half as many lanes, the first.
   using Eight = __m256;
   static Eight eight(float value) { return _mm256_set1_ps(value); }
   static Eight load_eight(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, Eight a) { _mm256_storeu_ps(to, a); }
   static Eight mul(Eight a, Eight b) { return _mm256_mul_ps(a, b); }
+  static Eight fma(Eight a, Eight b, Eight c) { return _mm256_fmadd_ps(a, b, c); }
   static Lanes fma(Eight a, Eight b, Lanes c) { return {_mm256_fmadd_ps(a, b, c.low), c.high}; }
-  // Lanes 0..3 (half 0) or 4..7 (half 1), each two times.
-  static Eight each_twice(Eight a, int half) {
-    const __m256i first = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
-    return _mm256_permutevar8x32_ps(a, _mm256_add_epi32(first, _mm256_set1_epi32(4 * half)));
+  // Lane l: eight[4 * half + l / 4].
+  [[gnu::always_inline]] static Lanes spread(const float* eight, int half) {
+    const float* four = eight + 4 * half;
+    const auto two = [](const float* of) {
+      return _mm256_insertf128_ps(_mm256_broadcast_ss(of), _mm_broadcast_ss(of + 1), 1);
+    };
+    return {two(four), two(four + 2)};
   }
 
-  // 32 columns as 16-bit integers, 16 in each half.
-  struct Codes {
-    __m256i first, second;
+  // The codes of a group, unsigned, 32 in each register.
+  struct Bytes {
+    __m256i firsts[2], seconds[2];
   };
-  static Codes load_codes(const int16_t* from) {
-    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 16))};
+  static __m256i load_32(const uint8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
-  static void store_codes(int16_t* to, Codes codes) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes.first);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), codes.second);
+  static __m256i load_32(const int8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
-  // Lane i: a[2i] * b[2i] + a[2i+1] * b[2i+1].
-  [[gnu::always_inline]] static Lanes products(Codes a, const int16_t* from) {
-    const Codes b = load_codes(from);
-    return {_mm256_cvtepi32_ps(_mm256_madd_epi16(a.first, b.first)),
-            _mm256_cvtepi32_ps(_mm256_madd_epi16(a.second, b.second))};
+  static Bytes load_bytes(const uint8_t* from) {
+    return {{load_32(from), load_32(from + 32)}, {load_32(from + 64), load_32(from + 96)}};
+  }
+  static void store_bytes(uint8_t* to, const Bytes& bytes) {
+    for (int i = 0; i < 2; ++i) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 32 * i), bytes.firsts[i]);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 64 + 32 * i), bytes.seconds[i]);
+    }
+  }
+  template <DType D>
+  [[gnu::always_inline]] static void read_scales(const std::byte* from, const std::byte* more,
+                                                 int count, float (&scales)[scale_count(D)]) {
+    read_chunk_scales<D>(from, more, count, scales);
+  }
+  // 16 in the bytes i whose bit i of the four bytes is set, else 0.
+  static __m256i fifth_bits(const std::byte* from) {
+    const __m256i spread =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+    const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(load_word<int>(from)), spread);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit),
+                            _mm256_set1_epi8(16));
+  }
+  template <DType D>
+  [[gnu::always_inline]] static Bytes codes(const std::byte* codes, const std::byte* further) {
+    const __m256i half = _mm256_set1_epi8(15);
+    Bytes bytes;
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const __m256i all = load_32_bytes(codes + 32 * i);
+      if constexpr (code_bits(D) == 8) {
+        bytes.firsts[i] = all;
+        bytes.seconds[i] = load_32_bytes(codes + 64 + 32 * i);
+      } else {
+        bytes.firsts[i] = _mm256_and_si256(all, half);
+        bytes.seconds[i] = _mm256_and_si256(_mm256_srli_epi16(all, 4), half);
+      }
+      if constexpr (code_bits(D) == 5) {
+        bytes.firsts[i] = _mm256_or_si256(bytes.firsts[i], fifth_bits(further + 4 * i));
+        bytes.seconds[i] = _mm256_or_si256(bytes.seconds[i], fifth_bits(further + 8 + 4 * i));
+      }
+      if constexpr (code_bits(D) == 6) {
+        const __m256i pairs = load_32_bytes(further), mask = _mm256_set1_epi8(48);
+        bytes.firsts[i] = _mm256_or_si256(
+            bytes.firsts[i], _mm256_and_si256(_mm256_slli_epi16(pairs, 4 - 2 * i), mask));
+        bytes.seconds[i] = _mm256_or_si256(bytes.seconds[i],
+                                           _mm256_and_si256(_mm256_srli_epi16(pairs, 2 * i), mask));
+      }
+    }
+    return bytes;
   }
 
-  // 16 bytes in both halves, from where a shuffle within halves, of which there are two a cycle,
-  // widens them: conversions of integers to wider ones cross halves, and take longer than a cycle.
-  static __m256i load_twice(const std::byte* from) {
-    return _mm256_broadcastsi128_si256(load_16_bytes(from));
+  // Sums of 8 products of codes of at most six bits and bytes of x, two in each of 16 lanes, or of
+  // kPart's 4.
+  template <int kPart>
+  [[gnu::always_inline]] static __m256i sums_of_pairs(__m256i firsts, __m256i seconds,
+                                                      const int8_t* x) {
+    if constexpr (kPart == 1) return _mm256_maddubs_epi16(firsts, load_32(x));
+    if constexpr (kPart == 2) return _mm256_maddubs_epi16(seconds, load_32(x + 64));
+    return _mm256_add_epi16(_mm256_maddubs_epi16(firsts, load_32(x)),
+                            _mm256_maddubs_epi16(seconds, load_32(x + 64)));
   }
-  // Eight bf16.
+  // The same times 256 of x's upper bytes, and of its lower ones, in 8 lanes.
+  template <int kPart>
+  [[gnu::always_inline]] static __m256i integer_dot(__m256i firsts, __m256i seconds,
+                                                    const int8_t* x, int unit) {
+    const __m256i upper = sums_of_pairs<kPart>(firsts, seconds, x);
+    const __m256i lower = sums_of_pairs<kPart>(firsts, seconds, x + kGroup);
+    const auto times = [](int factor) { return _mm256_set1_epi16(static_cast<short>(factor)); };
+    return _mm256_add_epi32(_mm256_madd_epi16(upper, times(256 * unit)),
+                            _mm256_madd_epi16(lower, times(unit)));
+  }
+  template <DType D, int kPart>
+  [[gnu::always_inline]] static __m256 half_dot(const Bytes& w, int i, const int8_t* x,
+                                                const int32_t* sums, const int32_t* first_sums) {
+    const __m256i firsts = w.firsts[i], seconds = w.seconds[i];
+    __m256i sum;
+    if constexpr (code_bits(D) == 8) {  // half bytes, since pairs of products would overflow
+      const __m256i mask = _mm256_set1_epi8(15);
+      const auto upper = [=](__m256i a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), mask); };
+      sum = _mm256_add_epi32(
+          integer_dot<kPart>(_mm256_and_si256(firsts, mask), _mm256_and_si256(seconds, mask), x, 1),
+          integer_dot<kPart>(upper(firsts), upper(seconds), x, 16));
+    } else {
+      sum = integer_dot<kPart>(firsts, seconds, x, 1);
+    }
+    if constexpr (zero_shift(D) != 0) {
+      const auto load = [](const int32_t* from) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+      };
+      __m256i of_x = load(kPart == 1 ? first_sums : sums);
+      if constexpr (kPart == 2) of_x = _mm256_sub_epi32(of_x, load(first_sums));
+      sum = _mm256_add_epi32(sum, _mm256_slli_epi32(of_x, zero_shift(D)));
+    }
+    return _mm256_cvtepi32_ps(sum);
+  }
+  // Lane l: the sum of its codes, less the code of zero, times x; kPart: 0 of all, 1 of its firsts,
+  // 2 of its seconds. sums, first_sums: see FixedRow.
+  template <DType D, int kPart>
+  [[gnu::always_inline]] static Lanes dot(const Bytes& w, const int8_t* x, const int32_t* sums,
+                                          const int32_t* first_sums) {
+    return {half_dot<D, kPart>(w, 0, x, sums, first_sums),
+            half_dot<D, kPart>(w, 1, x + 32, sums + 8, first_sums + 8)};
+  }
+
+  // 128 codes of four bits.
+  struct HalfBytes {
+    __m256i half[2];
+  };
+  static HalfBytes half_bytes(const std::byte* codes) {
+    return {{load_32_bytes(codes), load_32_bytes(codes + 32)}};
+  }
+
+  // kBits of each lane at position kAt, less `zero`, times 2^kAt: as the last bits of 2^23 + them.
+  template <int kBits, int kAt>
+  [[gnu::always_inline]] static __m256 value_at(__m256i lanes, int zero) {
+    const __m256i mask = _mm256_set1_epi32(((1 << kBits) - 1) << kAt);
+    const __m256i large = _mm256_set1_epi32(0x4b000000);
+    const __m256 raised =
+        _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(lanes, mask), large));
+    return _mm256_sub_ps(raised, _mm256_set1_ps(8388608.0f + static_cast<float>(zero << kAt)));
+  }
+  // The values of position p of a group, too large by 2^position_shift(D, p).
+  template <DType D, int p>
+  [[gnu::always_inline]] static Lanes value(const HalfBytes& codes) {
+    const auto of = [&](int i) {
+      return value_at<4, 0>(_mm256_srli_epi32(codes.half[i], 4 * p), zero_code(D));
+    };
+    return {of(0), of(1)};
+  }
+  template <DType D, int p>
+  [[gnu::always_inline]] static Lanes value(const Bytes& codes) {
+    const auto& all = p % 2 == 0 ? codes.firsts : codes.seconds;
+    const auto of = [&](int i) {
+      return value_at<8, position_shift(D, p)>(_mm256_srli_epi32(all[i], 16 * (p / 4)),
+                                               zero_code(D));
+    };
+    return {of(0), of(1)};
+  }
+
+  // Eight bf16. A shuffle within halves, of which there are two a cycle, widens them: conversions
+  // of integers to wider ones cross halves, and take longer.
   static __m256 f32_of_bf16(const std::byte* from) {
     const __m256i order =
         _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7,  //
                          -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
-    return _mm256_castsi256_ps(_mm256_shuffle_epi8(load_twice(from), order));
+    return _mm256_castsi256_ps(
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_16_bytes(from)), order));
   }
-  // 16 bytes in the lower or upper halves of 16 words.
-  static __m256i words_of_bytes(const std::byte* from) {
-    const __m256i order =
-        _mm256_setr_epi8(0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7, -1, 8, -1, 9, -1, 10,
-                         -1, 11, -1, 12, -1, 13, -1, 14, -1, 15, -1);
-    return _mm256_shuffle_epi8(load_twice(from), order);
-  }
-  static __m256i raised_words_of_bytes(const std::byte* from) {
-    const __m256i order =
-        _mm256_setr_epi8(-1, 0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7, -1, 8, -1, 9, -1,
-                         10, -1, 11, -1, 12, -1, 13, -1, 14, -1, 15);
-    return _mm256_shuffle_epi8(load_twice(from), order);
-  }
-  // Bytes first .. first + 7 of 16 that are there twice, in 8 double words.
-  static __m256i double_words_of_bytes(__m256i twice, int first) {
-    const __m256i order =
-        _mm256_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1, 4, -1, -1, -1,
-                         5, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1);
-    return _mm256_shuffle_epi8(twice, _mm256_add_epi8(order, _mm256_set1_epi32(first)));
-  }
-  static Lanes f32_of_codes(__m128i codes) {
-    const __m256i low = _mm256_cvtepi8_epi32(codes);
-    const __m256i high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes));
-    return {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)};
-  }
-  // Codes below 16, less `zero`, without a conversion, of which AVX2 makes one a cycle: as the last
-  // bits of 2^23 + code.
-  static __m256 f32_of_small(__m256i codes, float zero) {
-    const __m256 raised =
-        _mm256_castsi256_ps(_mm256_or_si256(codes, _mm256_set1_epi32(0x4b000000)));
-    return _mm256_sub_ps(raised, _mm256_set1_ps(8388608.0f + zero));
-  }
+  // Columns 0..15 and 16..31 of a step of a type without blocks.
   template <DType D>
-  [[gnu::always_inline]] static void read_scales(const std::byte* chunk, int count,
-                                                 float (&scales)[kScaleCount<D>]) {
-    read_chunk_scales<D>(chunk, count, scales);
-  }
-
-  template <DType D>
-  [[gnu::always_inline]] static Codes codes(const std::byte* block, int step) {
-    if constexpr (D == DType::q8_0) {
-      return {raised_words_of_bytes(block + 2), raised_words_of_bytes(block + 18)};
-    } else if constexpr (kIsFourBits<D>) {
-      const __m256i mask = _mm256_set1_epi16(15);
-      const __m256i bytes = words_of_bytes(four_bits_of<D>(block, step));
-      if constexpr (D == DType::q4_k) {
-        const __m256i more = words_of_bytes(four_bits_of<D>(block, step) + 16);
-        if (step % 2 != 0) return {_mm256_srli_epi16(bytes, 4), _mm256_srli_epi16(more, 4)};
-        return {_mm256_and_si256(bytes, mask), _mm256_and_si256(more, mask)};
-      }
-      return {_mm256_and_si256(bytes, mask), _mm256_srli_epi16(bytes, 4)};
-    } else {
-      const StepCodes codes = read_codes<D>(block, step);
-      return {_mm256_cvtepi8_epi16(codes.first), _mm256_cvtepi8_epi16(codes.second)};
-    }
-  }
-
-  // Half-byte `high` of 16 bytes that are there twice.
-  template <DType D>
-  [[gnu::always_inline]] static Lanes one_half_of(__m256i twice, bool high) {
-    const auto eight = [&](int first) {
-      const __m256i both = double_words_of_bytes(twice, first);
-      return f32_of_small(
-          high ? _mm256_srli_epi32(both, 4) : _mm256_and_si256(both, _mm256_set1_epi32(15)),
-          kZeroCode<D>);
-    };
-    return {eight(0), eight(8)};
-  }
-
-  template <DType D>
-  [[gnu::always_inline]] static void values(const std::byte* from, int step, Lanes& first,
-                                            Lanes& second) {
+  [[gnu::always_inline]] static void values(const std::byte* from, Lanes& first, Lanes& second) {
     if constexpr (D == DType::f32) {
       first = load(reinterpret_cast<const float*>(from));
       second = load(reinterpret_cast<const float*>(from + 64));
@@ -182,23 +242,10 @@ struct Lanes {
       first = {_mm256_cvtph_ps(load_16_bytes(from)), _mm256_cvtph_ps(load_16_bytes(from + 16))};
       second = {_mm256_cvtph_ps(load_16_bytes(from + 32)),
                 _mm256_cvtph_ps(load_16_bytes(from + 48))};
-    } else if constexpr (D == DType::bf16) {
+    } else {
+      static_assert(D == DType::bf16);
       first = {f32_of_bf16(from), f32_of_bf16(from + 16)};
       second = {f32_of_bf16(from + 32), f32_of_bf16(from + 48)};
-    } else if constexpr (kIsFourBits<D>) {
-      const std::byte* bytes = four_bits_of<D>(from, step);
-      const __m256i twice = load_twice(bytes);
-      if constexpr (D == DType::q4_k) {
-        first = one_half_of<D>(twice, step % 2 != 0);
-        second = one_half_of<D>(load_twice(bytes + 16), step % 2 != 0);
-      } else {
-        first = one_half_of<D>(twice, false);
-        second = one_half_of<D>(twice, true);
-      }
-    } else {
-      const StepCodes codes = read_values<D>(from, step);
-      first = f32_of_codes(codes.first);
-      second = f32_of_codes(codes.second);
     }
   }
 };

@@ -1,4 +1,4 @@
-// Kernels for AVX-512 (F, BW, VL, DQ): one register holds the 16 lanes.
+// Kernels for AVX-512 (F, BW, VL, DQ, VNNI): one register holds the 16 lanes.
 #include "runtime/kernels/instruction_sets.h"
 
 #ifdef __AVX512F__
@@ -7,19 +7,21 @@
 #include "runtime/kernels/cpu_body.h"
 #include "runtime/kernels/x86_blocks.h"
 
-// GCC 12's intrinsics begin with a register that is undefined on purpose, and warn of it.
+#ifndef __clang__  // GCC 12's intrinsics begin with a register that is undefined on purpose
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 namespace thermocline {
 namespace {
 
 struct Lanes {
   static constexpr int kAccumulators = 16;
+  static constexpr int kSumPositions = 8;
 #ifdef THERMOCLINE_ROLLED
-  static constexpr bool kUnrollsSteps = false;
+  static constexpr bool kUnrolls = false;
 #else
-  static constexpr bool kUnrollsSteps = true;
+  static constexpr bool kUnrolls = true;
 #endif
   __m512 all;
 
@@ -48,93 +50,121 @@ struct Lanes {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
-  // `first` in lanes 0..7, `second` in lanes 8..15.
-  static Lanes halves(float first, float second) {
-    return {_mm512_insertf32x8(_mm512_set1_ps(first), _mm256_set1_ps(second), 1)};
-  }
   // Half as many lanes, the first.
   using Eight = __m256;
   static Eight eight(float value) { return _mm256_set1_ps(value); }
   static Eight load_eight(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, Eight a) { _mm256_storeu_ps(to, a); }
   static Eight mul(Eight a, Eight b) { return _mm256_mul_ps(a, b); }
+  static Eight fma(Eight a, Eight b, Eight c) { return _mm256_fmadd_ps(a, b, c); }
   static Lanes fma(Eight a, Eight b, Lanes c) {
     return {_mm512_insertf32x8(c.all, _mm256_fmadd_ps(a, b, _mm512_castps512_ps256(c.all)), 0)};
   }
-  // Lanes 0..3 (half 0) or 4..7 (half 1), each two times.
-  static Eight each_twice(Eight a, int half) {
-    const __m256i first = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
-    return _mm256_permutevar8x32_ps(a, _mm256_add_epi32(first, _mm256_set1_epi32(4 * half)));
+  // Lane l: eight[4 * half + l / 4].
+  [[gnu::always_inline]] static Lanes spread(const float* eight, int half) {
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return {_mm512_permutexvar_ps(lanes, _mm512_broadcast_f32x4(_mm_loadu_ps(eight + 4 * half)))};
   }
 
-  // 32 columns as 16-bit integers.
-  struct Codes {
+  // The codes of a group, unsigned.
+  struct Bytes {
+    __m512i firsts, seconds;
+  };
+  static Bytes load_bytes(const uint8_t* from) {
+    return {_mm512_loadu_si512(from), _mm512_loadu_si512(from + 64)};
+  }
+  static void store_bytes(uint8_t* to, const Bytes& bytes) {
+    _mm512_storeu_si512(to, bytes.firsts);
+    _mm512_storeu_si512(to + 64, bytes.seconds);
+  }
+  template <DType D>
+  [[gnu::always_inline]] static void read_scales(const std::byte* from, const std::byte* more,
+                                                 int count, float (&scales)[scale_count(D)]) {
+    read_chunk_scales<D>(from, more, count, scales);
+  }
+  template <DType D>
+  [[gnu::always_inline]] static Bytes codes(const std::byte* codes, const std::byte* further) {
+    const __m512i half = _mm512_set1_epi8(15), all = _mm512_loadu_si512(codes);
+    if constexpr (code_bits(D) == 8) return {all, _mm512_loadu_si512(codes + 64)};
+    Bytes bytes = {_mm512_and_si512(all, half), _mm512_and_si512(_mm512_srli_epi16(all, 4), half)};
+    if constexpr (code_bits(D) == 5) {
+      const __m512i fifth = _mm512_set1_epi8(16);  // added where a bit is set
+      bytes.firsts =
+          _mm512_mask_add_epi8(bytes.firsts, load_word<uint64_t>(further), bytes.firsts, fifth);
+      bytes.seconds = _mm512_mask_add_epi8(bytes.seconds, load_word<uint64_t>(further + 8),
+                                           bytes.seconds, fifth);
+    }
+    if constexpr (code_bits(D) == 6) {
+      const __m512i pairs = _mm512_broadcast_i64x4(load_32_bytes(further));
+      const __m512i two = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(2), 1);
+      const __m512i up = _mm512_sub_epi16(_mm512_set1_epi16(4), two), mask = _mm512_set1_epi8(48);
+      bytes.firsts =
+          _mm512_or_si512(bytes.firsts, _mm512_and_si512(_mm512_sllv_epi16(pairs, up), mask));
+      bytes.seconds =
+          _mm512_or_si512(bytes.seconds, _mm512_and_si512(_mm512_srlv_epi16(pairs, two), mask));
+    }
+    return bytes;
+  }
+
+  // Lane l: the sum of its codes, less the code of zero, times x; kPart: 0 of all, 1 of its firsts,
+  // 2 of its seconds. sums, first_sums: see FixedRow.
+  template <DType D, int kPart>
+  [[gnu::always_inline]] static Lanes dot(const Bytes& w, const int8_t* x, const int32_t* sums,
+                                          const int32_t* first_sums) {
+    const auto add = [&](__m512i sum, const int8_t* of_x) __attribute__((always_inline)) {
+      if constexpr (kPart != 2) sum = _mm512_dpbusd_epi32(sum, w.firsts, _mm512_loadu_si512(of_x));
+      if constexpr (kPart != 1)
+        sum = _mm512_dpbusd_epi32(sum, w.seconds, _mm512_loadu_si512(of_x + 64));
+      return sum;
+    };
+    __m512i sum = _mm512_slli_epi32(add(_mm512_setzero_si512(), x), 8);
+    if constexpr (zero_shift(D) != 0) {
+      __m512i of_x = _mm512_loadu_si512(kPart == 1 ? first_sums : sums);
+      if constexpr (kPart == 2) of_x = _mm512_sub_epi32(of_x, _mm512_loadu_si512(first_sums));
+      sum = _mm512_add_epi32(sum, _mm512_slli_epi32(of_x, zero_shift(D)));
+    }
+    return {_mm512_cvtepi32_ps(add(sum, x + 128))};
+  }
+
+  // 128 codes of four bits.
+  struct HalfBytes {
     __m512i all;
   };
-  static Codes load_codes(const int16_t* from) { return {_mm512_loadu_si512(from)}; }
-  static void store_codes(int16_t* to, Codes codes) { _mm512_storeu_si512(to, codes.all); }
-  // Lane i: a[2i] * b[2i] + a[2i+1] * b[2i+1].
-  [[gnu::always_inline]] static Lanes products(Codes a, const int16_t* b) {
-    return {_mm512_cvtepi32_ps(_mm512_madd_epi16(a.all, _mm512_loadu_si512(b)))};
+  static HalfBytes half_bytes(const std::byte* codes) { return {_mm512_loadu_si512(codes)}; }
+
+  // The values of position p of a group, too large by 2^position_shift(D, p).
+  template <DType D, int p>
+  [[gnu::always_inline]] static Lanes value(const HalfBytes& codes) {
+    const __m512 table =
+        _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                      _mm512_set1_ps(zero_code(D)));
+    return {_mm512_permutexvar_ps(_mm512_srli_epi32(codes.all, 4 * p), table)};  // last four bits
+  }
+  template <DType D, int p>
+  [[gnu::always_inline]] static Lanes value(const Bytes& codes) {
+    // As the last bits of 2^23 + them: fewer instructions than a conversion.
+    constexpr int kAt = position_shift(D, p), kAndOr = 0xea;
+    const __m512i all = p % 2 == 0 ? codes.firsts : codes.seconds;
+    const __m512i raised = _mm512_ternarylogic_epi32(_mm512_srli_epi32(all, 16 * (p / 4)),
+                                                     _mm512_set1_epi32(255 << kAt),
+                                                     _mm512_set1_epi32(0x4b000000), kAndOr);
+    return {_mm512_sub_ps(_mm512_castsi512_ps(raised),
+                          _mm512_set1_ps(8388608.0f + static_cast<float>(zero_code(D) << kAt)))};
   }
 
-  // The values of codes 0..15 less `zero`, to be looked up by the low four bits of lanes.
-  static __m512 values_of_codes(float zero) {
-    return _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                         _mm512_set1_ps(zero));
-  }
+  // Columns 0..15 and 16..31 of a step of a type without blocks.
   template <DType D>
-  [[gnu::always_inline]] static void read_scales(const std::byte* chunk, int count,
-                                                 float (&scales)[kScaleCount<D>]) {
-    read_chunk_scales<D>(chunk, count, scales);
-  }
-
-  template <DType D>
-  [[gnu::always_inline]] static Codes codes(const std::byte* block, int step) {
-    const __m512i mask = _mm512_set1_epi16(15);
-    if constexpr (D == DType::q4_k) {
-      const __m512i bytes = _mm512_cvtepu8_epi16(load_32_bytes(four_bits_of<D>(block, step)));
-      return {step % 2 != 0 ? _mm512_srli_epi16(bytes, 4) : _mm512_and_si512(bytes, mask)};
-    } else if constexpr (kIsFourBits<D>) {
-      // The same 16 bytes twice: the upper copy moves its high halves down.
-      const __m512i twice = _mm512_cvtepu8_epi16(
-          _mm256_broadcastsi128_si256(load_16_bytes(four_bits_of<D>(block, step))));
-      const __m512i shifts = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
-      return {_mm512_and_si512(_mm512_srlv_epi16(twice, shifts), mask)};
-    } else if constexpr (D == DType::q8_0) {
-      return {_mm512_slli_epi16(_mm512_cvtepi8_epi16(load_32_bytes(block + 2)), 8)};
-    } else {
-      const StepCodes codes = read_codes<D>(block, step);
-      return {_mm512_cvtepi8_epi16(
-          _mm256_inserti128_si256(_mm256_castsi128_si256(codes.first), codes.second, 1))};
-    }
-  }
-
-  template <DType D>
-  [[gnu::always_inline]] static void values(const std::byte* from, int step, Lanes& first,
-                                            Lanes& second) {
+  [[gnu::always_inline]] static void values(const std::byte* from, Lanes& first, Lanes& second) {
     if constexpr (D == DType::f32) {
       first.all = _mm512_loadu_ps(from);
       second.all = _mm512_loadu_ps(from + 64);
     } else if constexpr (D == DType::f16) {
       first.all = _mm512_cvtph_ps(load_32_bytes(from));
       second.all = _mm512_cvtph_ps(load_32_bytes(from + 32));
-    } else if constexpr (D == DType::bf16) {
+    } else {
+      static_assert(D == DType::bf16);
       first.all = f32_of_bf16(load_32_bytes(from));
       second.all = f32_of_bf16(load_32_bytes(from + 32));
-    } else if constexpr (kIsFourBits<D>) {
-      const __m512 table = values_of_codes(kZeroCode<D>);
-      const std::byte* bytes = four_bits_of<D>(from, step);
-      const bool by_step = D == DType::q4_k, odd = step % 2 != 0;
-      const __m512i low = _mm512_cvtepu8_epi32(load_16_bytes(bytes));
-      const __m512i high = by_step ? _mm512_cvtepu8_epi32(load_16_bytes(bytes + 16)) : low;
-      first.all = _mm512_permutexvar_ps(by_step && odd ? _mm512_srli_epi32(low, 4) : low, table);
-      second.all =
-          _mm512_permutexvar_ps(!by_step || odd ? _mm512_srli_epi32(high, 4) : high, table);
-    } else {
-      const StepCodes codes = read_values<D>(from, step);
-      first.all = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes.first));
-      second.all = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes.second));
     }
   }
 };

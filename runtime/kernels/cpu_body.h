@@ -15,52 +15,6 @@
 namespace thermocline {
 namespace {
 
-// Largest finite size of a block in the order of f32's bits; NaN and infinities lie above.
-constexpr uint32_t kInfinityBits = 0x7f800000;
-// A block whose values are all below this is zeros: 32767 over it would overflow.
-constexpr float kFixedMin = 1e-30f;
-// Added to a float of size below 2^22, it leaves the nearest integer (ties to even) in the lower
-// bits.
-constexpr float kRounder = 12582912.0f;
-
-inline uint32_t bits_of(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-inline float float_of(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-void fix_block(const float* x, int16_t* codes, float* scale, float* sum) {
-  uint32_t largest = 0;
-  for (int i = 0; i < kFixedBlock; ++i) {
-    const uint32_t size = bits_of(x[i]) & 0x7fffffff;
-    largest = size > largest ? size : largest;
-  }
-  const float size = float_of(largest);
-  const bool usable = largest < kInfinityBits && size >= kFixedMin;
-  const float factor = usable ? 32767.0f / size : 0.0f;
-  int total = 0;
-  for (int i = 0; i < kFixedBlock; ++i) {
-    // A NaN or an infinity, times zero, is NaN: its code is of no matter, its scale is NaN.
-    const auto code = static_cast<int16_t>(bits_of(x[i] * factor + kRounder) - bits_of(kRounder));
-    codes[i] = code;
-    total += code;
-  }
-  *scale = largest >= kInfinityBits ? std::numeric_limits<float>::quiet_NaN()
-                                    : (usable ? size / 32767.0f : 0.0f);
-  *sum = *scale * static_cast<float>(total);
-}
-
-void to_fixed(const float* x, int cols, int16_t* codes, float* scales, float* sums) {
-  for (int block = 0; block * kFixedBlock < cols; ++block)
-    fix_block(x + block * kFixedBlock, codes + block * kFixedBlock, scales + block, sums + block);
-}
-
 template <class V>
 struct CpuKernels {
   // Four streams, each in two vectors a time: what the hardware prefetches best.

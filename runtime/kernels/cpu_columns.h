@@ -1,7 +1,8 @@
-// The columns of a row, a step of 32 at a time, over a 16-lane f32 vector type V.
+// The columns of a row over a 16-lane f32 vector type V: a step of 32 of types without blocks, a
+// group of 128 or a chunk of 256 of quantised ones (cpu_layout.h).
 //
-// V has kAccumulators (how many sums its registers hold), kUnrollsSteps, arithmetic on 16 lanes,
-//   and decodes steps: values<D> and codes<D> (contracts below, where they are used).
+// V has kAccumulators (how many sums its registers hold), kUnrolls, arithmetic on 16 lanes, and
+//   decodes: values<D> of a step; codes<D> of a group, read_scales<D> of a chunk.
 // Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
 #pragma once
 
@@ -39,24 +40,12 @@ struct SumTile {
   }
 };
 
+// Types without blocks.
 template <class V>
 struct Columns {
   struct Pair {
     V first, second;  // columns 0..15 and 16..31 of a step
   };
-
-  // Calls visit(step) for `count` steps of a chunk; where V wants them unrolled, with constants.
-  template <DType D, class Visit>
-  [[gnu::always_inline]] static void for_each_step(int count, Visit visit) {
-    if constexpr (V::kUnrollsSteps) {
-      [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) __attribute__((always_inline)) {
-        if (count == kSteps<D>) (visit(kIndex), ...);
-      }
-      (std::make_integer_sequence<int, kSteps<D>>{});
-      if (count == kSteps<D>) return;
-    }
-    for (int step = 0; step < count; ++step) visit(step);
-  }
 
   [[gnu::always_inline]] static Pair load(const float* from) {
     return {V::load(from), V::load(from + 16)};
@@ -72,7 +61,7 @@ struct Columns {
     std::byte padded[row_bytes<D>(kStep)] = {};
     std::memcpy(padded, from, row_bytes<D>(count));
     Pair w;
-    V::template values<D>(padded, 0, w.first, w.second);
+    V::template values<D>(padded, w.first, w.second);
     return w;
   }
   static Pair load_first(const float* from, int count) {
@@ -90,6 +79,59 @@ struct Columns {
     return V::fma(a.second, b.second, V::fma(a.first, b.first, sum));
   }
 };
+
+// Blocks of the chunk that begins with column c.
+[[gnu::always_inline]] inline int blocks_of_chunk(int cols, int c) {
+  return cols - c < kChunk ? (cols - c) / kBlock : kChunkBlocks;
+}
+
+// Calls visit(half) for the groups of a chunk of `blocks` blocks; where V wants them unrolled, with
+// constants.
+template <class V, class Visit>
+[[gnu::always_inline]] inline void for_each_group(int blocks, const Visit& visit) {
+  if constexpr (V::kUnrolls) {
+    visit(0);
+    if (blocks > kGroupBlocks) visit(1);
+  } else {
+    for (int half = 0; half * kGroupBlocks < blocks; ++half) visit(half);
+  }
+}
+
+// The scales of a row's chunk of `blocks` blocks, in cpu_layout.h's order; those beyond are zero.
+template <class V, DType D>
+[[gnu::always_inline]] inline void read_scales(const std::byte* row, const RowPlanes& planes,
+                                               int chunk, int blocks,
+                                               float (&scales)[scale_count(D)]) {
+  constexpr int kMoreBytes = D == DType::q6_k ? 2 : 16;  // of a chunk
+  V::template read_scales<D>(row + planes.scales + 16 * chunk,
+                             row + planes.more_scales + kMoreBytes * chunk, blocks, scales);
+}
+
+// The codes of a group of fewer than four blocks.
+template <class V, DType D>
+typename V::Bytes codes_of_part(const std::byte* codes, const std::byte* further, int blocks) {
+  alignas(64) std::byte padded[kGroup] = {}, bits[32] = {};
+  std::memcpy(padded, codes, 16 * blocks);
+  if constexpr (code_bits(D) == 8)
+    std::memcpy(padded + kGroup / 2, codes + 16 * blocks, 16 * blocks);
+  if constexpr (code_bits(D) == 5) {
+    std::memcpy(bits, further, 2 * blocks);
+    std::memcpy(bits + 8, further + 2 * blocks, 2 * blocks);
+  }
+  return V::template codes<D>(padded, bits);
+}
+
+template <class V, DType D>
+[[gnu::always_inline]] inline typename V::Bytes codes_of_group(const std::byte* row,
+                                                               const RowPlanes& planes, int cols,
+                                                               int group) {
+  const std::byte* codes = row + group * (kGroupBlocks * code_bytes(D));
+  const std::byte* further = row + planes.further + group * (kGroupBlocks * further_bytes(D));
+  const int left = cols - group * kGroup;
+  if (!is_super_block(D) && left < kGroup) [[unlikely]]
+    return codes_of_part<V, D>(codes, further, left / kBlock);
+  return V::template codes<D>(codes, further);
+}
 
 }  // namespace
 }  // namespace thermocline

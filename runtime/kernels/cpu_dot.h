@@ -41,12 +41,7 @@ struct Dot {
     Product from(int token, Inputs& later) const {
       later = x;
       later.values += static_cast<size_t>(token) * x.stride;
-      const size_t blocks = static_cast<size_t>(token) * (cols / kFixedBlock);
-      if constexpr (takes_fixed(D)) {
-        later.codes += blocks * kFixedBlock;
-        later.scales += blocks;
-        later.sums += blocks;
-      }
+      if constexpr (takes_fixed(D)) later.fixed += static_cast<size_t>(token) * fixed_bytes(cols);
       return {later, cols, y + static_cast<size_t>(token) * y_stride, y_stride};
     }
   };
@@ -57,7 +52,7 @@ struct Dot {
     in_tiles<kTokens>(0, token_count, [&]<int T>(int t0) {
       Row x[T];
       product.rows_of(tokens + t0, x);
-      in_tiles<smaller(V::kAccumulators / T, kRows)>(first, first + count, [&]<int R>(int r0) {
+      in_tiles<smaller(V::kAccumulators / T, kTileRows)>(first, first + count, [&]<int R>(int r0) {
         V sum[R][T];
         for (auto& of_row : sum)
           for (V& one : of_row) one = V::zero();
@@ -122,7 +117,7 @@ struct Dot {
     Panel panel;
     for (int begin = 0; begin < product.cols; begin += Panel::kCols) {
       const int width = smaller(product.cols - begin, Panel::kCols);
-      panel.decode(block.rows, block.count, begin, width);
+      panel.decode(block.rows, product.cols, block.count, begin, width);
       if (masks == nullptr)
         add_tiles<kPanelTile, kTokens>(panel, 0, block.count, product, tokens[0], token_count,
                                        begin, width, sums);
@@ -163,7 +158,7 @@ struct Dot {
         panel.rows[panel.count] = block.rows[i];
         panel.index[panel.count++] = block.index[i];
       }
-      if (panel.count + kRows > kPanelRows) pass_on();
+      if (panel.count + kBlockRows > kPanelRows) pass_on();
     });
     pass_on();
   }

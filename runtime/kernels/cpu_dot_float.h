@@ -35,16 +35,17 @@ struct FloatDot : Columns<V> {
 
   // sums[r][t] = rows[r] . x[t] for R rows and T tokens, a sum a vector.
   template <int R, int T>
-  static void tile(const std::byte* const* rows, const std::byte* const*, const Row* x, int cols,
-                   V (&sums)[R][T]) {
+  static void tile(const std::byte* const* rows, const std::byte* const* ahead, const Row* x,
+                   int cols, V (&sums)[R][T]) {
     SumTile<V, R, T> in(sums);
     V(&sum)[R][T] = in.of;
     int c = 0;
     for (; c + kStep <= cols; c += kStep) {
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
+        prefetch<row_bytes<D>(kStep)>(ahead[r] + row_bytes<D>(c));
         Pair w;
-        V::template values<D>(rows[r] + row_bytes<D>(c), 0, w.first, w.second);
+        V::template values<D>(rows[r] + row_bytes<D>(c), w.first, w.second);
         add_step(w, x, c, sum[r]);
       }
     }
@@ -61,13 +62,13 @@ struct FloatDot : Columns<V> {
     static constexpr int kCols = kPanelBytes / sizeof(float);
     alignas(64) float values[kPanelRows][kCols];
 
-    void decode(const std::byte* const* rows, int count, int begin, int width) {
+    void decode(const std::byte* const* rows, int, int count, int begin, int width) {
       for (int r = 0; r < count; ++r) {
         const std::byte* from = rows[r] + row_bytes<D>(begin);
         for (int c = 0; c < width; c += kStep) {
           Pair w;
           if (width - c >= kStep)
-            V::template values<D>(from + row_bytes<D>(c), 0, w.first, w.second);
+            V::template values<D>(from + row_bytes<D>(c), w.first, w.second);
           else
             w = Columns<V>::template values_of_first<D>(from + row_bytes<D>(c), width - c);
           Columns<V>::store(values[r] + c, w);

@@ -24,7 +24,8 @@ uint16_t read_u16(const std::byte* from) {
 
 struct Lanes {
   static constexpr int kAccumulators = 4;
-  static constexpr bool kUnrollsSteps = false;
+  static constexpr int kSumPositions = 1;
+  static constexpr bool kUnrolls = false;
   static constexpr int kCount = 16;
   float at[kCount];
 
@@ -67,30 +68,6 @@ struct Lanes {
     return a.at[0];
   }
 
-  // The code of column i of a step as it is stored (Q6_K: less 32).
-  template <DType D>
-  static int code(const std::byte* block, int step, int i) {
-    const auto at = [block](int offset) { return static_cast<int>(block[offset]); };
-    constexpr int kHeader = facts(D).bytes_per_block - facts(D).items_per_block / 2;
-    if constexpr (D == DType::q8_0) return static_cast<int8_t>(block[2 + i]);
-    if constexpr (D == DType::q6_k) {
-      const int half = step / 4, group = step % 4;
-      const int low = at(half * 64 + group % 2 * 32 + i) >> group / 2 * 4 & 15;
-      return (low | (at(128 + half * 32 + i) >> 2 * group & 3) << 4) - 32;
-    }
-    if constexpr (kIsSuperBlock<D>) {
-      const int low = at(kHeader + step / 2 * 32 + i) >> step % 2 * 4 & 15;
-      return D == DType::q5_k ? low | (at(16 + i) >> step & 1) << 4 : low;
-    }
-    const int low = at(kHeader + i % 16) >> i / 16 * 4 & 15;
-    if constexpr (D == DType::q4_0 || D == DType::q4_1) return low;
-    return low | (at(kHeader - 4 + i / 8) >> i % 8 & 1) << 4;
-  }
-
-  // `first` in lanes 0..7, `second` in lanes 8..15.
-  static Lanes halves(float first, float second) {
-    return of([&](int i) { return i < kCount / 2 ? first : second; });
-  }
   // Half as many lanes, the first.
   struct Eight {
     float at[8];
@@ -111,93 +88,143 @@ struct Lanes {
     for (int i = 0; i < 8; ++i) result.at[i] = a.at[i] * b.at[i];
     return result;
   }
+  static Eight fma(const Eight& a, const Eight& b, const Eight& c) {
+    Eight result;
+    for (int i = 0; i < 8; ++i) result.at[i] = std::fma(a.at[i], b.at[i], c.at[i]);
+    return result;
+  }
   static Lanes fma(const Eight& a, const Eight& b, const Lanes& c) {
     return of([&](int i) { return i < 8 ? std::fma(a.at[i], b.at[i], c.at[i]) : c.at[i]; });
   }
-  // Lanes 0..3 (half 0) or 4..7 (half 1), each two times.
-  static Eight each_twice(const Eight& a, int half) {
-    Eight result;
-    for (int i = 0; i < 8; ++i) result.at[i] = a.at[4 * half + i / 2];
-    return result;
+  // Lane l: eight[4 * half + l / 4].
+  static Lanes spread(const float* eight, int half) {
+    return of([&](int i) { return eight[4 * half + i / 4]; });
   }
 
-  // 32 columns as 16-bit integers.
-  struct Codes {
-    int16_t at[kStep];
+  // The codes of a group, unsigned.
+  struct Bytes {
+    uint8_t firsts[64], seconds[64];
   };
-  static Codes load_codes(const int16_t* from) {
-    Codes codes;
-    std::memcpy(codes.at, from, sizeof codes.at);
-    return codes;
+  static Bytes load_bytes(const uint8_t* from) {
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return bytes;
   }
-  static void store_codes(int16_t* to, const Codes& codes) {
-    std::memcpy(to, codes.at, sizeof codes.at);
+  static void store_bytes(uint8_t* to, const Bytes& bytes) {
+    std::memcpy(to, &bytes, sizeof bytes);
   }
-  // Lane i: a[2i] * b[2i] + a[2i+1] * b[2i+1].
-  static Lanes products(const Codes& a, const int16_t* b) {
+  template <DType D>
+  static Bytes codes(const std::byte* codes, const std::byte* further) {
+    const auto at = [](const std::byte* from, int i) { return static_cast<int>(from[i]); };
+    Bytes bytes;
+    for (int i = 0; i < 64; ++i) {
+      int first = at(codes, i), second = code_bits(D) == 8 ? at(codes, 64 + i) : first >> 4;
+      if constexpr (code_bits(D) != 8) first &= 15;
+      if constexpr (code_bits(D) == 5) {
+        first |= (at(further, i / 8) >> i % 8 & 1) << 4;
+        second |= (at(further, 8 + i / 8) >> i % 8 & 1) << 4;
+      }
+      if constexpr (code_bits(D) == 6) {
+        first |= (at(further, i % 32) >> i / 32 * 2 & 3) << 4;
+        second |= (at(further, i % 32) >> (4 + i / 32 * 2) & 3) << 4;
+      }
+      bytes.firsts[i] = static_cast<uint8_t>(first);
+      bytes.seconds[i] = static_cast<uint8_t>(second);
+    }
+    return bytes;
+  }
+
+  // Lane l: the sum of its codes, less the code of zero, times x; kPart: 0 of all, 1 of its firsts,
+  // 2 of its seconds. sums, first_sums: see FixedRow.
+  template <DType D, int kPart>
+  static Lanes dot(const Bytes& w, const int8_t* x, const int32_t* sums,
+                   const int32_t* first_sums) {
+    int32_t sum[kCount];
+    for (int l = 0; l < kCount; ++l) {
+      const int of_x = kPart == 0 ? sums[l] : kPart == 1 ? first_sums[l] : sums[l] - first_sums[l];
+      sum[l] = of_x * zero_code(D);
+    }
+    const auto x_at = [x](int i) { return 256 * x[i] + x[kGroup + i]; };
+    for (int i = 0; i < 64; ++i) {
+      if constexpr (kPart != 2) sum[i / 4] += w.firsts[i] * x_at(i);
+      if constexpr (kPart != 1) sum[i / 4] += w.seconds[i] * x_at(64 + i);
+    }
+    return of([&](int i) { return static_cast<float>(sum[i]); });
+  }
+
+  // 128 codes of four bits.
+  struct HalfBytes {
+    uint32_t lanes[kCount];
+  };
+  static HalfBytes half_bytes(const std::byte* codes) {
+    HalfBytes halves;
+    std::memcpy(halves.lanes, codes, sizeof halves.lanes);
+    return halves;
+  }
+  // The values of position p of a group, too large by 2^position_shift(D, p).
+  template <DType D, int p>
+  static Lanes value(const HalfBytes& codes) {
     return of([&](int i) {
-      return static_cast<float>(a.at[2 * i] * b[2 * i] + a.at[2 * i + 1] * b[2 * i + 1]);
+      return static_cast<float>(static_cast<int>(codes.lanes[i] >> 4 * p & 15) - zero_code(D));
+    });
+  }
+  template <DType D, int p>
+  static Lanes value(const Bytes& codes) {
+    const uint8_t* all = p % 2 == 0 ? codes.firsts : codes.seconds;
+    return of([&](int i) {
+      const int code = all[4 * i + p / 2];
+      return static_cast<float>((code - zero_code(D)) * (1 << position_shift(D, p)));
     });
   }
 
   template <DType D>
-  static float value(const std::byte* from, int step, int i) {
+  static float value_at(const std::byte* from, int i) {
     if constexpr (D == DType::f32) {
       float value;
       std::memcpy(&value, from + 4 * i, sizeof value);
       return value;
     } else if constexpr (D == DType::f16) {
       return f32_of_f16(read_u16(from + 2 * i));
-    } else if constexpr (D == DType::bf16) {
-      return std::bit_cast<float>(static_cast<uint32_t>(read_u16(from + 2 * i)) << 16);
     } else {
-      return static_cast<float>(code<D>(from, step, i) - kZeroCode<D>);
+      static_assert(D == DType::bf16);
+      return std::bit_cast<float>(static_cast<uint32_t>(read_u16(from + 2 * i)) << 16);
     }
+  }
+  // Columns 0..15 and 16..31 of a step of a type without blocks.
+  template <DType D>
+  static void values(const std::byte* from, Lanes& first, Lanes& second) {
+    first = of([&](int i) { return value_at<D>(from, i); });
+    second = of([&](int i) { return value_at<D>(from, kCount + i); });
   }
 
   // The eight pairs of 6-bit scales of Q4_K and Q5_K.
   static void read_pairs(const std::byte* block, float* scales) {
     const float d = f32_of_f16(read_u16(block)), d_minimum = f32_of_f16(read_u16(block + 2));
-    for (int j = 0; j < kStepsPerChunk; ++j) {
+    for (int j = 0; j < kChunkBlocks; ++j) {
       const auto at = [=](int i) { return static_cast<int>(block[4 + i]); };
       const bool late = j >= 4;  // the upper two bits are those of an early pair's bytes
       const int scale = late ? (at(j + 4) & 15) | at(j - 4) >> 6 << 4 : at(j) & 63;
       const int minimum = late ? at(j + 4) >> 4 | at(j) >> 6 << 4 : at(j + 4) & 63;
       scales[j] = d * scale;
-      scales[kStepsPerChunk + j] = -(d_minimum * minimum);
+      scales[kChunkBlocks + j] = -(d_minimum * minimum);
     }
   }
 
   template <DType D>
-  static void read_scales(const std::byte* chunk, int count, float (&scales)[kScaleCount<D>]) {
+  static void read_scales(const std::byte* from, const std::byte* more, int count,
+                          float (&scales)[scale_count(D)]) {
     if constexpr (D == DType::q6_k) {
-      const float d = f32_of_f16(read_u16(chunk + 208));
-      for (int j = 0; j < 16; ++j) scales[j] = d * static_cast<int8_t>(chunk[192 + j]);
-    } else if constexpr (kIsSuperBlock<D>) {
-      read_pairs(chunk, scales);
+      const float d = f32_of_f16(read_u16(more));
+      for (int j = 0; j < 16; ++j) scales[j] = d * static_cast<int8_t>(from[j]);
+    } else if constexpr (is_super_block(D)) {
+      read_pairs(from, scales);
     } else {
-      for (int i = 0; i < kScaleCount<D>; ++i) {
-        const std::byte* block = block_of<D>(chunk, i % kStepsPerChunk);
-        scales[i] = i % kStepsPerChunk < count
-                        ? f32_of_f16(read_u16(block + i / kStepsPerChunk * 2))
-                        : 0.0f;
+      for (int i = 0; i < scale_count(D); ++i) {
+        const int block = i % kChunkBlocks;
+        const std::byte* plane = i < kChunkBlocks ? from : more;
+        scales[i] = block < count ? f32_of_f16(read_u16(plane + 2 * block)) : 0.0f;
       }
     }
-  }
-
-  template <DType D>
-  static Codes codes(const std::byte* block, int step) {
-    Codes codes;
-    constexpr int kUnit = D == DType::q8_0 ? 256 : 1;
-    for (int i = 0; i < kStep; ++i)
-      codes.at[i] = static_cast<int16_t>(kUnit * code<D>(block, step, i));
-    return codes;
-  }
-
-  template <DType D>
-  static void values(const std::byte* from, int step, Lanes& first, Lanes& second) {
-    first = of([&](int i) { return value<D>(from, step, i); });
-    second = of([&](int i) { return value<D>(from, step, kCount + i); });
   }
 };
 

@@ -1,4 +1,4 @@
-// Rows of a weight matrix, as the CPU kernels walk them: in blocks of four, by masks, in pieces.
+// Rows of a weight matrix, as the CPU kernels walk them: in blocks, by masks, in pieces.
 //
 // Internal linkage, like every header that the files of the instruction sets include: inline
 //   functions from elsewhere are not called, since the linker keeps one copy of those, and code
@@ -6,16 +6,15 @@
 // Thread-safety: pure functions of their arguments.
 #pragma once
 
-#include "runtime/kernels/block_scales.h"
 #include "runtime/kernels/kernels.h"
 
 namespace thermocline {
 namespace {
 
-constexpr int kStep = 32;   // columns decoded at a time: two vectors of 16 lanes
-constexpr int kRows = 4;    // rows in a full tile
-constexpr int kTokens = 4;  // tokens that a tile takes at most
-static_assert(kStep == kFixedBlock);
+constexpr int kStep = 32;      // columns decoded at a time: two vectors of 16 lanes
+constexpr int kTileRows = 4;   // rows in a full tile
+constexpr int kBlockRows = 8;  // rows whose successors are asked for meanwhile
+constexpr int kTokens = 4;     // tokens that a tile takes at most
 
 template <DType D>
 constexpr size_t row_bytes(size_t cols) {
@@ -23,36 +22,34 @@ constexpr size_t row_bytes(size_t cols) {
   return cols / kItems * kBytes;
 }
 
-// Columns whose scales are read together, and their steps (block_scales.h). Types without blocks
-// have chunks of one step; rows of types with blocks of 32 may end with a part of a chunk.
-template <DType D>
-constexpr int kSteps = takes_fixed(D) ? kStepsPerChunk : 1;
-template <DType D>
-constexpr int kChunk = kSteps<D>* kStep;
-
-// Where the block of a step begins.
-template <DType D>
-[[gnu::always_inline]] inline const std::byte* block_of(const std::byte* chunk, int step) {
-  return takes_fixed(D) && !kIsSuperBlock<D> ? chunk + step * facts(D).bytes_per_block : chunk;
+// Asks for `kBytes` that will be read soon: the hardware's own prefetching is led astray by the
+// inputs that are read in between. To the second cache (locality 2), whose misses more may be under
+// way of at a time.
+template <int kBytes>
+[[gnu::always_inline]] inline void prefetch(const std::byte* from) {
+  constexpr int kLine = 64;
+#pragma GCC unroll 8
+  for (int at = 0; at < kBytes; at += kLine) __builtin_prefetch(from + at, 0, 2);
 }
 
-// Short rows are prefetched, because the hardware starts anew in each row and page; for long ones
-// it does better alone. Measured with q8_0 and q4_0 against bf16, on 8192 columns.
+// A chunk of a quantised row. Chunks share lines of scales; asking again costs little.
 template <DType D>
-constexpr bool kPrefetches = facts(D).items_per_block > 1;
-
-// Of a chunk, one cache line each step.
-template <DType D>
-[[gnu::always_inline]] inline void prefetch(const std::byte* ahead, int step) {
-  if (64 * step < static_cast<int>(row_bytes<D>(kChunk<D>))) __builtin_prefetch(ahead + 64 * step);
+[[gnu::always_inline]] inline void prefetch_chunk(const std::byte* row, const RowPlanes& planes,
+                                                  int chunk) {
+  constexpr int kCodes = kChunkBlocks * code_bytes(D), kFurther = kChunkBlocks * further_bytes(D);
+  constexpr int kMore = D == DType::q6_k ? 2 : D == DType::q4_1 || D == DType::q5_1 ? 16 : 0;
+  prefetch<kCodes>(row + chunk * kCodes);
+  prefetch<kFurther>(row + planes.further + chunk * kFurther);
+  prefetch<16>(row + planes.scales + chunk * 16);
+  prefetch<kMore>(row + planes.more_scales + chunk * kMore);
 }
 
-// Up to kRows rows, in ascending order, and the rows that will be wanted next: a tile prefetches
-// those while it reads its own.
+// Up to kBlockRows rows, in ascending order, and the rows that will be wanted next: a tile
+// prefetches those while it reads its own.
 struct RowBlock {
-  const std::byte* rows[kRows] = {};
-  const std::byte* ahead[kRows] = {};
-  int index[kRows] = {};
+  const std::byte* rows[kBlockRows] = {};
+  const std::byte* ahead[kBlockRows] = {};
+  int index[kBlockRows] = {};
   int count = 0;
 
   void add(const std::byte* row, int r) {
@@ -60,7 +57,7 @@ struct RowBlock {
     index[count++] = r;
   }
   void look_ahead(const RowBlock& next) {
-    for (int i = 0; i < kRows; ++i) ahead[i] = i < next.count ? next.rows[i] : rows[i];
+    for (int i = 0; i < kBlockRows; ++i) ahead[i] = i < next.count ? next.rows[i] : rows[i];
   }
 };
 
@@ -74,10 +71,11 @@ struct RowMemory {
 // Rows [row_begin, row_end), in blocks that know their next ones.
 template <class Visit>
 void for_each_block(const RowMemory& memory, int row_begin, int row_end, Visit visit) {
-  for (int r = row_begin; r < row_end; r += kRows) {
+  for (int r = row_begin; r < row_end; r += kBlockRows) {
     RowBlock block, next;
-    for (int i = r; i < row_end && i < r + kRows; ++i) block.add(memory.at(i), i);
-    for (int i = r + kRows; i < row_end && i < r + 2 * kRows; ++i) next.add(memory.at(i), i);
+    for (int i = r; i < row_end && i < r + kBlockRows; ++i) block.add(memory.at(i), i);
+    for (int i = r + kBlockRows; i < row_end && i < r + 2 * kBlockRows; ++i)
+      next.add(memory.at(i), i);
     block.look_ahead(next);
     visit(block);
   }
@@ -110,7 +108,7 @@ void for_each_block(WordAt word_at, const RowMemory& memory, int row_begin, int 
   };
   for_each_row(word_at, row_begin, row_end, [&](int r) {
     block.add(memory.at(r), r);
-    if (block.count == kRows) pass_on();
+    if (block.count == kBlockRows) pass_on();
   });
   pass_on();
   pass_on();

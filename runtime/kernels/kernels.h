@@ -5,9 +5,9 @@
 //   weighted_rows, by columns): results do not depend on the split.
 // Bit-identity: a result is the same bits for every token_count, split and instruction set, so
 //   prefill in chunks equals decode token by token.
-// Weights are decoded exactly. Types without blocks meet f32 inputs; quantised ones meet inputs in
-//   fixed point: 16 bits, with a scale for each 32 columns (to_fixed), 256 times finer than the
-//   8 bits that other engines round their inputs to.
+// Weights are decoded exactly. Their rows lie as cpu_layout.h says. Types without blocks meet f32
+//   inputs; quantised ones meet inputs in fixed point: 16 bits, with a scale for each 32 columns
+//   (to_fixed), 256 times finer than the 8 bits that other engines round their inputs to.
 // The set of functions for this machine's instruction set is chosen once, by cpu_kernels().
 // Thread-safety: pure functions of their arguments.
 #pragma once
@@ -15,32 +15,35 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/kernels/cpu_layout.h"
 #include "runtime/kernels/weight_view.h"
 
 namespace thermocline {
 
-inline constexpr int kFixedBlock = 32;  // columns that share a scale
+// Whether products with such weights read Inputs::fixed, and not Inputs::values.
+constexpr bool takes_fixed(DType dtype) { return is_quantised(dtype); }
 
-// Whether products with such weights read Inputs::codes, and not Inputs::values.
-constexpr bool takes_fixed(DType dtype) { return facts(dtype).items_per_block > 1; }
+// Bytes of a row of inputs in fixed point (FixedRow in cpu_fixed.h), a multiple of 64.
+[[gnu::always_inline]] constexpr size_t fixed_bytes(int cols) {
+  const size_t padded = (static_cast<size_t>(cols) + kChunk - 1) / kChunk * kChunk;
+  return padded * 13 / 4;
+}
 
 // The inputs of a product; what its weights' type does not take may be null.
 struct Inputs {
-  const float* values = nullptr;   // (token_count, stride)
-  int stride = 0;                  // floats
-  const int16_t* codes = nullptr;  // (token_count, cols), without gaps
-  const float* scales = nullptr;   // (token_count, cols / kFixedBlock)
-  const float* sums = nullptr;     // likewise: scale times the sum of the block's codes
+  const float* values = nullptr;     // (token_count, stride)
+  int stride = 0;                    // floats
+  const std::byte* fixed = nullptr;  // (token_count, fixed_bytes(cols)), 64-byte aligned at best
 };
 
 struct Kernels {
   const char* name;  // "avx512" | "avx2" | "portable"
 
-  // codes[c] = round(x[c] / scale), scale = max |x| / 32767 of each block of 32 columns. A block
-  // with a NaN or an infinity has a scale of NaN, which reaches every result that it is part of.
-  // Blocks below 1e-30 become zeros; above 1e36, sums may overflow. cols is a multiple of
-  // kFixedBlock; sizes as in Inputs, of one token.
-  void (*to_fixed)(const float* x, int cols, int16_t* codes, float* scales, float* sums);
+  // A row x (cols) in fixed point: code = round(x / scale), scale = max |x| / 32639 of each block
+  // of 32 columns. A block with a NaN or an infinity has a scale of NaN, which reaches every result
+  // that it is part of. Blocks below 1e-30 become zeros; above 1e36, sums may overflow. cols is a
+  // multiple of 32; `fixed` has fixed_bytes(cols), a multiple of 4 bytes from a float's alignment.
+  void (*to_fixed)(const float* x, int cols, std::byte* fixed);
 
   // y[t*y_stride + r] = sum_c w[r][c] * x[t][c]               for r in [row_begin, row_end)
   void (*matmul)(const WeightView& w, int row_begin, int row_end, const Inputs& x, int token_count,
@@ -52,7 +55,8 @@ struct Kernels {
                         int mask_stride, const Inputs& x, int token_count, float* y, int y_stride);
 
   // y[t*y_stride + c] += sum_r a[t*a_stride + r] * w[r][c]    over rows r whose mask bit is set, in
-  // ascending order, for c in [col_begin, col_end), multiples of the type's block.
+  // ascending order, for c in [col_begin, col_end); col_begin is a multiple of kChunk, and so is
+  // col_end unless it is w.cols.
   void (*weighted_rows)(const WeightView& w, int col_begin, int col_end, const uint64_t* mask,
                         int mask_stride, const float* a, int a_stride, int token_count, float* y,
                         int y_stride);

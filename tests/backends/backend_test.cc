@@ -57,7 +57,7 @@ std::vector<TokenRow> tokens(int count) {
 }
 
 // A dot product in f32, summed in any order of at least 16 lanes, of inputs that may have been
-// rounded to 1 / 65534 of the largest of their block of 32.
+// rounded to 1 / 65278 of the largest of their block of 32.
 double dot_tolerance(const Matrix& w, int r, const float* x) {
   double moved = 0, sizes = 0;
   for (int begin = 0; begin < w.cols; begin += 32) {
@@ -65,7 +65,7 @@ double dot_tolerance(const Matrix& w, int r, const float* x) {
     const int end = std::min(begin + 32, w.cols);
     for (int c = begin; c < end; ++c) largest = std::max(largest, std::fabs(x[c]));
     for (int c = begin; c < end; ++c) {
-      moved += std::fabs(w.at(r, c)) * largest / 65534;
+      moved += std::fabs(w.at(r, c)) * largest / 65278;
       sizes += (w.dtype < DType::q8_0 ? std::fabs(w.at(r, c)) : largest_value(w, r, c)) * largest;
     }
   }

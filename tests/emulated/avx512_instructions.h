@@ -52,15 +52,13 @@ T lane(const Narrow& narrow, int i) {
 inline void store(void* to, const Register& a) { std::memcpy(to, a.bytes, 64); }
 inline Register same(const Register& a) { return a; }
 
-[[gnu::noinline]] inline Register set1_ps(float value) {
-  return lanes<float>([&](int) { return value; });
+template <class T>
+[[gnu::noinline]] Register set1(T value) {
+  return lanes<T>([&](int) { return value; });
 }
-[[gnu::noinline]] inline Register set1_epi16(short value) {
-  return lanes<int16_t>([&](int) { return value; });
-}
-template <class... Values>
-Register setr_ps(Values... values) {
-  const float all[] = {static_cast<float>(values)...};
+template <class T, class... Values>
+Register setr(Values... values) {
+  const T all[] = {static_cast<T>(values)...};
   return load(all);
 }
 [[gnu::noinline]] inline Register add_ps(const Register& a, const Register& b) {
@@ -85,14 +83,26 @@ Register setr_ps(Values... values) {
 [[gnu::noinline]] inline Register and_si512(const Register& a, const Register& b) {
   return lanes<uint64_t>([&](int i) { return a.get<uint64_t>(i) & b.get<uint64_t>(i); });
 }
+[[gnu::noinline]] inline Register or_si512(const Register& a, const Register& b) {
+  return lanes<uint64_t>([&](int i) { return a.get<uint64_t>(i) | b.get<uint64_t>(i); });
+}
+// Bit i of a result: bit 4a + 2b + c of `table`, a, b and c the three's bits i.
+[[gnu::noinline]] inline Register ternarylogic_epi32(const Register& a, const Register& b,
+                                                     const Register& c, int table) {
+  return lanes<uint32_t>([&](int i) {
+    uint32_t result = 0;
+    for (int bit = 0; bit < 32; ++bit) {
+      const auto of = [&](const Register& x) { return x.get<uint32_t>(i) >> bit & 1; };
+      result |= (static_cast<uint32_t>(table) >> (4 * of(a) + 2 * of(b) + of(c)) & 1) << bit;
+    }
+    return result;
+  });
+}
 [[gnu::noinline]] inline Register slli_epi32(const Register& a, int count) {
   return lanes<uint32_t>([&](int i) { return a.get<uint32_t>(i) << count; });
 }
 [[gnu::noinline]] inline Register srli_epi32(const Register& a, int count) {
   return lanes<uint32_t>([&](int i) { return a.get<uint32_t>(i) >> count; });
-}
-[[gnu::noinline]] inline Register slli_epi16(const Register& a, int count) {
-  return lanes<uint16_t>([&](int i) { return a.get<uint16_t>(i) << count; });
 }
 [[gnu::noinline]] inline Register srli_epi16(const Register& a, int count) {
   return lanes<uint16_t>([&](int i) { return a.get<uint16_t>(i) >> count; });
@@ -100,10 +110,32 @@ Register setr_ps(Values... values) {
 [[gnu::noinline]] inline Register srlv_epi16(const Register& a, const Register& counts) {
   return lanes<uint16_t>([&](int i) { return a.get<uint16_t>(i) >> counts.get<uint16_t>(i); });
 }
-[[gnu::noinline]] inline Register madd_epi16(const Register& a, const Register& b) {
+[[gnu::noinline]] inline Register sllv_epi16(const Register& a, const Register& counts) {
+  return lanes<uint16_t>([&](int i) { return a.get<uint16_t>(i) << counts.get<uint16_t>(i); });
+}
+[[gnu::noinline]] inline Register sub_epi16(const Register& a, const Register& b) {
+  return lanes<uint16_t>([&](int i) { return a.get<uint16_t>(i) - b.get<uint16_t>(i); });
+}
+[[gnu::noinline]] inline Register add_epi32(const Register& a, const Register& b) {
+  return lanes<uint32_t>([&](int i) { return a.get<uint32_t>(i) + b.get<uint32_t>(i); });
+}
+[[gnu::noinline]] inline Register sub_epi32(const Register& a, const Register& b) {
+  return lanes<uint32_t>([&](int i) { return a.get<uint32_t>(i) - b.get<uint32_t>(i); });
+}
+// `otherwise` in the bytes whose bit is not set.
+[[gnu::noinline]] inline Register mask_add_epi8(const Register& otherwise, uint64_t mask,
+                                                const Register& a, const Register& b) {
+  return lanes<uint8_t>([&](int i) {
+    return mask >> i & 1 ? a.get<uint8_t>(i) + b.get<uint8_t>(i) : otherwise.get<uint8_t>(i);
+  });
+}
+// Adds to each lane four products of unsigned bytes of a and signed ones of b.
+[[gnu::noinline]] inline Register dpbusd_epi32(const Register& sum, const Register& a,
+                                               const Register& b) {
   return lanes<int32_t>([&](int i) {
-    return a.get<int16_t>(2 * i) * b.get<int16_t>(2 * i) +
-           a.get<int16_t>(2 * i + 1) * b.get<int16_t>(2 * i + 1);
+    int32_t total = sum.get<int32_t>(i);
+    for (int k = 4 * i; k < 4 * i + 4; ++k) total += a.get<uint8_t>(k) * b.get<int8_t>(k);
+    return total;
   });
 }
 [[gnu::noinline]] inline Register cvtepi32_ps(const Register& a) {
@@ -122,6 +154,14 @@ template <class To, class From, class Narrow>
 [[gnu::noinline]] inline __m256 half(const Register& a, int index) {
   __m256 result;
   std::memcpy(&result, a.bytes + 32 * index, 32);
+  return result;
+}
+// `part`, as often as it fits.
+template <class Part>
+[[gnu::noinline]] Register repeat(Part part) {
+  Register result;
+  for (size_t at = 0; at < sizeof result.bytes; at += sizeof part)
+    std::memcpy(result.bytes + at, &part, sizeof part);
   return result;
 }
 template <class Half>
@@ -151,11 +191,17 @@ template <class Half>
 #undef _mm512_setzero_si512
 #define _mm512_setzero_si512 ::thermocline::emulated::Register
 #undef _mm512_set1_ps
-#define _mm512_set1_ps ::thermocline::emulated::set1_ps
+#define _mm512_set1_ps ::thermocline::emulated::set1<float>
+#undef _mm512_set1_epi8
+#define _mm512_set1_epi8 ::thermocline::emulated::set1<int8_t>
 #undef _mm512_set1_epi16
-#define _mm512_set1_epi16 ::thermocline::emulated::set1_epi16
+#define _mm512_set1_epi16 ::thermocline::emulated::set1<int16_t>
+#undef _mm512_set1_epi32
+#define _mm512_set1_epi32 ::thermocline::emulated::set1<int32_t>
 #undef _mm512_setr_ps
-#define _mm512_setr_ps ::thermocline::emulated::setr_ps
+#define _mm512_setr_ps ::thermocline::emulated::setr<float>
+#undef _mm512_setr_epi32
+#define _mm512_setr_epi32 ::thermocline::emulated::setr<int32_t>
 #undef _mm512_add_ps
 #define _mm512_add_ps ::thermocline::emulated::add_ps
 #undef _mm512_sub_ps
@@ -168,39 +214,47 @@ template <class Half>
 #define _mm512_max_ps ::thermocline::emulated::max_ps
 #undef _mm512_and_si512
 #define _mm512_and_si512 ::thermocline::emulated::and_si512
+#undef _mm512_or_si512
+#define _mm512_or_si512 ::thermocline::emulated::or_si512
+#undef _mm512_ternarylogic_epi32
+#define _mm512_ternarylogic_epi32 ::thermocline::emulated::ternarylogic_epi32
 #undef _mm512_slli_epi32
 #define _mm512_slli_epi32 ::thermocline::emulated::slli_epi32
 #undef _mm512_srli_epi32
 #define _mm512_srli_epi32 ::thermocline::emulated::srli_epi32
-#undef _mm512_slli_epi16
-#define _mm512_slli_epi16 ::thermocline::emulated::slli_epi16
 #undef _mm512_srli_epi16
 #define _mm512_srli_epi16 ::thermocline::emulated::srli_epi16
 #undef _mm512_srlv_epi16
 #define _mm512_srlv_epi16 ::thermocline::emulated::srlv_epi16
-#undef _mm512_madd_epi16
-#define _mm512_madd_epi16 ::thermocline::emulated::madd_epi16
+#undef _mm512_sllv_epi16
+#define _mm512_sllv_epi16 ::thermocline::emulated::sllv_epi16
+#undef _mm512_sub_epi16
+#define _mm512_sub_epi16 ::thermocline::emulated::sub_epi16
+#undef _mm512_add_epi32
+#define _mm512_add_epi32 ::thermocline::emulated::add_epi32
+#undef _mm512_sub_epi32
+#define _mm512_sub_epi32 ::thermocline::emulated::sub_epi32
+#undef _mm512_mask_add_epi8
+#define _mm512_mask_add_epi8 ::thermocline::emulated::mask_add_epi8
+#undef _mm512_dpbusd_epi32
+#define _mm512_dpbusd_epi32 ::thermocline::emulated::dpbusd_epi32
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps ::thermocline::emulated::cvtepi32_ps
 #undef _mm512_permutexvar_ps
 #define _mm512_permutexvar_ps ::thermocline::emulated::permutexvar_ps
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32 ::thermocline::emulated::widen<uint32_t, uint16_t>
-#undef _mm512_cvtepu8_epi16
-#define _mm512_cvtepu8_epi16 ::thermocline::emulated::widen<uint16_t, uint8_t>
-#undef _mm512_cvtepi8_epi16
-#define _mm512_cvtepi8_epi16 ::thermocline::emulated::widen<int16_t, int8_t>
-#undef _mm512_cvtepu8_epi32
-#define _mm512_cvtepu8_epi32 ::thermocline::emulated::widen<uint32_t, uint8_t>
-#undef _mm512_cvtepi8_epi32
-#define _mm512_cvtepi8_epi32 ::thermocline::emulated::widen<int32_t, int8_t>
 #undef _mm512_cvtph_ps
 #define _mm512_cvtph_ps ::thermocline::emulated::cvtph_ps
-#undef _mm512_castps512_ps256
-#define _mm512_castps512_ps256(a) ::thermocline::emulated::half(a, 0)
+#undef _mm512_broadcast_f32x4
+#define _mm512_broadcast_f32x4 ::thermocline::emulated::repeat
+#undef _mm512_broadcast_i64x4
+#define _mm512_broadcast_i64x4 ::thermocline::emulated::repeat
 #undef _mm512_extractf32x8_ps
 #define _mm512_extractf32x8_ps ::thermocline::emulated::half
 #undef _mm512_insertf32x8
 #define _mm512_insertf32x8 ::thermocline::emulated::with_half
 #undef _mm512_inserti64x4
 #define _mm512_inserti64x4 ::thermocline::emulated::with_half
+#undef _mm512_castps512_ps256
+#define _mm512_castps512_ps256(a) ::thermocline::emulated::half(a, 0)

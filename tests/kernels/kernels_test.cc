@@ -8,6 +8,7 @@
 
 #include "models/quantize.h"
 #include "runtime/kernels/bandwidth.h"
+#include "runtime/kernels/cpu_fixed.h"
 #include "tests/emulated/avx512.h"
 #include "tests/kernels/reference.h"
 
@@ -20,17 +21,17 @@ namespace {
 // (cols / 16 + 5) half-ulps (2^-24 each) of the sum of the terms' sizes.
 double dot_tolerance(int cols) { return (cols / 16 + 6) * 0x1p-24; }
 
-// Fixed point moves an input by at most half a unit, 1 / 65534 of the largest of its block: the sum
+// Fixed point moves an input by at most half a unit, 1 / 65278 of the largest of its block: the sum
 // over the row of |w| times that. The scales' product, its own rounding and the minimum's add 4
 // half-ulps, and codes whose zero is not 0 pass through terms up to 16 / 15 + 1 times as large.
 double fixed_tolerance(const Matrix& w, int r, const float* x) {
   double moved = 0, sizes = 0;
-  for (int begin = 0; begin < w.cols; begin += kFixedBlock) {
+  for (int begin = 0; begin < w.cols; begin += kBlock) {
     double largest = 0;
-    for (int c = begin; c < begin + kFixedBlock; ++c)
+    for (int c = begin; c < begin + kBlock; ++c)
       largest = std::max<double>(largest, std::fabs(x[c]));
-    for (int c = begin; c < begin + kFixedBlock; ++c) {
-      moved += std::fabs(w.at(r, c)) * largest / 65534;
+    for (int c = begin; c < begin + kBlock; ++c) {
+      moved += std::fabs(w.at(r, c)) * largest / 65278;
       sizes += largest_value(w, r, c) * largest;
     }
   }
@@ -51,7 +52,7 @@ std::vector<const Kernels*> all_kernels() {
 
 std::vector<int> widths_of(DType dtype) {
   if (facts(dtype).items_per_block == 1) return {1, 17, 32, 33, 100, 331};
-  if (facts(dtype).items_per_block == 32) return {32, 96, 320};
+  if (facts(dtype).items_per_block == 32) return {32, 96, 128, 352, 544};
   return {256, 768};
 }
 
@@ -67,38 +68,45 @@ constexpr float kUntouched = -12345;
 
 // x, also in fixed point where the weights' type takes it. Rows of x are `stride` floats apart.
 struct FixedInputs {
-  std::vector<int16_t> codes;
-  std::vector<float> scales, sums;
+  std::vector<std::byte> fixed;
   Inputs inputs;
 
   FixedInputs(const Kernels& k, DType dtype, const std::vector<float>& x, int stride, int cols,
               int token_count) {
-    inputs = {x.data(), stride, nullptr, nullptr, nullptr};
+    inputs = {x.data(), stride, nullptr};
     if (!takes_fixed(dtype)) return;
-    codes.resize(static_cast<size_t>(token_count) * cols);
-    scales.resize(codes.size() / kFixedBlock);
-    sums.resize(scales.size());
+    fixed.resize(token_count * fixed_bytes(cols));
     for (int t = 0; t < token_count; ++t)
-      k.to_fixed(x.data() + static_cast<size_t>(t) * stride, cols, codes.data() + t * cols,
-                 scales.data() + t * (cols / kFixedBlock), sums.data() + t * (cols / kFixedBlock));
-    inputs = {x.data(), stride, codes.data(), scales.data(), sums.data()};
+      k.to_fixed(x.data() + static_cast<size_t>(t) * stride, cols,
+                 fixed.data() + t * fixed_bytes(cols));
+    inputs.fixed = fixed.data();
   }
 };
+
+// Rows of the file formats in the order that the kernels want them.
+std::vector<std::byte> packed(const Matrix& w) {
+  std::vector<std::byte> rows(w.bytes.size());
+  for (int r = 0; r < w.rows; ++r)
+    cpu_pack_row(w.dtype, w.cols, w.row(r), rows.data() + r * bytes_of(w.dtype, w.cols));
+  return rows;
+}
 
 // One problem: weights, tokens with a stride, room for the result with a stride.
 struct Problem {
   Matrix w;
+  std::vector<std::byte> rows;  // of w, as the kernels want them
   int token_count, x_stride, y_stride, mask_stride;
   std::vector<float> x;        // (token_count, x_stride), for matmul
   std::vector<float> a;        // (token_count, y_stride), for weighted_rows
   std::vector<uint64_t> mask;  // (token_count, mask_stride), over rows
 
-  Problem(DType dtype, int rows, int cols, int tokens, double density, std::mt19937_64& random)
-      : w(random_matrix(dtype, rows, cols, random)),
+  Problem(DType dtype, int row_count, int cols, int tokens, double density, std::mt19937_64& random)
+      : w(random_matrix(dtype, row_count, cols, random)),
+        rows(packed(w)),
         token_count(tokens),
         x_stride(cols + 3),
-        y_stride(rows + 5),
-        mask_stride(rows / 64 + 2),
+        y_stride(row_count + 5),
+        mask_stride(row_count / 64 + 2),
         x(random_floats(static_cast<size_t>(tokens) * x_stride, random)),
         a(random_floats(static_cast<size_t>(tokens) * y_stride, random)),
         mask(random_mask(tokens, mask_stride, density, random)) {}
@@ -106,7 +114,7 @@ struct Problem {
   const uint64_t* mask_of(int t) const { return mask.data() + t * mask_stride; }
 
   WeightView view() const {
-    return {w.dtype, w.rows, w.cols, bytes_of(w.dtype, w.cols), w.bytes.data()};
+    return {w.dtype, w.rows, w.cols, bytes_of(w.dtype, w.cols), rows.data()};
   }
 
   std::vector<float> matmul(const Kernels& k, const std::vector<int>& row_splits) const {
@@ -220,7 +228,6 @@ TEST_CASE("weighted_rows agrees with double precision") {
 TEST_CASE("results are the same bits for every split, token count and instruction set") {
   const Kernels& portable = *kernels_by_name("portable");
   for_each_problem([&](const Problem& p) {
-    const int unit = facts(p.w.dtype).items_per_block;
     const auto dense = p.matmul(portable, {0, p.w.rows});
     const auto masked = p.masked(portable, {0, p.w.rows});
     const auto weighted = p.weighted(portable, {0, p.w.cols});
@@ -230,7 +237,7 @@ TEST_CASE("results are the same bits for every split, token count and instructio
       INFO(kernels->name);
       REQUIRE(same(p.matmul(*kernels, split(p.w.rows, 1)), dense));
       REQUIRE(same(p.masked(*kernels, split(p.w.rows, 1)), masked));
-      REQUIRE(same(p.weighted(*kernels, split(p.w.cols, unit)), weighted));
+      REQUIRE(same(p.weighted(*kernels, split(p.w.cols, kChunk)), weighted));
       const auto beginning = [](std::vector<float> y, size_t count) {
         y.resize(count);
         return y;
@@ -247,10 +254,10 @@ TEST_CASE("nothing outside the asked rows and columns is touched") {
   std::mt19937_64 random(7);
   for (const Kernels* kernels : all_kernels())
     for (const int tokens : {1, 2, 5}) {
-      const Problem p(DType::q8_0, 200, 96, tokens, 0.7, random);
+      const Problem p(DType::q8_0, 200, 640, tokens, 0.7, random);
       const auto dense = p.matmul(*kernels, {70, 100});
       const auto masked = p.masked(*kernels, {70, 100});
-      const auto sums = p.weighted(*kernels, {32, 64});
+      const auto sums = p.weighted(*kernels, {256, 512});
       bool kept = true, written = true;
       for (int t = 0; t < tokens; ++t) {
         for (int r = 0; r < p.y_stride; ++r) {
@@ -261,7 +268,7 @@ TEST_CASE("nothing outside the asked rows and columns is touched") {
         }
         for (int c = 0; c < p.x_stride; ++c) {
           const size_t at = static_cast<size_t>(t) * p.x_stride + c;
-          kept &= (sums[at] == p.x[at]) == (c < 32 || c >= 64);
+          kept &= (sums[at] == p.x[at]) == (c < 256 || c >= 512);
         }
       }
       REQUIRE(kept);
@@ -285,13 +292,15 @@ TEST_CASE("weights are decoded exactly") {
         for (int c = 0; c < (dtype == DType::f16 ? cols : 1); ++c)
           std::memcpy(block + 2 * c + (dtype == DType::q6_k ? 208 : 0), &bits, 2);
       }
+      const std::vector<std::byte> rows = packed(w);
       std::vector<float> x(w.rows, 1), y(cols, 0);
       bool exact = true;
       for (int r = 0; r < w.rows; ++r) {
         const uint64_t one = 1;
         std::fill(y.begin(), y.end(), 0.0f);
-        kernels->weighted_rows({dtype, 1, cols, bytes_of(dtype, cols), w.row(r)}, 0, cols, &one, 1,
-                               x.data(), 1, 1, y.data(), cols);
+        const uint64_t row_bytes = bytes_of(dtype, cols);
+        kernels->weighted_rows({dtype, 1, cols, row_bytes, rows.data() + r * row_bytes}, 0, cols,
+                               &one, 1, x.data(), 1, 1, y.data(), cols);
         for (int c = 0; c < cols; ++c) {
           const double expected = w.at(r, c);
           exact &= y[c] == expected || (std::isnan(y[c]) && std::isnan(expected));
@@ -302,38 +311,47 @@ TEST_CASE("weights are decoded exactly") {
   }
 }
 
+// The code of column c.
+int code_of(const FixedRow& row, int c) {
+  const int second = c / 16 % 2, place = 64 * second + c % kGroup / kBlock * 16 + c % 16;
+  const int8_t* group = row.codes() + c / kGroup * 2 * kGroup;
+  return 256 * group[place] + group[kGroup + place];
+}
+
 TEST_CASE(
     "fixed point is within half a unit, exact for zeros, and NaN where a block is not finite") {
   std::mt19937_64 random(8);
-  const int cols = 8 * kFixedBlock;
+  const int cols = 8 * kBlock;
   auto x = random_floats(cols, random);
-  std::fill_n(x.begin() + kFixedBlock, kFixedBlock, 0.0f);
-  for (int i = 0; i < kFixedBlock; ++i) x[2 * kFixedBlock + i] *= 1e30f;
-  for (int i = 0; i < kFixedBlock; ++i) x[3 * kFixedBlock + i] *= 1e-28f;
-  for (int i = 0; i < kFixedBlock; ++i) x[4 * kFixedBlock + i] *= 1e-42f;  // below what it resolves
-  x[5 * kFixedBlock + 7] = std::nanf("");
-  x[6 * kFixedBlock + 31] = -std::numeric_limits<float>::infinity();
-  x[7 * kFixedBlock] = -1e36f;
+  std::fill_n(x.begin() + kBlock, kBlock, 0.0f);
+  for (int i = 0; i < kBlock; ++i) x[2 * kBlock + i] *= 1e30f;
+  for (int i = 0; i < kBlock; ++i) x[3 * kBlock + i] *= 1e-28f;
+  for (int i = 0; i < kBlock; ++i) x[4 * kBlock + i] *= 1e-42f;  // below what it resolves
+  x[5 * kBlock + 7] = std::nanf("");
+  x[6 * kBlock + 31] = -std::numeric_limits<float>::infinity();
+  x[7 * kBlock] = -1e36f;
   for (const Kernels* kernels : all_kernels()) {
     INFO(kernels->name);
-    const FixedInputs fixed(*kernels, DType::q8_0, x, cols, cols, 1);
+    const FixedInputs inputs(*kernels, DType::q8_0, x, cols, cols, 1);
+    const FixedRow fixed{inputs.inputs.fixed, cols};
     for (int block = 0; block < 8; ++block) {
-      const float scale = fixed.scales[block];
+      const float scale = fixed.scales()[block];
       double sum = 0;
       float largest = 0;
-      for (int i = 0; i < kFixedBlock; ++i) {
-        sum += fixed.codes[block * kFixedBlock + i];
-        largest = std::max(largest, std::fabs(x[block * kFixedBlock + i]));
+      for (int i = 0; i < kBlock; ++i) {
+        sum += code_of(fixed, block * kBlock + i);
+        largest = std::max(largest, std::fabs(x[block * kBlock + i]));
       }
       const bool finite = block != 5 && block != 6;
       REQUIRE(std::isnan(scale) == !finite);
       if (!finite) continue;
-      REQUIRE(std::fabs(fixed.sums[block] - scale * sum) <= 0x1p-23 * std::fabs(scale * sum));
+      REQUIRE(std::fabs(fixed.scaled_sums()[block] - scale * sum) <=
+              0x1p-23 * std::fabs(scale * sum));
       if (block == 4) REQUIRE(scale == 0);
-      for (int i = 0; i < kFixedBlock; ++i) {
+      for (int i = 0; i < kBlock; ++i) {
         const double moved =
-            fixed.codes[block * kFixedBlock + i] * double(scale) - x[block * kFixedBlock + i];
-        REQUIRE(std::fabs(moved) <= std::max(largest / 65534 * 1.01, 1e-30));
+            code_of(fixed, block * kBlock + i) * double(scale) - x[block * kBlock + i];
+        REQUIRE(std::fabs(moved) <= std::max(largest / 65278 * 1.01, 1e-30));
       }
     }
   }
@@ -350,7 +368,7 @@ TEST_CASE("rows of a bundle are found by their stride") {
         const uint64_t row_bytes = bytes_of(dtype, cols), stride = 3 * row_bytes + 2;
         std::vector<std::byte> spread(rows * stride, std::byte{0x7f});
         for (int r = 0; r < rows; ++r)
-          std::memcpy(spread.data() + r * stride, p.w.row(r), row_bytes);
+          std::memcpy(spread.data() + r * stride, p.rows.data() + r * row_bytes, row_bytes);
         const WeightView view{dtype, rows, cols, stride, spread.data()};
         const FixedInputs fixed(*kernels, dtype, p.x, p.x_stride, cols, tokens);
         std::vector<float> y(static_cast<size_t>(tokens) * p.y_stride, kUntouched), masked = y;
@@ -374,7 +392,7 @@ TEST_CASE("NaN and infinity reach the results that they belong to, and no others
     for (const int bad : {0, 15, 16, 31, 32, 36}) {
       Problem p(DType::f32, 9, 37, 3, 1, random);
       const float nan = std::nanf("");
-      std::memcpy(p.w.bytes.data() + 4 * bytes_of(DType::f32, 37) + 4 * bad, &nan, 4);
+      std::memcpy(p.rows.data() + 4 * bytes_of(DType::f32, 37) + 4 * bad, &nan, 4);
       p.x[p.x_stride + bad] = kInfinity;
       const auto y = p.matmul(*kernels, {0, 9});
       const auto masked = p.masked(*kernels, {0, 9});

@@ -98,7 +98,7 @@ TEST_CASE("a decoder on CUDA's kernels gives the CPU's logits, within rounding, 
   CHECK(run_locally(weights, options).logits == cuda.logits);
 }
 
-TEST_CASE("--check-finite names layer and tensor of a weight that is no number") {
+TEST_CASE("checking finiteness names layer and tensor of a weight that is no number") {
   Spoiled weights(shape_of(FfnActivation::relu));
   const auto run = [&] {
     LocalRunOptions options = two_tasks();
@@ -118,7 +118,7 @@ TEST_CASE("--check-finite names layer and tensor of a weight that is no number")
   CHECK(run() == "layer 1, ffn_norm: weight 9 is inf");
 }
 
-TEST_CASE("--check-finite names the sublayer behind which an activation is no number") {
+TEST_CASE("checking finiteness names the sublayer behind which an activation is no number") {
   Spoiled weights(shape_of(FfnActivation::relu));
   weights.norm = [](NormVector of, uint32_t layer, float* values) {
     if (of == NormVector::ffn_norm && layer == 1) std::fill_n(values, 64, 1e30f);

@@ -127,7 +127,7 @@ TEST_CASE("weights of every type run in every layout and agree with double preci
   for (const std::string layout : {"pp1,tp1", "pp1,tp2", "pp2,tp2"}) {
     const auto run = run_locally(weights, forced_run(tokens, 5, layout));
     INFO(facts(dtype).name << " " << name_of(activation) << " " << layout);
-    // Inputs of quantised weights are rounded to 1 / 65534 of the largest of their block, which
+    // Inputs of quantised weights are rounded to 1 / 65278 of the largest of their block, which
     // every layer passes on.
     const bool fixed = facts(dtype).items_per_block > 1;
     CHECK(relative_difference(expected, run.logits) < (fixed ? 2e-4 : 1e-5));
