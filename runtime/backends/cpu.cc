@@ -163,10 +163,10 @@ class CpuBackend final : public Backend {
 
   void attend(const AttentionCall& call) override {
     pool_.run(call.kv_head_count * static_cast<int>(sequences_.size()), 1, [&](int begin, int end) {
-      std::vector<float> scores;
+      std::vector<float> scratch;
       for (int i = begin; i < end; ++i) {
         attend_head(call, i % call.kv_head_count,
-                    sequences_[static_cast<size_t>(i / call.kv_head_count)], scores);
+                    sequences_[static_cast<size_t>(i / call.kv_head_count)], scratch);
       }
     });
   }
@@ -228,7 +228,7 @@ class CpuBackend final : public Backend {
 
   // Grouped-query attention (Ainslie et al. 2023): the query heads of a group share one kv head.
   void attend_head(const AttentionCall& call, int kv_head, const Sequence& sequence,
-                   std::vector<float>& scores) {
+                   std::vector<float>& scratch) {
     const int dim = call.head_dim, group = call.head_count / call.kv_head_count;
     const TokenRow& first = rows_[static_cast<size_t>(sequence.first)];
     const size_t cached =
@@ -243,16 +243,14 @@ class CpuBackend final : public Backend {
       std::copy_n(call.v + from, dim, values + at(begin + i, dim));
       kernels_.rope(key, 1, dim, begin + i, call.frequencies);
     }
-    scores.resize(static_cast<size_t>(begin + sequence.count));
+    scratch.resize(attend_scratch(group, begin + sequence.count, dim));
     std::vector<float> query(at(group, dim));
     for (int i = 0; i < sequence.count; ++i) {
       const size_t from = at((sequence.first + i) * call.head_count + kv_head * group, dim);
       std::copy_n(call.q + from, query.size(), query.data());
       kernels_.rope(query.data(), group, dim, begin + i, call.frequencies);
-      for (int head = 0; head < group; ++head) {
-        kernels_.attend(query.data() + at(head, dim), keys, values, begin + i + 1, dim, dim,
-                        scores.data(), call.out + from + at(head, dim));
-      }
+      kernels_.attend(query.data(), group, keys, values, begin + i + 1, dim, dim, scratch.data(),
+                      call.out + from);
     }
   }
 

@@ -29,6 +29,18 @@ struct Lanes {
     _mm256_storeu_ps(to, a.low);
     _mm256_storeu_ps(to + 8, a.high);
   }
+  // The same four floats in each quarter.
+  static Lanes load_four(const float* from) {
+    const __m256 twice = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from));
+    return {twice, twice};
+  }
+  // Of each quarter of a and b, the first (last) two lanes in turn: a0 b0 a1 b1.
+  static Lanes zip_first(Lanes a, Lanes b) {
+    return {_mm256_unpacklo_ps(a.low, b.low), _mm256_unpacklo_ps(a.high, b.high)};
+  }
+  static Lanes zip_last(Lanes a, Lanes b) {
+    return {_mm256_unpackhi_ps(a.low, b.low), _mm256_unpackhi_ps(a.high, b.high)};
+  }
   static Lanes add(Lanes a, Lanes b) {
     return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
   }

@@ -29,6 +29,11 @@ struct Lanes {
   static Lanes zero() { return {_mm512_setzero_ps()}; }
   static Lanes load(const float* from) { return {_mm512_loadu_ps(from)}; }
   static void store(float* to, Lanes a) { _mm512_storeu_ps(to, a.all); }
+  // The same four floats in each quarter.
+  static Lanes load_four(const float* from) { return {_mm512_broadcast_f32x4(_mm_loadu_ps(from))}; }
+  // Of each quarter of a and b, the first (last) two lanes in turn: a0 b0 a1 b1.
+  static Lanes zip_first(Lanes a, Lanes b) { return {_mm512_unpacklo_ps(a.all, b.all)}; }
+  static Lanes zip_last(Lanes a, Lanes b) { return {_mm512_unpackhi_ps(a.all, b.all)}; }
   static Lanes add(Lanes a, Lanes b) { return {_mm512_add_ps(a.all, b.all)}; }
   static Lanes sub(Lanes a, Lanes b) { return {_mm512_sub_ps(a.all, b.all)}; }
   static Lanes mul(Lanes a, Lanes b) { return {_mm512_mul_ps(a.all, b.all)}; }

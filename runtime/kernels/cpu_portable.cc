@@ -43,6 +43,17 @@ struct Lanes {
     return of([&](int i) { return from[i]; });
   }
   static void store(float* to, const Lanes& a) { std::memcpy(to, a.at, sizeof a.at); }
+  // The same four floats in each quarter.
+  static Lanes load_four(const float* from) {
+    return of([&](int i) { return from[i % 4]; });
+  }
+  // Of each quarter of a and b, the first (last) two lanes in turn: a0 b0 a1 b1.
+  static Lanes zip_first(const Lanes& a, const Lanes& b) {
+    return of([&](int i) { return (i % 2 == 0 ? a : b).at[i / 4 * 4 + i % 4 / 2]; });
+  }
+  static Lanes zip_last(const Lanes& a, const Lanes& b) {
+    return of([&](int i) { return (i % 2 == 0 ? a : b).at[i / 4 * 4 + 2 + i % 4 / 2]; });
+  }
   static Lanes add(const Lanes& a, const Lanes& b) {
     return of([&](int i) { return a.at[i] + b.at[i]; });
   }

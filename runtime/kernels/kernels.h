@@ -29,6 +29,16 @@ constexpr bool takes_fixed(DType dtype) { return is_quantised(dtype); }
   return padded * 13 / 4;
 }
 
+// Heads that attend takes in one pass over keys and values, and the floats of scratch that it
+// wants: queries and scores of so many heads, in fours, and what lets them begin at a cache line.
+inline constexpr int kAttendedHeads = 8;
+constexpr size_t attend_scratch(int head_count, int position_count, int head_dim) {
+  const auto in_fours = [](int count) { return (static_cast<size_t>(count) + 3) / 4 * 4; };
+  return in_fours(head_count < kAttendedHeads ? head_count : kAttendedHeads) *
+             (in_fours(head_dim) + in_fours(position_count)) +
+         15;
+}
+
 // The inputs of a product; what its weights' type does not take may be null.
 struct Inputs {
   const float* values = nullptr;     // (token_count, stride)
@@ -68,10 +78,12 @@ struct Kernels {
   // x: (head_count, head_dim); frequencies: (head_dim / 2)     (Su et al. 2021, interleaved form)
   void (*rope)(float* x, int head_count, int head_dim, int position, const double* frequencies);
 
-  // One query head over its keys and values: out = softmax(q k^T / sqrt(head_dim)) v.
-  // keys, values: (position_count, kv_stride) f32; scores: scratch (position_count).
-  void (*attend)(const float* q, const float* keys, const float* values, int position_count,
-                 int kv_stride, int head_dim, float* scores, float* out);
+  // The query heads of a group over the keys and values that they share, each as if it were alone:
+  // out = softmax(q k^T / sqrt(head_dim)) v.
+  // q, out: (head_count, head_dim), apart; keys, values: (position_count, kv_stride) f32;
+  // scratch: attend_scratch() floats.
+  void (*attend)(const float* q, int head_count, const float* keys, const float* values,
+                 int position_count, int kv_stride, int head_dim, float* scratch, float* out);
 
   // The largest of `count` values, a multiple of 128; NaNs are skipped. It does little but read:
   // read_bandwidth (runtime/kernels/bandwidth.h) times it.

@@ -144,6 +144,16 @@ Register setr(Values... values) {
 [[gnu::noinline]] inline Register permutexvar_ps(const Register& indices, const Register& a) {
   return lanes<float>([&](int i) { return a.get<float>(indices.get<int32_t>(i) & 15); });
 }
+[[gnu::noinline]] inline Register broadcast_f32x4(__m128 four) {
+  return lanes<float>([&](int i) { return lane<float>(four, i % 4); });
+}
+// Of each quarter, lanes `first` and `first` + 1 of a and b in turn.
+[[gnu::noinline]] inline Register unpack(const Register& a, const Register& b, int first) {
+  return lanes<float>(
+      [&](int i) { return (i % 2 == 0 ? a : b).get<float>(i / 4 * 4 + first + i % 4 / 2); });
+}
+inline Register unpacklo_ps(const Register& a, const Register& b) { return unpack(a, b, 0); }
+inline Register unpackhi_ps(const Register& a, const Register& b) { return unpack(a, b, 2); }
 template <class To, class From, class Narrow>
 [[gnu::noinline]] Register widen(const Narrow& a) {
   return lanes<To>([&](int i) { return lane<From>(a, i); });
@@ -242,6 +252,12 @@ template <class Half>
 #define _mm512_cvtepi32_ps ::thermocline::emulated::cvtepi32_ps
 #undef _mm512_permutexvar_ps
 #define _mm512_permutexvar_ps ::thermocline::emulated::permutexvar_ps
+#undef _mm512_broadcast_f32x4
+#define _mm512_broadcast_f32x4 ::thermocline::emulated::broadcast_f32x4
+#undef _mm512_unpacklo_ps
+#define _mm512_unpacklo_ps ::thermocline::emulated::unpacklo_ps
+#undef _mm512_unpackhi_ps
+#define _mm512_unpackhi_ps ::thermocline::emulated::unpackhi_ps
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32 ::thermocline::emulated::widen<uint32_t, uint16_t>
 #undef _mm512_cvtph_ps
