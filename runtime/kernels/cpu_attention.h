@@ -18,7 +18,6 @@ namespace thermocline {
 namespace {
 
 constexpr int kFour = 4;            // heads, or positions, whose scores fill a vector
-constexpr int kLanes = 16;          // floats of a vector, and of a cache line
 constexpr int kAheadFloats = 5120;  // from a read to its prefetch: beyond a block of 128 columns
 
 template <class V>
@@ -29,7 +28,8 @@ struct Attention {
   // Of columns, likewise, where there are H heads: as many sums as registers hold.
   template <int H>
   static constexpr int kSumVectors = V::kAccumulators / H < 8 ? V::kAccumulators / H : 8;
-  static constexpr int kBlock = kWide ? 32 : 16;  // positions whose values are summed in registers
+  static constexpr int kValueRows =
+      kWide ? 32 : 16;  // positions whose values are summed in registers
   static constexpr int kFoursMax = kAttendedHeads / kFour;
 
   // One pass. Heads that are missing in the last four are there as zeros.
@@ -305,9 +305,9 @@ struct Attention {
     V total[kFoursMax];
     for (V& of_four : total) of_four = V::zero();
     std::memset(pass.out, 0, static_cast<size_t>(pass.head_count) * pass.head_dim * sizeof(float));
-    for (int p = 0; p < pass.position_count; p += kBlock) {
+    for (int p = 0; p < pass.position_count; p += kValueRows) {
       const int left = pass.position_count - p;
-      const int count = left < kBlock ? left : kBlock;
+      const int count = left < kValueRows ? left : kValueRows;
       find_weights(pass, p, count, largest, total);
       Lines lines = lines_after(pass, pass.values, nullptr, p);
       in_tiles<kSumHeads>(0, pass.head_count, [&]<int H>(int h) {

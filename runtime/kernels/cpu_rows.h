@@ -11,6 +11,7 @@
 namespace thermocline {
 namespace {
 
+constexpr int kLanes = 16;     // floats of a vector
 constexpr int kStep = 32;      // columns decoded at a time: two vectors of 16 lanes
 constexpr int kTileRows = 4;   // rows in a full tile
 constexpr int kBlockRows = 8;  // rows whose successors are asked for meanwhile

@@ -11,13 +11,12 @@
 #pragma once
 
 #include "runtime/kernels/cpu_columns.h"
-#include "runtime/kernels/cpu_sum_call.h"
 
 namespace thermocline {
 namespace {
 
 constexpr int kPositions = 8;
-constexpr int kLanes = 16;
+constexpr int kSumStripe = 1 << 15;  // columns whose minimums' sums are kept together
 
 // By which power of two V::value is too large.
 constexpr int position_shift(DType dtype, int p) {
@@ -118,27 +117,46 @@ struct FixedSum {
     });
   }
 
-  // Columns of one token whose minimums' sums are kept together.
-  static constexpr int kStripe = 1 << 15;
-
-  // The sums of one token in the order of positions: whole groups where y is, a part here.
+  // The sums of a token, in the order of positions while rows are added: whole groups where y is,
+  // a part here; and those of the minimums.
   struct Sums {
     float* y;
-    int whole;  // the group after the last whole one
+    int begin, end;  // columns
     alignas(64) float part[kGroup];
-    alignas(64) float minimums[has_minimum(D) ? kStripe / kBlock : kChunkBlocks];
+    alignas(64) float minimums[has_minimum(D) ? kSumStripe / kBlock : kChunkBlocks];
 
-    float* at(int group) { return group < whole ? y + static_cast<size_t>(group) * kGroup : part; }
+    void begin_at(float* of_token, int first, int last) {
+      y = of_token;
+      begin = first;
+      end = last;
+      std::memset(minimums, 0, sizeof minimums);
+      for_groups([&](int c, int width) { to_positions(y + c, width, at(c)); });
+    }
+    void finish() {
+      for_groups([&](int c, int width) {
+        from_positions(at(c), minimums_of(c / kChunk) + c % kChunk / kBlock, width, y + c);
+      });
+    }
+    // Of the group that begins with column c.
+    float* at(int c) { return end - c >= kGroup ? y + c : part; }
     float* minimums_of(int chunk) {
-      return minimums + (has_minimum(D) ? chunk % (kStripe / kChunk) * kChunkBlocks : 0);
+      return minimums + (has_minimum(D) ? chunk % (kSumStripe / kChunk) * kChunkBlocks : 0);
+    }
+
+   private:
+    template <class Visit>
+    void for_groups(const Visit& visit) {
+      for (int c = begin; c < end; c += kGroup) visit(c, end - c < kGroup ? end - c : kGroup);
     }
   };
 
+  // sums += a[r] * rows[r], r ascending, for R rows of `cols` columns.
   template <int R>
   static void add_tile(const std::byte* const* rows, const std::byte* const* ahead, const float* a,
-                       const SumCall& call, const RowPlanes& planes, Sums& sums) {
-    for (int c = call.begin; c < call.end; c += kChunk) {
-      const int chunk = c / kChunk, blocks = blocks_of_chunk(call.end, c);
+                       int cols, Sums& sums) {
+    const RowPlanes planes = planes_of(D, cols);
+    for (int c = sums.begin; c < sums.end; c += kChunk) {
+      const int chunk = c / kChunk, blocks = blocks_of_chunk(sums.end, c);
       alignas(64) float factors[R][kFactors];
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
@@ -153,86 +171,11 @@ struct FixedSum {
             const int group = 2 * chunk + half;
             Codes codes[R];
 #pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) codes[r] = codes_of(rows[r], planes, call.cols, group);
-            add_group<R>(codes, factors, half, sums.at(group));
+            for (int r = 0; r < R; ++r) codes[r] = codes_of(rows[r], planes, cols, group);
+            add_group<R>(codes, factors, half, sums.at(c + half * kGroup));
           });
     }
   }
-
-  static void sum_one_token(const SumCall& whole) {
-    SumCall call = whole;
-    for (call.begin = whole.begin; call.begin < whole.end; call.begin = call.end) {
-      const int next = (call.begin / kStripe + 1) * kStripe;
-      call.end = next < whole.end ? next : whole.end;
-      sum_stripe(call);
-    }
-  }
-
-  static void sum_stripe(const SumCall& call) {
-    Sums sums{call.y, call.end / kGroup, {}, {}};
-    const int first = call.begin / kGroup, left = call.end % kGroup;
-    for (int group = first; group < sums.whole; ++group)
-      to_positions(sums.at(group), kGroup, sums.at(group));
-    if (left > 0) to_positions(call.y + call.end - left, left, sums.part);
-    const RowPlanes planes = planes_of(D, call.cols);
-    for_each_block([&](int i) { return call.masks.words[i]; }, call.memory, 0, call.rows,
-                   [&](const RowBlock& block) {
-                     in_tiles<kTileRows>(0, block.count, [&]<int R>(int i) {
-                       float a[R];
-                       for (int r = 0; r < R; ++r) a[r] = call.a[block.index[i + r]];
-                       add_tile<R>(block.rows + i, block.ahead + i, a, call, planes, sums);
-                     });
-                   });
-    const auto minimums = [&](int group) {
-      return sums.minimums_of(group / 2) + group % 2 * kGroupBlocks;
-    };
-    for (int group = first; group < sums.whole; ++group)
-      from_positions(sums.at(group), minimums(group), kGroup, sums.at(group));
-    if (left > 0) from_positions(sums.part, minimums(sums.whole), left, call.y + call.end - left);
-  }
-
-  // Decoded columns of rows that several tokens share, in the order of positions.
-  struct Panel {
-    RowPlanes planes;
-    int cols;
-    alignas(64) float values[kPanelRows][kSumPanelCols];
-    alignas(64) float scales[kPanelRows][scale_count(D)];
-
-    explicit Panel(int of_row) : planes(planes_of(D, of_row)), cols(of_row) {}
-    void decode(const std::byte* row, int i, int begin, int width) {
-      read_scales<V, D>(row, planes, begin / kChunk, width / kBlock, scales[i]);
-      for (int c = 0; c < width; c += kGroup) {
-        const Codes codes = codes_of(row, planes, cols, (begin + c) / kGroup);
-        for_parts([&]<int kFirst>() __attribute__((always_inline)) {
-          for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-            V::store(values[i] + c + p * kLanes, V::template value<D, p>(codes));
-          });
-        });
-      }
-    }
-
-    // sums += the rows whose places are listed, times a of each place.
-    void add(const int* places, int count, const float* a, int width, SumsOfToken& sums) const {
-      alignas(64) float factors[kPanelRows][kFactors];
-      for (int i = 0; i < count; ++i) multiply(scales[places[i]], a[i], factors[i], sums.minimums);
-      for (int half = 0; half * kGroup < width; ++half)
-        for_parts([&]<int kFirst>() __attribute__((always_inline)) {
-          float* to = sums.columns + half * kGroup + kFirst * kLanes;
-          V sum[kN];
-#pragma GCC unroll 8
-          for (int n = 0; n < kN; ++n) sum[n] = V::load(to + n * kLanes);
-          for (int i = 0; i < count; ++i) {
-            const float* from = values[places[i]] + half * kGroup;
-            const Factors of_row(factors[i], half);
-            for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-              sum[p - kFirst] = of_row.template add<p>(V::load(from + p * kLanes), sum[p - kFirst]);
-            });
-          }
-#pragma GCC unroll 8
-          for (int n = 0; n < kN; ++n) V::store(to + n * kLanes, sum[n]);
-        });
-    }
-  };
 
   // `width` <= kGroup columns between the order of columns and that of positions. Columns that are
   // not there are zeros.
@@ -250,17 +193,6 @@ struct FixedSum {
       for (int l = 0; l < kLanes; ++l) padded[column_of(p, l)] = positions[p * kLanes + l];
     for (int c = 0; has_minimum(D) && c < kGroup; ++c) padded[c] += minimums[c / kBlock];
     std::memcpy(columns, padded, width * sizeof(float));
-  }
-
-  static void load_sums(const float* y, int width, SumsOfToken& sums) {
-    for (float& minimum : sums.minimums) minimum = 0;
-    for (int c = 0; c < width; c += kGroup)
-      to_positions(y + c, width - c < kGroup ? width - c : kGroup, sums.columns + c);
-  }
-  static void store_sums(const SumsOfToken& sums, int width, float* y) {
-    for (int c = 0; c < width; c += kGroup)
-      from_positions(sums.columns + c, sums.minimums + c / kBlock,
-                     width - c < kGroup ? width - c : kGroup, y + c);
   }
 };
 
