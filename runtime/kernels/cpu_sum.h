@@ -36,7 +36,7 @@ struct WeightedSum {
     const float* all = call.a + static_cast<size_t>(t) * call.a_stride;
     for_each_block([&](int i) { return call.masks.word(t, i); }, call.memory, begin, end,
                    [&](const RowBlock& block) {
-                     in_tiles<kTileRows>(0, block.count, [&]<int R>(int first) {
+                     in_tiles<Kind::kTileRows>(0, block.count, [&]<int R>(int first) {
                        float a[R];
                        for (int r = 0; r < R; ++r) a[r] = all[block.index[first + r]];
                        Kind::template add_tile<R>(block.rows + first, block.ahead + first, a,

@@ -30,6 +30,7 @@ constexpr int column_of(int p, int lane) {
 
 template <class V, DType D>
 struct FixedSum {
+  static constexpr int kTileRows = 4;
   static constexpr bool kHalfBytes = code_bits(D) == 4;
   using Codes = std::conditional_t<kHalfBytes, typename V::HalfBytes, typename V::Bytes>;
   static constexpr int kN = V::kSumPositions;  // positions whose sums are in registers together

@@ -13,6 +13,7 @@ struct FloatSum : Columns<V> {
   using typename Columns<V>::Pair;
   using Columns<V>::load;
   using Columns<V>::store;
+  static constexpr int kTileRows = kBlockRows;
 
   [[gnu::always_inline]] static void add_step(const Pair& w, float a, Pair& sum) {
     sum.first = V::fma(V::broadcast(a), w.first, sum.first);
@@ -41,7 +42,7 @@ struct FloatSum : Columns<V> {
     int c = sums.begin;
     for (; c + kStep <= end; c += kStep) {
       Pair sum = load(y + c);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         prefetch<row_bytes<D>(kStep)>(ahead[r] + row_bytes<D>(c));
         Pair w;
