@@ -14,7 +14,8 @@ struct BlockCodes {
   uint8_t at[kBlock];
 };
 
-// `step`: which 32 columns of a super-block. Where the bits are: models/dtype.h.
+// Of Q8_0 and super-blocks, of which `step` says which 32 columns. Where the bits are:
+// models/dtype.h.
 template <DType D>
 BlockCodes read_codes(Bytes block, int step) {
   constexpr int kLowAt =
@@ -28,13 +29,9 @@ BlockCodes read_codes(Bytes block, int step) {
       const int half = step / 4, group = step % 4;
       code = (byte_at(block, half * 64 + group % 2 * 32 + i) >> group / 2 * 4 & 15) |
              (byte_at(block, 128 + half * 32 + i) >> 2 * group & 3) << 4;
-    } else if constexpr (is_super_block(D)) {
+    } else {
       code = byte_at(block, kLowAt + step / 2 * 32 + i) >> step % 2 * 4 & 15;
       if constexpr (D == DType::q5_k) code |= (byte_at(block, 16 + i) >> step & 1) << 4;
-    } else {
-      code = byte_at(block, kLowAt + i % 16) >> i / 16 * 4 & 15;
-      if constexpr (code_bits(D) == 5)
-        code |= (byte_at(block, kLowAt - 4 + i / 8) >> i % 8 & 1) << 4;
     }
     codes.at[i] = static_cast<uint8_t>(code);
   }
@@ -69,6 +66,36 @@ void write_further_bits(const BlockCodes* blocks, int count, std::byte* further)
     }
 }
 
+// Blocks of 32 columns of 4 or 5 bits have their codes in this order already, and fifth bits apart
+// for columns 0..15 and 16..31.
+template <DType D>
+void copy_codes(Bytes blocks, int count, std::byte* codes, std::byte* further) {
+  constexpr int kBytes = facts(D).bytes_per_block, kLowAt = kBytes - 16;
+  for (int b = 0; b < count; ++b, blocks += kBytes) {
+    std::memcpy(codes + 16 * b, blocks + kLowAt, 16);
+    if constexpr (code_bits(D) == 5) {
+      std::memcpy(further + 2 * b, blocks + kLowAt - 4, 2);
+      std::memcpy(further + 2 * (count + b), blocks + kLowAt - 2, 2);
+    }
+  }
+}
+
+// Of a group whose first block in the row is `first`.
+template <DType D>
+void pack_group(Bytes row, int first, int count, std::byte* codes, std::byte* further) {
+  constexpr int kBytes = facts(D).bytes_per_block, kSteps = facts(D).items_per_block / kBlock;
+  if constexpr (kSteps == 1 && code_bits(D) < 8) {
+    copy_codes<D>(row + static_cast<size_t>(first) * kBytes, count, codes, further);
+  } else {
+    BlockCodes blocks[kGroupBlocks];
+    for (int b = 0; b < count; ++b)
+      blocks[b] = read_codes<D>(row + static_cast<size_t>((first + b) / kSteps) * kBytes,
+                                (first + b) % kSteps);
+    write_codes<D>(blocks, count, codes);
+    if constexpr (further_bytes(D) > 0) write_further_bits<D>(blocks, count, further);
+  }
+}
+
 template <DType D>
 void write_scales(Bytes block, int index, std::byte* scales, std::byte* more) {
   if constexpr (D == DType::q6_k) {
@@ -91,19 +118,14 @@ void pack_row(int cols, Bytes from, std::byte* to) {
   const int block_count = cols / kBlock;
   const RowPlanes planes = planes_of(D, cols);
   for (int first = 0; first < block_count; first += kGroupBlocks) {
-    BlockCodes codes[kGroupBlocks];
     const int count = block_count - first < kGroupBlocks ? block_count - first : kGroupBlocks;
-    for (int b = 0; b < count; ++b) {
-      const int index = (first + b) / kSteps, step = (first + b) % kSteps;
-      Bytes block = from + static_cast<size_t>(index) * kBytes;
-      codes[b] = read_codes<D>(block, step);
-      if (step == 0) write_scales<D>(block, index, to + planes.scales, to + planes.more_scales);
-    }
-    write_codes<D>(codes, count, to + static_cast<size_t>(first) * code_bytes(D));
-    if constexpr (further_bytes(D) > 0)
-      write_further_bits<D>(codes, count,
-                            to + planes.further + static_cast<size_t>(first) * further_bytes(D));
+    const auto at = static_cast<size_t>(first);
+    pack_group<D>(from, first, count, to + at * code_bytes(D),
+                  to + planes.further + at * further_bytes(D));
   }
+  for (int index = 0; index * kSteps < block_count; ++index)
+    write_scales<D>(from + static_cast<size_t>(index) * kBytes, index, to + planes.scales,
+                    to + planes.more_scales);
 }
 
 }  // namespace
