@@ -102,35 +102,46 @@ template <class V, DType D>
 [[gnu::always_inline]] inline void read_scales(const std::byte* row, const RowPlanes& planes,
                                                int chunk, int blocks,
                                                float (&scales)[scale_count(D)]) {
-  constexpr int kMoreBytes = D == DType::q6_k ? 2 : 16;  // of a chunk
   V::template read_scales<D>(row + planes.scales + 16 * chunk,
-                             row + planes.more_scales + kMoreBytes * chunk, blocks, scales);
+                             row + planes.more_scales + more_scale_bytes(D) * chunk, blocks,
+                             scales);
 }
 
-// The codes of a group of fewer than four blocks.
-template <class V, DType D>
-typename V::Bytes codes_of_part(const std::byte* codes, const std::byte* further, int blocks) {
-  alignas(64) std::byte padded[kGroup] = {}, bits[32] = {};
-  std::memcpy(padded, codes, 16 * blocks);
-  if constexpr (code_bits(D) == 8)
-    std::memcpy(padded + kGroup / 2, codes + 16 * blocks, 16 * blocks);
-  if constexpr (code_bits(D) == 5) {
-    std::memcpy(bits, further, 2 * blocks);
-    std::memcpy(bits + 8, further + 2 * blocks, 2 * blocks);
+// A group of fewer than four blocks, the others zeros.
+template <DType D>
+struct PaddedGroup {
+  alignas(64) std::byte codes[kGroup] = {};
+  std::byte further[kGroupBlocks * 8] = {};
+
+  PaddedGroup(const std::byte* from, const std::byte* bits, int blocks) {
+    std::memcpy(codes, from, 16 * blocks);
+    if constexpr (code_bits(D) == 8)
+      std::memcpy(codes + kGroup / 2, from + 16 * blocks, 16 * blocks);
+    if constexpr (code_bits(D) == 5) {
+      std::memcpy(further, bits, 2 * blocks);
+      std::memcpy(further + 8, bits + 2 * blocks, 2 * blocks);
+    }
   }
-  return V::template codes<D>(padded, bits);
+};
+
+// What decode(codes, further) makes of a group of a row.
+template <DType D, class Decode>
+[[gnu::always_inline]] inline auto decode_group(const std::byte* row, const RowPlanes& planes,
+                                                int cols, int group, const Decode& decode) {
+  const std::byte* codes = row + group * (kGroupBlocks * code_bytes(D));
+  const std::byte* further = row + planes.further + group * (kGroupBlocks * further_bytes(D));
+  const int left = cols - group * kGroup;
+  if (is_super_block(D) || left >= kGroup) [[likely]]
+    return decode(codes, further);
+  const PaddedGroup<D> padded(codes, further, left / kBlock);
+  return decode(padded.codes, padded.further);
 }
 
 template <class V, DType D>
 [[gnu::always_inline]] inline typename V::Bytes codes_of_group(const std::byte* row,
                                                                const RowPlanes& planes, int cols,
                                                                int group) {
-  const std::byte* codes = row + group * (kGroupBlocks * code_bytes(D));
-  const std::byte* further = row + planes.further + group * (kGroupBlocks * further_bytes(D));
-  const int left = cols - group * kGroup;
-  if (!is_super_block(D) && left < kGroup) [[unlikely]]
-    return codes_of_part<V, D>(codes, further, left / kBlock);
-  return V::template codes<D>(codes, further);
+  return decode_group<D>(row, planes, cols, group, V::template codes<D>);
 }
 
 }  // namespace

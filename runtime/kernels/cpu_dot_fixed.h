@@ -121,7 +121,7 @@ struct FixedDot {
             sum.of[r][t] = begin_chunk(scales[first + r][c / kChunk], x[t], chunk, sum.of[r][t],
                                        products[r][t]);
         keep_in_memory(products);
-        const int blocks = width - c < kChunk ? (width - c) / kBlock : kChunkBlocks;
+        const int blocks = blocks_of_chunk(width, c);
         for_each_group<V>(
             blocks, [&](int half) __attribute__((always_inline)) {
 #pragma GCC unroll 4

@@ -42,8 +42,6 @@ struct FixedRowOf {
 using FixedRow = FixedRowOf<const std::byte>;
 using FixedRowOut = FixedRowOf<std::byte>;
 
-constexpr int padded_columns(int cols) { return (cols + kChunk - 1) / kChunk * kChunk; }
-
 // Largest finite size of a block in the order of f32's bits; NaN and infinities lie above.
 constexpr uint32_t kInfinityBits = 0x7f800000;
 // A block whose values are all below this is zeros: kFixedMax over it would overflow.

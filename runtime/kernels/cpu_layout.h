@@ -33,8 +33,6 @@ inline constexpr int kGroupBlocks = kGroup / kBlock;
 inline constexpr int kChunk = 256;
 inline constexpr int kChunkBlocks = kChunk / kBlock;
 
-constexpr bool is_quantised(DType dtype) { return facts(dtype).items_per_block > 1; }
-
 // Blocks of 256 columns, whose scales are small integers times a common one.
 constexpr bool is_super_block(DType dtype) { return facts(dtype).items_per_block == kChunk; }
 
@@ -74,6 +72,13 @@ constexpr int scale_count(DType dtype) {
 constexpr int code_bytes(DType dtype) { return code_bits(dtype) == 8 ? 32 : 16; }
 constexpr int further_bytes(DType dtype) {
   return code_bits(dtype) == 5 ? 4 : code_bits(dtype) == 6 ? 8 : 0;
+}
+
+// Bytes of a chunk in the last plane: m of its blocks, or d of a super-block; not all types have
+// it.
+constexpr int more_scale_bytes(DType dtype) {
+  if (dtype == DType::q6_k) return 2;
+  return has_minimum(dtype) && !is_super_block(dtype) ? 2 * kChunkBlocks : 0;
 }
 
 // Where the planes of a row of `cols` columns begin.

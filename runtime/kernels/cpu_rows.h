@@ -38,7 +38,7 @@ template <DType D>
 [[gnu::always_inline]] inline void prefetch_chunk(const std::byte* row, const RowPlanes& planes,
                                                   int chunk) {
   constexpr int kCodes = kChunkBlocks * code_bytes(D), kFurther = kChunkBlocks * further_bytes(D);
-  constexpr int kMore = D == DType::q6_k ? 2 : D == DType::q4_1 || D == DType::q5_1 ? 16 : 0;
+  constexpr int kMore = more_scale_bytes(D);
   prefetch<kCodes>(row + chunk * kCodes);
   prefetch<kFurther>(row + planes.further + chunk * kFurther);
   prefetch<16>(row + planes.scales + chunk * 16);

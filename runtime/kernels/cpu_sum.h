@@ -1,9 +1,8 @@
 // weighted_rows: y += a^T W over the rows that a mask chooses.
 //
-// Element c of y takes row after row, ascending, by one fused multiply-add. Rows are decoded as
-// they
-//   are read, four at a time, so that y is read and written once for them; several tokens take
-//   turns, a block of rows that stays in the second cache at a time.
+// Element c of y takes row after row, ascending, by one fused multiply-add.
+// Rows are decoded as they are read, several at a time, so that y is read and written once for
+//   them; tokens take turns, a block of rows that stays in the second cache at a time.
 // Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
 #pragma once
 
@@ -21,7 +20,6 @@ struct WeightedSum {
   using Sums = typename Kind::Sums;
   static constexpr int kTurnRows = 64;
   static constexpr int kTurnTokens = 16;
-  static constexpr int kStripe = kSumStripe;
 
   struct Call {
     const RowMemory memory;
@@ -70,7 +68,8 @@ struct WeightedSum {
                       a_stride,
                       left < kTurnTokens ? left : kTurnTokens};
       for (int begin = col_begin; begin < col_end;) {
-        const int next = (begin / kStripe + 1) * kStripe, end = next < col_end ? next : col_end;
+        const int next = (begin / kSumStripe + 1) * kSumStripe,
+                  end = next < col_end ? next : col_end;
         sum_stripe(call, begin, end, y + static_cast<size_t>(first) * y_stride, y_stride);
         begin = end;
       }

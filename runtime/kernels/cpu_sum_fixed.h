@@ -38,13 +38,11 @@ struct FixedSum {
   [[gnu::always_inline]] static Codes codes_of(const std::byte* row, const RowPlanes& planes,
                                                int cols, int group) {
     if constexpr (kHalfBytes) {
-      const std::byte* codes = row + group * (kGroup / 2);
-      const int left = cols - group * kGroup;
-      if (left >= kGroup) [[likely]]
+      const auto half_bytes =
+          [](const std::byte* codes, const std::byte*) __attribute__((always_inline)) {
         return V::half_bytes(codes);
-      alignas(64) std::byte padded[kGroup / 2] = {};
-      std::memcpy(padded, codes, left / 2);
-      return V::half_bytes(padded);
+      };
+      return decode_group<D>(row, planes, cols, group, half_bytes);
     } else {
       return codes_of_group<V, D>(row, planes, cols, group);
     }

@@ -21,12 +21,15 @@
 namespace thermocline {
 
 // Whether products with such weights read Inputs::fixed, and not Inputs::values.
-constexpr bool takes_fixed(DType dtype) { return is_quantised(dtype); }
+constexpr bool takes_fixed(DType dtype) { return facts(dtype).items_per_block > 1; }
 
-// Bytes of a row of inputs in fixed point (FixedRow in cpu_fixed.h), a multiple of 64.
+// Columns of a row of inputs in fixed point (FixedRow in cpu_fixed.h), and its bytes, a multiple
+// of 64.
+[[gnu::always_inline]] constexpr int padded_columns(int cols) {
+  return (cols + kChunk - 1) / kChunk * kChunk;
+}
 [[gnu::always_inline]] constexpr size_t fixed_bytes(int cols) {
-  const size_t padded = (static_cast<size_t>(cols) + kChunk - 1) / kChunk * kChunk;
-  return padded * 13 / 4;
+  return static_cast<size_t>(padded_columns(cols)) * 13 / 4;
 }
 
 // Heads that attend takes in one pass over keys and values, and the floats of scratch that it
