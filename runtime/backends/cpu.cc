@@ -123,17 +123,14 @@ class CpuBackend final : public Backend {
   }
   void run_queued(uint64_t, const std::function<void()>& queue) override { queue(); }
 
-  // A row of the table is a weighted sum of one row.
   void embed(const WeightView& table, uint32_t first_token, float* x) override {
-    const uint64_t one = 1;
-    const float weight = 1;
     for (size_t t = 0; t < rows_.size(); ++t, x += table.cols) {
-      std::fill_n(x, table.cols, 0.0f);
       const uint32_t row = static_cast<uint32_t>(rows_[t].token) - first_token;  // wraps below
-      if (row >= static_cast<uint32_t>(table.rows)) continue;
-      const WeightView of_token{table.dtype, 1, table.cols, table.stride,
-                                table.row(static_cast<int>(row))};
-      kernels_.weighted_rows(of_token, 0, table.cols, &one, 0, &weight, 1, 1, x, table.cols);
+      if (row < static_cast<uint32_t>(table.rows)) {
+        kernels_.decode_row(table, static_cast<int>(row), x);
+      } else {
+        std::fill_n(x, table.cols, 0.0f);
+      }
     }
   }
 

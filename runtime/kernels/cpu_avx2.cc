@@ -208,33 +208,58 @@ struct Lanes {
     return {{load_32_bytes(codes), load_32_bytes(codes + 32)}};
   }
 
-  // kBits of each lane at position kAt, less `zero`, times 2^kAt: as the last bits of 2^23 + them.
-  template <int kBits, int kAt>
-  [[gnu::always_inline]] static __m256 value_at(__m256i lanes, int zero) {
-    const __m256i mask = _mm256_set1_epi32(((1 << kBits) - 1) << kAt);
-    const __m256i large = _mm256_set1_epi32(0x4b000000);
-    const __m256 raised =
-        _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(lanes, mask), large));
-    return _mm256_sub_ps(raised, _mm256_set1_ps(8388608.0f + static_cast<float>(zero << kAt)));
+  struct Ints {
+    __m256i low, high;
+  };
+  using Words = Ints;
+  static Ints no_ints() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static Lanes of_ints(const Ints& a) {
+    return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
   }
-  // The values of position p of a group, too large by 2^position_shift(D, p).
+  template <int kShift>
+  static Ints shifted(const Ints& a) {
+    return {_mm256_slli_epi32(a.low, kShift), _mm256_slli_epi32(a.high, kShift)};
+  }
+  // Of each quarter, the words of a and b in turn: of its first four, or of its last.
+  template <int kLast>
+  [[gnu::always_inline]] static __m256i two_rows(__m256i a, __m256i b) {
+    return kLast ? _mm256_unpackhi_epi16(a, b) : _mm256_unpacklo_epi16(a, b);
+  }
+  // Words of codes of position p in lanes: one of a, one of b, seconds times 2^second_shift(D).
   template <DType D, int p>
-  [[gnu::always_inline]] static Lanes value(const HalfBytes& codes) {
-    const auto of = [&](int i) {
-      return value_at<4, 0>(_mm256_srli_epi32(codes.half[i], 4 * p), zero_code(D));
+  [[gnu::always_inline]] static Words words(const HalfBytes& a, const HalfBytes& b) {
+    const auto of = [&](int i) __attribute__((always_inline)) {
+      const __m256i all = two_rows<p / 4>(a.half[i], b.half[i]);
+      const __m256i mask = _mm256_set1_epi32(p % 2 == 0 ? 0x000f000f : 0x00f000f0);
+      return _mm256_and_si256(p / 2 % 2 == 0 ? all : _mm256_srli_epi16(all, 8), mask);
     };
     return {of(0), of(1)};
   }
   template <DType D, int p>
-  [[gnu::always_inline]] static Lanes value(const Bytes& codes) {
-    const auto& all = p % 2 == 0 ? codes.firsts : codes.seconds;
-    const auto of = [&](int i) {
-      return value_at<8, position_shift(D, p)>(_mm256_srli_epi32(all[i], 16 * (p / 4)),
-                                               zero_code(D));
+  [[gnu::always_inline]] static Words words(const Bytes& a, const Bytes& b) {
+    const auto of = [&](int i) __attribute__((always_inline)) {
+      const __m256i all = p % 2 == 0 ? two_rows<p / 4>(a.firsts[i], b.firsts[i])
+                                     : two_rows<p / 4>(a.seconds[i], b.seconds[i]);
+      return p / 2 % 2 == 1 ? _mm256_srli_epi16(all, 8)
+                            : _mm256_and_si256(all, _mm256_set1_epi32(0x00ff00ff));
     };
     return {of(0), of(1)};
   }
-
+  // Lane l: four[l / 4].
+  [[gnu::always_inline]] static Ints spread_ints(const int32_t* four) {
+    const auto two = [](const int32_t* of) {
+      return _mm256_set_m128i(_mm_set1_epi32(of[1]), _mm_set1_epi32(of[0]));
+    };
+    return {two(four), two(four + 2)};
+  }
+  [[gnu::always_inline]] static Words spread_words(const int32_t* four) {
+    return spread_ints(four);
+  }
+  // Adds to each lane its two products.
+  [[gnu::always_inline]] static Ints dot_words(const Ints& sum, const Words& a, const Words& b) {
+    return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low)),
+            _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high))};
+  }
   // Eight bf16. A shuffle within halves, of which there are two a cycle, widens them: conversions
   // of integers to wider ones cross halves, and take longer.
   static __m256 f32_of_bf16(const std::byte* from) {

@@ -137,26 +137,50 @@ struct Lanes {
   };
   static HalfBytes half_bytes(const std::byte* codes) { return {_mm512_loadu_si512(codes)}; }
 
-  // The values of position p of a group, too large by 2^position_shift(D, p).
+  struct Ints {
+    __m512i all;
+  };
+  struct Words {
+    __m512i all;
+  };
+  static Ints no_ints() { return {_mm512_setzero_si512()}; }
+  static Lanes of_ints(Ints a) { return {_mm512_cvtepi32_ps(a.all)}; }
+  template <int kShift>
+  static Ints shifted(Ints a) {
+    return {_mm512_slli_epi32(a.all, kShift)};
+  }
+  // Words of codes of position p in lanes: one of a, one of b, seconds times 2^second_shift(D).
   template <DType D, int p>
-  [[gnu::always_inline]] static Lanes value(const HalfBytes& codes) {
-    const __m512 table =
-        _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                      _mm512_set1_ps(zero_code(D)));
-    return {_mm512_permutexvar_ps(_mm512_srli_epi32(codes.all, 4 * p), table)};  // last four bits
+  [[gnu::always_inline]] static Words words(const HalfBytes& a, const HalfBytes& b) {
+    const __m512i all = two_rows<p / 4>(a.all, b.all);
+    const __m512i mask = _mm512_set1_epi32(p % 2 == 0 ? 0x000f000f : 0x00f000f0);
+    return {_mm512_and_si512(p / 2 % 2 == 0 ? all : _mm512_srli_epi16(all, 8), mask)};
   }
   template <DType D, int p>
-  [[gnu::always_inline]] static Lanes value(const Bytes& codes) {
-    // As the last bits of 2^23 + them: fewer instructions than a conversion.
-    constexpr int kAt = position_shift(D, p), kAndOr = 0xea;
-    const __m512i all = p % 2 == 0 ? codes.firsts : codes.seconds;
-    const __m512i raised = _mm512_ternarylogic_epi32(_mm512_srli_epi32(all, 16 * (p / 4)),
-                                                     _mm512_set1_epi32(255 << kAt),
-                                                     _mm512_set1_epi32(0x4b000000), kAndOr);
-    return {_mm512_sub_ps(_mm512_castsi512_ps(raised),
-                          _mm512_set1_ps(8388608.0f + static_cast<float>(zero_code(D) << kAt)))};
+  [[gnu::always_inline]] static Words words(const Bytes& a, const Bytes& b) {
+    const __m512i all =
+        p % 2 == 0 ? two_rows<p / 4>(a.firsts, b.firsts) : two_rows<p / 4>(a.seconds, b.seconds);
+    if constexpr (p / 2 % 2 == 1) return {_mm512_srli_epi16(all, 8)};
+    return {_mm512_and_si512(all, _mm512_set1_epi32(0x00ff00ff))};
   }
-
+  // Of each quarter, the words of a and b in turn: of its first four, or of its last.
+  template <int kLast>
+  [[gnu::always_inline]] static __m512i two_rows(__m512i a, __m512i b) {
+    return kLast ? _mm512_unpackhi_epi16(a, b) : _mm512_unpacklo_epi16(a, b);
+  }
+  // Lane l: four[l / 4].
+  [[gnu::always_inline]] static Ints spread_ints(const int32_t* four) {
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(four));
+    return {_mm512_permutexvar_epi32(lanes, _mm512_broadcast_i32x4(words))};
+  }
+  [[gnu::always_inline]] static Words spread_words(const int32_t* four) {
+    return {spread_ints(four).all};
+  }
+  // Adds to each lane its two products.
+  [[gnu::always_inline]] static Ints dot_words(Ints sum, Words a, Words b) {
+    return {_mm512_dpwssd_epi32(sum.all, a.all, b.all)};
+  }
   // Columns 0..15 and 16..31 of a step of a type without blocks.
   template <DType D>
   [[gnu::always_inline]] static void values(const std::byte* from, Lanes& first, Lanes& second) {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "runtime/kernels/cpu_attention.h"
+#include "runtime/kernels/cpu_decode.h"
 #include "runtime/kernels/cpu_dot.h"
 #include "runtime/kernels/cpu_sum.h"
 #include "runtime/kernels/elementwise.h"
@@ -87,10 +88,16 @@ struct CpuKernels {
                                       token_count, y, y_stride);
   }
 
+  static void decode_row(const WeightView& w, int row, float* y) {
+    static constexpr auto kOf =
+        table_of<DecodedRow>([](auto of) { return &decltype(of)::decode_row; });
+    kOf.at[static_cast<int>(w.dtype)](w, row, y);
+  }
+
   static constexpr Kernels kernels(const char* name) {
-    return {name,          to_fixed,     matmul, matmul_masked,
-            weighted_rows, rms_norm,     rope,   Attention<V>::attend,
-            largest,       multiply_only};
+    return {name,          to_fixed,   matmul,   matmul_masked,
+            weighted_rows, decode_row, rms_norm, rope,
+            Attention<V>::attend, largest, multiply_only};
   }
 };
 

@@ -24,7 +24,7 @@ uint16_t read_u16(const std::byte* from) {
 
 struct Lanes {
   static constexpr int kAccumulators = 4;
-  static constexpr int kSumPositions = 1;
+  static constexpr int kSumPositions = 8;
   static constexpr bool kUnrolls = false;
   static constexpr int kCount = 16;
   float at[kCount];
@@ -165,29 +165,71 @@ struct Lanes {
 
   // 128 codes of four bits.
   struct HalfBytes {
-    uint32_t lanes[kCount];
+    uint8_t bytes[64];
   };
   static HalfBytes half_bytes(const std::byte* codes) {
     HalfBytes halves;
-    std::memcpy(halves.lanes, codes, sizeof halves.lanes);
+    std::memcpy(halves.bytes, codes, sizeof halves.bytes);
     return halves;
   }
   // The values of position p of a group, too large by 2^position_shift(D, p).
+  struct Ints {
+    int32_t at[kCount];
+  };
+  struct Words {
+    int32_t of_a[kCount], of_b[kCount];
+  };
+  static Ints no_ints() { return {}; }
+  static Lanes of_ints(const Ints& a) {
+    return of([&](int i) { return static_cast<float>(a.at[i]); });
+  }
+  template <int kShift>
+  static Ints shifted(Ints a) {
+    for (int32_t& lane : a.at) lane *= 1 << kShift;
+    return a;
+  }
+  // Words of codes of position p in lanes: one of a, one of b, seconds times 2^second_shift(D).
   template <DType D, int p>
-  static Lanes value(const HalfBytes& codes) {
-    return of([&](int i) {
-      return static_cast<float>(static_cast<int>(codes.lanes[i] >> 4 * p & 15) - zero_code(D));
-    });
+  static Words words(const HalfBytes& a, const HalfBytes& b) {
+    const auto at = [](const HalfBytes& codes, int i) {
+      return codes.bytes[16 * (i / 4) + byte_of(p, i)] & (p % 2 == 0 ? 0x0f : 0xf0);
+    };
+    return words_of([&](int i) { return at(a, i); }, [&](int i) { return at(b, i); });
   }
   template <DType D, int p>
-  static Lanes value(const Bytes& codes) {
-    const uint8_t* all = p % 2 == 0 ? codes.firsts : codes.seconds;
-    return of([&](int i) {
-      const int code = all[4 * i + p / 2];
-      return static_cast<float>((code - zero_code(D)) * (1 << position_shift(D, p)));
-    });
+  static Words words(const Bytes& a, const Bytes& b) {
+    const auto at = [](const Bytes& codes, int i) {
+      return (p % 2 == 0 ? codes.firsts : codes.seconds)[16 * (i / 4) + byte_of(p, i)];
+    };
+    return words_of([&](int i) { return at(a, i); }, [&](int i) { return at(b, i); });
   }
-
+  // Which of the bytes of its block lane i has at position p.
+  static constexpr int byte_of(int p, int i) { return p / 4 * 8 + 2 * (i % 4) + p / 2 % 2; }
+  template <class OfA, class OfB>
+  static Words words_of(OfA of_a, OfB of_b) {
+    Words words;
+    for (int i = 0; i < kCount; ++i) {
+      words.of_a[i] = of_a(i);
+      words.of_b[i] = of_b(i);
+    }
+    return words;
+  }
+  // Lane l: four[l / 4].
+  static Ints spread_ints(const int32_t* four) {
+    Ints ints;
+    for (int i = 0; i < kCount; ++i) ints.at[i] = four[i / 4];
+    return ints;
+  }
+  static Words spread_words(const int32_t* four) {
+    return words_of([&](int i) { return static_cast<int16_t>(four[i / 4] & 0xffff); },
+                    [&](int i) { return four[i / 4] >> 16; });
+  }
+  // Adds to each lane its two products.
+  static Ints dot_words(Ints sum, const Words& a, const Words& b) {
+    for (int i = 0; i < kCount; ++i)
+      sum.at[i] += a.of_a[i] * b.of_a[i] + a.of_b[i] * b.of_b[i];
+    return sum;
+  }
   template <DType D>
   static float value_at(const std::byte* from, int i) {
     if constexpr (D == DType::f32) {

@@ -45,22 +45,43 @@ template <DType D>
   prefetch<kMore>(row + planes.more_scales + chunk * kMore);
 }
 
-// Up to kBlockRows rows, in ascending order, and the rows that will be wanted next: a tile
-// prefetches those while it reads its own.
-struct RowBlock {
-  const std::byte* rows[kBlockRows] = {};
-  const std::byte* ahead[kBlockRows] = {};
-  int index[kBlockRows] = {};
+// A group's codes, and the other planes of kColumns from column c on.
+template <DType D>
+[[gnu::always_inline]] inline void prefetch_codes(const std::byte* row, int group) {
+  constexpr int kCodes = kGroupBlocks * code_bytes(D);
+  prefetch<kCodes>(row + group * kCodes);
+}
+template <DType D, int kColumns>
+[[gnu::always_inline]] inline void prefetch_rest(const std::byte* row, const RowPlanes& planes,
+                                                 int c) {
+  constexpr int kFurther = further_bytes(D), kMore = more_scale_bytes(D);
+  prefetch<kColumns / kBlock * kFurther>(row + planes.further + c / kBlock * kFurther);
+  prefetch<kColumns / kBlock * 2>(row + planes.scales + c / kBlock * 2);
+  prefetch<kColumns / kChunk * kMore>(row + planes.more_scales + c / kChunk * kMore);
+}
+
+// Up to N rows, in ascending order, and the rows that will be wanted next: a tile prefetches those
+// while it reads its own.
+template <int N>
+struct RowBlockOf {
+  const std::byte* rows[N] = {};
+  const std::byte* ahead[N] = {};
+  int index[N] = {};
   int count = 0;
 
   void add(const std::byte* row, int r) {
     rows[count] = row;
     index[count++] = r;
   }
-  void look_ahead(const RowBlock& next) {
-    for (int i = 0; i < kBlockRows; ++i) ahead[i] = i < next.count ? next.rows[i] : rows[i];
+  // The last row stands in the places that are left.
+  void fill_up() {
+    for (int i = count; count > 0 && i < N; ++i) rows[i] = rows[count - 1];
+  }
+  void look_ahead(const RowBlockOf& next) {
+    for (int i = 0; i < N; ++i) ahead[i] = i < next.count ? next.rows[i] : rows[i];
   }
 };
+using RowBlock = RowBlockOf<kBlockRows>;
 
 // Where rows lie; `data` may be moved to a later column.
 struct RowMemory {
@@ -82,37 +103,57 @@ void for_each_block(const RowMemory& memory, int row_begin, int row_end, Visit v
   }
 }
 
-// Calls visit(row) for the rows in [row_begin, row_end) whose bit is set, ascending; word_at(i) is
-// word i of the mask.
-template <class WordAt, class Visit>
-void for_each_row(WordAt word_at, int row_begin, int row_end, Visit visit) {
-  for (int begin = row_begin / 64 * 64; begin < row_end; begin += 64) {
-    uint64_t bits = word_at(begin / 64);
-    if (begin < row_begin) bits &= ~uint64_t{0} << (row_begin - begin);
-    if (row_end - begin < 64) bits &= ~(~uint64_t{0} << (row_end - begin));
-    for (; bits != 0; bits &= bits - 1) visit(begin + __builtin_ctzll(bits));
+// The rows in [row_begin, row_end) whose bit is set, ascending, in blocks of up to N that know their
+// next ones; word_at(i) is word i of the mask.
+template <int N, class WordAt>
+class RowWalk {
+ public:
+  RowWalk(WordAt word_at, const RowMemory& memory, int row_begin, int row_end)
+      : word_at_(word_at), memory_(memory), word_begin_(row_begin / 64 * 64), end_(row_end) {
+    bits_ = bits_at(word_begin_) & ~uint64_t{0} << (row_begin - word_begin_);
+    take(next_);
+    step();
   }
-}
 
-// The same rows in blocks.
+  const RowBlockOf<N>& block() const { return block_; }  // empty at the end
+  void step() {
+    block_ = next_;
+    take(next_);
+    block_.look_ahead(next_);
+  }
+
+ private:
+  uint64_t bits_at(int begin) const {
+    if (begin >= end_) return 0;
+    const uint64_t bits = word_at_(begin / 64);
+    return end_ - begin < 64 ? bits & ~(~uint64_t{0} << (end_ - begin)) : bits;
+  }
+  void take(RowBlockOf<N>& block) {
+    block.count = 0;
+    while (block.count < N && word_begin_ < end_) {
+      for (; bits_ != 0 && block.count < N; bits_ &= bits_ - 1) {
+        const int r = word_begin_ + __builtin_ctzll(bits_);
+        block.add(memory_.at(r), r);
+      }
+      if (bits_ == 0) bits_ = bits_at(word_begin_ += 64);
+    }
+    block.fill_up();
+  }
+
+  WordAt word_at_;
+  RowMemory memory_;
+  int word_begin_, end_;
+  uint64_t bits_ = 0;
+  RowBlockOf<N> block_, next_;
+};
+
+// The same rows.
 template <class WordAt, class Visit>
 void for_each_block(WordAt word_at, const RowMemory& memory, int row_begin, int row_end,
                     Visit visit) {
-  RowBlock before, block;
-  const auto pass_on = [&] {
-    if (before.count > 0) {
-      before.look_ahead(block);
-      visit(before);
-    }
-    before = block;
-    block.count = 0;
-  };
-  for_each_row(word_at, row_begin, row_end, [&](int r) {
-    block.add(memory.at(r), r);
-    if (block.count == kBlockRows) pass_on();
-  });
-  pass_on();
-  pass_on();
+  for (RowWalk<kBlockRows, WordAt> walk(word_at, memory, row_begin, row_end);
+       walk.block().count > 0; walk.step())
+    visit(walk.block());
 }
 
 // Rows of a panel, and tokens that share what it decodes. A part of its columns takes 16 KiB of the

@@ -29,30 +29,37 @@ struct WeightedSum {
     int a_stride, token_count;
   };
 
-  // The rows in [begin, end) that token t wants.
-  static void add_rows(const Call& call, int t, int begin, int end, Sums& sums) {
-    const float* all = call.a + static_cast<size_t>(t) * call.a_stride;
-    for_each_block([&](int i) { return call.masks.word(t, i); }, call.memory, begin, end,
-                   [&](const RowBlock& block) {
-                     in_tiles<Kind::kTileRows>(0, block.count, [&]<int R>(int first) {
-                       float a[R];
-                       for (int r = 0; r < R; ++r) a[r] = all[block.index[first + r]];
-                       Kind::template add_tile<R>(block.rows + first, block.ahead + first, a,
-                                                  call.cols, sums);
-                     });
-                   });
-  }
+  // A token's part: its rows in blocks, and what they are added to.
+  struct Token {
+    struct WordAt {
+      const uint64_t* words;
+      uint64_t operator()(int i) const { return words[i]; }
+    };
+    RowWalk<Kind::kRows, WordAt> walk;
+    const float* a;
+    Sums sums;
+
+    Token(const Call& call, int t, int begin, int end, float* y)
+        : walk(WordAt{call.masks.from(t).words}, call.memory, 0, call.rows),
+          a(call.a + static_cast<size_t>(t) * call.a_stride) {
+      sums.begin_at(y, begin, end);
+    }
+    // Blocks that begin before row `end`.
+    void add_until(int end, int cols) {
+      for (; walk.block().count > 0 && walk.block().index[0] < end; walk.step())
+        Kind::add_block(walk.block(), a, cols, sums);
+    }
+  };
 
   // Columns [begin, end), at most a stripe, of up to kTurnTokens tokens.
   static void sum_stripe(const Call& call, int begin, int end, float* y, int y_stride) {
-    Sums sums[kTurnTokens];
+    alignas(Token) std::byte memory[kTurnTokens * sizeof(Token)];
+    auto* tokens = reinterpret_cast<Token*>(memory);
     for (int t = 0; t < call.token_count; ++t)
-      sums[t].begin_at(y + static_cast<size_t>(t) * y_stride, begin, end);
-    const int turn = call.token_count == 1 ? call.rows : kTurnRows;
-    for (int r = 0; r < call.rows; r += turn)
-      for (int t = 0; t < call.token_count; ++t)
-        add_rows(call, t, r, call.rows - r < turn ? call.rows : r + turn, sums[t]);
-    for (int t = 0; t < call.token_count; ++t) sums[t].finish();
+      new (tokens + t) Token(call, t, begin, end, y + static_cast<size_t>(t) * y_stride);
+    for (int r = kTurnRows; r < call.rows + kTurnRows; r += kTurnRows)
+      for (int t = 0; t < call.token_count; ++t) tokens[t].add_until(r, call.cols);
+    for (int t = 0; t < call.token_count; ++t) tokens[t].sums.finish();
   }
 
   static void weighted_rows(const WeightView& w, int col_begin, int col_end, const uint64_t* mask,

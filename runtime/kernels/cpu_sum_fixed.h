@@ -1,39 +1,105 @@
 // Weighted sums of quantised rows.
 //
-// Of each row a sum takes code (less the code of zero) times the product of a and the scale, in
-//   f32. Minimums, times a, have sums of their own, one a block, which are added at the end.
-// A group of 128 columns is 8 positions of 16 lanes (cpu_layout.h): position p has byte p / 2 of
-//   each lane, of the firsts where p is even, of the seconds where it is odd. Sums are kept in that
-//   order meanwhile. Bytes are taken from where they are in the lane's 32 bits, so that some come
-//   out times a power of two, by which the factor is divided.
-// V::value<D, p>(codes) are the values of a position, V::half_bytes or V::codes<D> the codes.
+// A token's rows are added as integers, 16 at a time in its own order. The products of a and the
+//   rows' scales, the factors, are in fixed point: of a block of 32 columns the 16 rows' share a
+//   unit, the largest's size over kFixedMax. Codes and factors of two rows make one instruction's
+//   pairs of products. The 16 rows' sums, less the code of zero times the factors, times the unit,
+//   are added to y by one fused multiply-add. Minimums, times a, have sums of their own, one a
+//   block, which are added at the end.
+// A group of 128 columns is 8 positions of 16 lanes (cpu_layout.h): position p has byte
+//   8 * (p / 4) + 2 * (l % 4) + p / 2 % 2 of the block of lane l, of its firsts where p is even, of
+//   its seconds where it is odd. Sums are kept in that order meanwhile.
+// V::words<D, p>(a, b) are the codes of a position in two rows, V::dot_words adds their products.
 // Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
 #pragma once
 
 #include "runtime/kernels/cpu_columns.h"
+#include "runtime/kernels/cpu_fixed.h"
 
 namespace thermocline {
 namespace {
 
 constexpr int kPositions = 8;
+constexpr int kSegment = 1024;       // columns whose factors are made together
 constexpr int kSumStripe = 1 << 15;  // columns whose minimums' sums are kept together
-
-// By which power of two V::value is too large.
-constexpr int position_shift(DType dtype, int p) {
-  return code_bits(dtype) == 4 ? 0 : 8 * (p / 2 % 2);
-}
 
 // The column of a group that lane l of position p has.
 constexpr int column_of(int p, int lane) {
-  return kBlock * (lane / 4) + 16 * (p % 2) + 4 * (lane % 4) + p / 2;
+  return kBlock * (lane / 4) + 16 * (p % 2) + 8 * (p / 4) + 2 * (lane % 4) + p / 2 % 2;
 }
+
+// By which power of two V::words of seconds are too large: half bytes are taken where they are.
+constexpr int second_shift(DType dtype) { return code_bits(dtype) == 4 ? 4 : 0; }
 
 template <class V, DType D>
 struct FixedSum {
-  static constexpr int kTileRows = 4;
+  static constexpr int kRows = 16;  // at most 257, or sums of 16 bits times a byte would overflow
+  using Block = RowBlockOf<kRows>;
   static constexpr bool kHalfBytes = code_bits(D) == 4;
   using Codes = std::conditional_t<kHalfBytes, typename V::HalfBytes, typename V::Bytes>;
   static constexpr int kN = V::kSumPositions;  // positions whose sums are in registers together
+  static constexpr int kSets = scale_sets(D), kChunkFactors = kChunkBlocks * kSets;
+  static constexpr int kFactors = kSegment / kChunk * kChunkFactors;
+
+  // Of a block of rows and the blocks of a segment, chunk after chunk.
+  struct Factors {
+    alignas(64) float products[kRows][kFactors];     // a times scale
+    alignas(64) int32_t pairs[kRows / 2][kFactors];  // two rows' factors, 16 bits each
+    alignas(64) float unit[kFactors];
+    alignas(64) int32_t zeros[kFactors];  // minus the code of zero times the factors' sum
+
+    // Row r's products with a chunk's scales; adds its minimums to their sums.
+    [[gnu::always_inline]] void multiply(const float* scales, int r, int chunk, float a,
+                                         float* minimums) {
+      float* to = products[r] + chunk * kChunkFactors;
+      for (int i = 0; i < kChunkFactors; i += 8)
+        V::store(to + i, V::mul(V::load_eight(scales + i), V::eight(a)));
+      if constexpr (has_minimum(D))
+        V::store(minimums, V::fma(V::load_eight(scales + kChunkFactors), V::eight(a),
+                                  V::load_eight(minimums)));
+    }
+    // The same with all of a segment's, which are f16.
+    [[gnu::always_inline]] void multiply_halves(const std::byte* scales, int r, float a) {
+      static_assert(kFactors == 2 * kLanes || is_super_block(D));
+      V first, second;
+      V::template values<DType::f16>(scales, first, second);
+      V::store(products[r], V::mul(first, V::broadcast(a)));
+      V::store(products[r] + kLanes, V::mul(second, V::broadcast(a)));
+    }
+
+    // The products of `count` rows in fixed point.
+    void fix(int count) {
+      float inverse[kFactors];
+      find_units(count, inverse);
+      if (count % 2 != 0) std::memset(products[count], 0, sizeof products[count]);
+      uint32_t sums[kFactors] = {};
+      for (int r = 0; r < count; r += 2)
+        for (int i = 0; i < kFactors; ++i) {
+          const uint32_t first = bits_of(products[r][i] * inverse[i] + kRounder),
+                         second = bits_of(products[r + 1][i] * inverse[i] + kRounder);
+          pairs[r / 2][i] = static_cast<int32_t>((first & 0xffff) | second << 16);
+          sums[i] += first + second - 2 * bits_of(kRounder);
+        }
+      for (int i = 0; i < kFactors; ++i)
+        zeros[i] = static_cast<int32_t>(-zero_code(D) * sums[i]);
+    }
+    void find_units(int count, float (&inverse)[kFactors]) {
+      uint32_t largest[kFactors] = {};
+      for (int r = 0; r < count; ++r)
+        for (int i = 0; i < kFactors; ++i) {
+          const uint32_t size = bits_of(products[r][i]) & 0x7fffffff;
+          largest[i] = size > largest[i] ? size : largest[i];
+        }
+      for (int i = 0; i < kFactors; ++i) {
+        const float size = float_of(largest[i]);
+        const bool finite = largest[i] < kInfinityBits, usable = finite && size >= kFixedMin;
+        // A NaN's or an infinity's factor is of no matter: its unit is NaN.
+        inverse[i] = usable ? kFixedMax / size : 0.0f;
+        const float not_usable = finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+        unit[i] = usable ? size / kFixedMax : not_usable;
+      }
+    }
+  };
 
   [[gnu::always_inline]] static Codes codes_of(const std::byte* row, const RowPlanes& planes,
                                                int cols, int group) {
@@ -48,35 +114,6 @@ struct FixedSum {
     }
   }
 
-  // What the values of a group are multiplied by: those of the right size, and too large ones.
-  struct Factors {
-    V of[scale_sets(D)][2];
-
-    // factors: of the chunk, a times its scales; half: the group's.
-    [[gnu::always_inline]] Factors(const float* factors, int half) {
-      for (int set = 0; set < scale_sets(D); ++set) {
-        of[set][0] = V::spread(factors + kChunkBlocks * set, half);
-        of[set][1] = V::mul(of[set][0], V::broadcast(1.0f / 256));
-      }
-    }
-    template <int p>
-    [[gnu::always_inline]] V add(V value, V sum) const {
-      return V::fma(value, of[p % 2 % scale_sets(D)][position_shift(D, p) != 0], sum);
-    }
-  };
-
-  static constexpr int kFactors = kChunkBlocks * scale_sets(D);  // of a chunk
-
-  // Factors from a chunk's scales; adds its minimums to their sums.
-  [[gnu::always_inline]] static void multiply(const float* scales, float a, float* factors,
-                                              float* minimums) {
-    for (int i = 0; i < kFactors; i += 8)
-      V::store(factors + i, V::mul(V::load_eight(scales + i), V::eight(a)));
-    if constexpr (has_minimum(D))
-      V::store(minimums,
-               V::fma(V::load_eight(scales + kFactors), V::eight(a), V::load_eight(minimums)));
-  }
-
   // Calls visit.operator()<p>() for positions [kFirst, kFirst + kN).
   template <int kFirst, class Visit>
   [[gnu::always_inline]] static void for_positions(const Visit& visit) {
@@ -85,34 +122,41 @@ struct FixedSum {
     }
     (std::make_integer_sequence<int, kN>{});
   }
-  // Calls visit.operator()<kFirst>() for every part of the positions.
-  template <class Visit>
-  [[gnu::always_inline]] static void for_parts(const Visit& visit) {
-    [&]<int... part>(std::integer_sequence<int, part...>) __attribute__((always_inline)) {
-      (visit.template operator()<kN * part>(), ...);
-    }
-    (std::make_integer_sequence<int, kPositions / kN>{});
-  }
 
-  // sums (kPositions, kLanes) += rows of codes times their factors.
-  template <int R>
-  [[gnu::always_inline]] static void add_group(const Codes (&codes)[R],
-                                               const float (&factors)[R][kFactors], int half,
-                                               float* sums) {
-    for_parts([&]<int kFirst>() __attribute__((always_inline)) {
-      V sum[kN];
+  // Positions [kFirst, kFirst + kN) of a group, whose first factor is at `at`, to `sums` (kPositions,
+  // kLanes).
+  template <int kFirst>
+  [[gnu::always_inline]] static void add_positions(const Block& block, const RowPlanes& planes,
+                                                   int cols, int group, const Factors& factors,
+                                                   int at, int count, float* sums) {
+    typename V::Ints sum[kN];
+    for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
+      const typename V::Ints zeros = V::spread_ints(factors.zeros + at + p % 2 % kSets * 8);
+      sum[p - kFirst] = V::template shifted<p % 2 * second_shift(D)>(zeros);
+    });
 #pragma GCC unroll 8
-      for (int i = 0; i < kN; ++i) sum[i] = V::load(sums + (kFirst + i) * kLanes);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const Factors of_row(factors[r], half);
-        for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-          sum[p - kFirst] =
-              of_row.template add<p>(V::template value<D, p>(codes[r]), sum[p - kFirst]);
-        });
+    for (int r = 0; r < count; r += 2) {
+      if constexpr (kFirst == 0) {
+        prefetch_codes<D>(block.ahead[r], group);
+        prefetch_codes<D>(block.ahead[r + 1], group);
       }
-#pragma GCC unroll 8
-      for (int i = 0; i < kN; ++i) V::store(sums + (kFirst + i) * kLanes, sum[i]);
+      const Codes a = codes_of(block.rows[r], planes, cols, group),
+                  b = codes_of(block.rows[r + 1], planes, cols, group);
+      typename V::Words of[kSets];
+#pragma GCC unroll 2
+      for (int set = 0; set < kSets; ++set)
+        of[set] = V::spread_words(factors.pairs[r / 2] + at + 8 * set);
+      for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
+        sum[p - kFirst] =
+            V::dot_words(sum[p - kFirst], V::template words<D, p>(a, b), of[p % 2 % kSets]);
+      });
+    }
+    for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
+      const V unit = V::spread(factors.unit + at + p % 2 % kSets * 8, 0);
+      constexpr float kOver = 1.0f / (1 << p % 2 * second_shift(D));
+      V::store(sums + p * kLanes, V::fma(V::of_ints(sum[p - kFirst]),
+                                         V::mul(unit, V::broadcast(kOver)),
+                                         V::load(sums + p * kLanes)));
     });
   }
 
@@ -149,30 +193,51 @@ struct FixedSum {
     }
   };
 
-  // sums += a[r] * rows[r], r ascending, for R rows of `cols` columns.
-  template <int R>
-  static void add_tile(const std::byte* const* rows, const std::byte* const* ahead, const float* a,
-                       int cols, Sums& sums) {
-    const RowPlanes planes = planes_of(D, cols);
-    for (int c = sums.begin; c < sums.end; c += kChunk) {
-      const int chunk = c / kChunk, blocks = blocks_of_chunk(sums.end, c);
-      alignas(64) float factors[R][kFactors];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        prefetch_chunk<D>(ahead[r], planes, chunk);
-        alignas(64) float scales[scale_count(D)];
-        read_scales<V, D>(rows[r], planes, chunk, blocks, scales);
-        multiply(scales, a[r], factors[r], sums.minimums_of(chunk));
+  // Of columns [begin, end), a segment at most.
+  static void make_factors(const Block& block, const float* a, const RowPlanes& planes, int begin,
+                           int end, Sums& sums, Factors& factors) {
+    const bool whole = end - begin == kSegment;
+    if (!whole) std::memset(factors.products, 0, sizeof factors.products);
+    for (int r = 0; r < block.count; ++r) {
+      prefetch_rest<D, kSegment>(block.ahead[r], planes, begin);
+      const float of_row = a[block.index[r]];
+      if (!is_super_block(D) && !has_minimum(D) && whole) {
+        factors.multiply_halves(block.rows[r] + planes.scales + begin / 16, r, of_row);
+        continue;
       }
-      keep_in_memory(factors);
-      for_each_group<V>(
-          blocks, [&](int half) __attribute__((always_inline)) {
-            const int group = 2 * chunk + half;
-            Codes codes[R];
-#pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) codes[r] = codes_of(rows[r], planes, cols, group);
-            add_group<R>(codes, factors, half, sums.at(c + half * kGroup));
-          });
+      for (int c = begin; c < end; c += kChunk) {
+        alignas(64) float scales[scale_count(D)];
+        read_scales<V, D>(block.rows[r], planes, c / kChunk, blocks_of_chunk(end, c), scales);
+        factors.multiply(scales, r, (c - begin) / kChunk, of_row, sums.minimums_of(c / kChunk));
+      }
+    }
+    factors.fix(block.count);
+  }
+
+  // sums (kPositions, kLanes) += a group's columns of a block's rows.
+  static void add_group(const Block& block, const RowPlanes& planes, int cols, int group,
+                        const Factors& factors, int at, float* sums) {
+    const auto add = [&](int count) __attribute__((always_inline)) {
+      add_positions<0>(block, planes, cols, group, factors, at, count, sums);
+      if constexpr (kN == 4)
+        add_positions<4>(block, planes, cols, group, factors, at, count, sums);
+    };
+    if (V::kUnrolls && block.count == kRows) [[likely]]
+      return add(kRows);
+    add(block.count);
+  }
+
+  // sums += a^T W over a block's rows of `cols` columns.
+  static void add_block(const Block& block, const float* a, int cols, Sums& sums) {
+    const RowPlanes planes = planes_of(D, cols);
+    Factors factors;
+    for (int begin = sums.begin; begin < sums.end; begin += kSegment) {
+      const int end = sums.end - begin < kSegment ? sums.end : begin + kSegment;
+      make_factors(block, a, planes, begin, end, sums, factors);
+      for (int c = begin; c < end; c += kGroup) {
+        const int at = (c - begin) / kChunk * kChunkFactors + c % kChunk / kBlock;
+        add_group(block, planes, cols, c / kGroup, factors, at, sums.at(c));
+      }
     }
   }
 

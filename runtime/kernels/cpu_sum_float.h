@@ -13,7 +13,7 @@ struct FloatSum : Columns<V> {
   using typename Columns<V>::Pair;
   using Columns<V>::load;
   using Columns<V>::store;
-  static constexpr int kTileRows = kBlockRows;
+  static constexpr int kRows = kBlockRows;
 
   [[gnu::always_inline]] static void add_step(const Pair& w, float a, Pair& sum) {
     sum.first = V::fma(V::broadcast(a), w.first, sum.first);
@@ -57,6 +57,15 @@ struct FloatSum : Columns<V> {
       add_step(Columns<V>::template values_of_first<D>(rows[r] + row_bytes<D>(c), end - c), a[r],
                sum);
     Columns<V>::store_first(y + c, sum, end - c);
+  }
+
+  // sums += a^T W over a block's rows.
+  static void add_block(const RowBlock& block, const float* a, int cols, Sums& sums) {
+    in_tiles<kRows>(0, block.count, [&]<int R>(int first) {
+      float of_rows[R];
+      for (int r = 0; r < R; ++r) of_rows[r] = a[block.index[first + r]];
+      add_tile<R>(block.rows + first, block.ahead + first, of_rows, cols, sums);
+    });
   }
 };
 

@@ -6,8 +6,9 @@
 // Bit-identity: a result is the same bits for every token_count, split and instruction set, so
 //   prefill in chunks equals decode token by token.
 // Weights are decoded exactly. Their rows lie as cpu_layout.h says. Types without blocks meet f32
-//   inputs; quantised ones meet inputs in fixed point: 16 bits, with a scale for each 32 columns
-//   (to_fixed), 256 times finer than the 8 bits that other engines round their inputs to.
+//   inputs; quantised ones meet them in fixed point, 16 bits: inputs of a product with a scale for
+//   each 32 columns (to_fixed), factors of a weighted sum with one for each 32 columns of 16 rows.
+//   That is 256 times finer than the 8 bits that other engines round their inputs to.
 // The set of functions for this machine's instruction set is chosen once, by cpu_kernels().
 // Thread-safety: pure functions of their arguments.
 #pragma once
@@ -69,10 +70,15 @@ struct Kernels {
 
   // y[t*y_stride + c] += sum_r a[t*a_stride + r] * w[r][c]    over rows r whose mask bit is set, in
   // ascending order, for c in [col_begin, col_end); col_begin is a multiple of kChunk, and so is
-  // col_end unless it is w.cols.
+  // col_end unless it is w.cols. Of quantised weights 16 such rows at a time, whose a times scale
+  // is rounded to 1 / 65278 of the largest of them in each block of 32 columns; a block with a NaN
+  // or an infinity gives NaN.
   void (*weighted_rows)(const WeightView& w, int col_begin, int col_end, const uint64_t* mask,
                         int mask_stride, const float* a, int a_stride, int token_count, float* y,
                         int y_stride);
+
+  // y[c] = w[row][c], exactly; a minimum is added with one rounding.
+  void (*decode_row)(const WeightView& w, int row, float* y);
 
   // y[i] = x[i] * weight[i] / sqrt(mean(x^2) + epsilon)        (Zhang & Sennrich 2019)
   void (*rms_norm)(const float* x, const float* weight, int dim, float epsilon, float* y);

@@ -86,18 +86,6 @@ Register setr(Values... values) {
 [[gnu::noinline]] inline Register or_si512(const Register& a, const Register& b) {
   return lanes<uint64_t>([&](int i) { return a.get<uint64_t>(i) | b.get<uint64_t>(i); });
 }
-// Bit i of a result: bit 4a + 2b + c of `table`, a, b and c the three's bits i.
-[[gnu::noinline]] inline Register ternarylogic_epi32(const Register& a, const Register& b,
-                                                     const Register& c, int table) {
-  return lanes<uint32_t>([&](int i) {
-    uint32_t result = 0;
-    for (int bit = 0; bit < 32; ++bit) {
-      const auto of = [&](const Register& x) { return x.get<uint32_t>(i) >> bit & 1; };
-      result |= (static_cast<uint32_t>(table) >> (4 * of(a) + 2 * of(b) + of(c)) & 1) << bit;
-    }
-    return result;
-  });
-}
 [[gnu::noinline]] inline Register slli_epi32(const Register& a, int count) {
   return lanes<uint32_t>([&](int i) { return a.get<uint32_t>(i) << count; });
 }
@@ -138,11 +126,23 @@ Register setr(Values... values) {
     return total;
   });
 }
+// Adds to each lane two products of signed words.
+[[gnu::noinline]] inline Register dpwssd_epi32(const Register& sum, const Register& a,
+                                               const Register& b) {
+  return lanes<int32_t>([&](int i) {
+    int32_t total = sum.get<int32_t>(i);
+    for (int k = 2 * i; k < 2 * i + 2; ++k) total += a.get<int16_t>(k) * b.get<int16_t>(k);
+    return total;
+  });
+}
 [[gnu::noinline]] inline Register cvtepi32_ps(const Register& a) {
   return lanes<float>([&](int i) { return a.get<int32_t>(i); });
 }
 [[gnu::noinline]] inline Register permutexvar_ps(const Register& indices, const Register& a) {
   return lanes<float>([&](int i) { return a.get<float>(indices.get<int32_t>(i) & 15); });
+}
+[[gnu::noinline]] inline Register permutexvar_epi32(const Register& indices, const Register& a) {
+  return permutexvar_ps(indices, a);
 }
 [[gnu::noinline]] inline Register broadcast_f32x4(__m128 four) {
   return lanes<float>([&](int i) { return lane<float>(four, i % 4); });
@@ -154,6 +154,17 @@ Register setr(Values... values) {
 }
 inline Register unpacklo_ps(const Register& a, const Register& b) { return unpack(a, b, 0); }
 inline Register unpackhi_ps(const Register& a, const Register& b) { return unpack(a, b, 2); }
+// Of each quarter, words `first` to `first` + 3 of a and b in turn.
+[[gnu::noinline]] inline Register unpack_words(const Register& a, const Register& b, int first) {
+  return lanes<uint16_t>(
+      [&](int i) { return (i % 2 == 0 ? a : b).get<uint16_t>(i / 8 * 8 + first + i % 8 / 2); });
+}
+inline Register unpacklo_epi16(const Register& a, const Register& b) {
+  return unpack_words(a, b, 0);
+}
+inline Register unpackhi_epi16(const Register& a, const Register& b) {
+  return unpack_words(a, b, 4);
+}
 template <class To, class From, class Narrow>
 [[gnu::noinline]] Register widen(const Narrow& a) {
   return lanes<To>([&](int i) { return lane<From>(a, i); });
@@ -226,8 +237,6 @@ template <class Half>
 #define _mm512_and_si512 ::thermocline::emulated::and_si512
 #undef _mm512_or_si512
 #define _mm512_or_si512 ::thermocline::emulated::or_si512
-#undef _mm512_ternarylogic_epi32
-#define _mm512_ternarylogic_epi32 ::thermocline::emulated::ternarylogic_epi32
 #undef _mm512_slli_epi32
 #define _mm512_slli_epi32 ::thermocline::emulated::slli_epi32
 #undef _mm512_srli_epi32
@@ -248,6 +257,16 @@ template <class Half>
 #define _mm512_mask_add_epi8 ::thermocline::emulated::mask_add_epi8
 #undef _mm512_dpbusd_epi32
 #define _mm512_dpbusd_epi32 ::thermocline::emulated::dpbusd_epi32
+#undef _mm512_dpwssd_epi32
+#define _mm512_dpwssd_epi32 ::thermocline::emulated::dpwssd_epi32
+#undef _mm512_permutexvar_epi32
+#define _mm512_permutexvar_epi32 ::thermocline::emulated::permutexvar_epi32
+#undef _mm512_unpacklo_epi16
+#define _mm512_unpacklo_epi16 ::thermocline::emulated::unpacklo_epi16
+#undef _mm512_unpackhi_epi16
+#define _mm512_unpackhi_epi16 ::thermocline::emulated::unpackhi_epi16
+#undef _mm512_broadcast_i32x4
+#define _mm512_broadcast_i32x4 ::thermocline::emulated::repeat
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps ::thermocline::emulated::cvtepi32_ps
 #undef _mm512_permutexvar_ps
