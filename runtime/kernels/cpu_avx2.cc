@@ -225,23 +225,25 @@ struct Lanes {
   [[gnu::always_inline]] static __m256i two_rows(__m256i a, __m256i b) {
     return kLast ? _mm256_unpackhi_epi16(a, b) : _mm256_unpacklo_epi16(a, b);
   }
-  // Words of codes of position p in lanes: one of a, one of b, seconds times 2^second_shift(D).
-  template <DType D, int p>
-  [[gnu::always_inline]] static Words words(const HalfBytes& a, const HalfBytes& b) {
+  static Words all_words(int pattern) {
+    return {_mm256_set1_epi32(pattern), _mm256_set1_epi32(pattern)};
+  }
+  // Words of codes of position p in lanes: one of a, one of b, where the mask leaves them.
+  template <int p>
+  [[gnu::always_inline]] static Words words(const HalfBytes& a, const HalfBytes& b,
+                                            const Words& mask) {
     const auto of = [&](int i) __attribute__((always_inline)) {
       const __m256i all = two_rows<p / 4>(a.half[i], b.half[i]);
-      const __m256i mask = _mm256_set1_epi32(p % 2 == 0 ? 0x000f000f : 0x00f000f0);
-      return _mm256_and_si256(p / 2 % 2 == 0 ? all : _mm256_srli_epi16(all, 8), mask);
+      return _mm256_and_si256(p / 2 % 2 == 0 ? all : _mm256_srli_epi16(all, 8), mask.low);
     };
     return {of(0), of(1)};
   }
-  template <DType D, int p>
-  [[gnu::always_inline]] static Words words(const Bytes& a, const Bytes& b) {
+  template <int p>
+  [[gnu::always_inline]] static Words words(const Bytes& a, const Bytes& b, const Words& mask) {
     const auto of = [&](int i) __attribute__((always_inline)) {
       const __m256i all = p % 2 == 0 ? two_rows<p / 4>(a.firsts[i], b.firsts[i])
                                      : two_rows<p / 4>(a.seconds[i], b.seconds[i]);
-      return p / 2 % 2 == 1 ? _mm256_srli_epi16(all, 8)
-                            : _mm256_and_si256(all, _mm256_set1_epi32(0x00ff00ff));
+      return p / 2 % 2 == 1 ? _mm256_srli_epi16(all, 8) : _mm256_and_si256(all, mask.low);
     };
     return {of(0), of(1)};
   }

@@ -149,19 +149,19 @@ struct Lanes {
   static Ints shifted(Ints a) {
     return {_mm512_slli_epi32(a.all, kShift)};
   }
-  // Words of codes of position p in lanes: one of a, one of b, seconds times 2^second_shift(D).
-  template <DType D, int p>
-  [[gnu::always_inline]] static Words words(const HalfBytes& a, const HalfBytes& b) {
+  static Words all_words(int pattern) { return {_mm512_set1_epi32(pattern)}; }
+  // Words of codes of position p in lanes: one of a, one of b, where the mask leaves them.
+  template <int p>
+  [[gnu::always_inline]] static Words words(const HalfBytes& a, const HalfBytes& b, Words mask) {
     const __m512i all = two_rows<p / 4>(a.all, b.all);
-    const __m512i mask = _mm512_set1_epi32(p % 2 == 0 ? 0x000f000f : 0x00f000f0);
-    return {_mm512_and_si512(p / 2 % 2 == 0 ? all : _mm512_srli_epi16(all, 8), mask)};
+    return {_mm512_and_si512(p / 2 % 2 == 0 ? all : _mm512_srli_epi16(all, 8), mask.all)};
   }
-  template <DType D, int p>
-  [[gnu::always_inline]] static Words words(const Bytes& a, const Bytes& b) {
+  template <int p>
+  [[gnu::always_inline]] static Words words(const Bytes& a, const Bytes& b, Words mask) {
     const __m512i all =
         p % 2 == 0 ? two_rows<p / 4>(a.firsts, b.firsts) : two_rows<p / 4>(a.seconds, b.seconds);
     if constexpr (p / 2 % 2 == 1) return {_mm512_srli_epi16(all, 8)};
-    return {_mm512_and_si512(all, _mm512_set1_epi32(0x00ff00ff))};
+    return {_mm512_and_si512(all, mask.all)};
   }
   // Of each quarter, the words of a and b in turn: of its first four, or of its last.
   template <int kLast>

@@ -95,9 +95,9 @@ struct CpuKernels {
   }
 
   static constexpr Kernels kernels(const char* name) {
-    return {name,          to_fixed,   matmul,   matmul_masked,
-            weighted_rows, decode_row, rms_norm, rope,
-            Attention<V>::attend, largest, multiply_only};
+    return {name,         to_fixed, matmul, matmul_masked,        weighted_rows,
+            decode_row,   rms_norm, rope,   Attention<V>::attend, largest,
+            multiply_only};
   }
 };
 

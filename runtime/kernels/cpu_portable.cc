@@ -188,16 +188,17 @@ struct Lanes {
     for (int32_t& lane : a.at) lane *= 1 << kShift;
     return a;
   }
-  // Words of codes of position p in lanes: one of a, one of b, seconds times 2^second_shift(D).
-  template <DType D, int p>
-  static Words words(const HalfBytes& a, const HalfBytes& b) {
-    const auto at = [](const HalfBytes& codes, int i) {
-      return codes.bytes[16 * (i / 4) + byte_of(p, i)] & (p % 2 == 0 ? 0x0f : 0xf0);
-    };
-    return words_of([&](int i) { return at(a, i); }, [&](int i) { return at(b, i); });
+  static Words all_words(int pattern) {
+    return words_of([=](int) { return pattern & 0xffff; }, [=](int) { return pattern >> 16; });
   }
-  template <DType D, int p>
-  static Words words(const Bytes& a, const Bytes& b) {
+  // Words of codes of position p in lanes: one of a, one of b, where the mask leaves them.
+  template <int p>
+  static Words words(const HalfBytes& a, const HalfBytes& b, const Words& mask) {
+    return words_of([&](int i) { return a.bytes[16 * (i / 4) + byte_of(p, i)] & mask.of_a[i]; },
+                    [&](int i) { return b.bytes[16 * (i / 4) + byte_of(p, i)] & mask.of_b[i]; });
+  }
+  template <int p>
+  static Words words(const Bytes& a, const Bytes& b, const Words&) {
     const auto at = [](const Bytes& codes, int i) {
       return (p % 2 == 0 ? codes.firsts : codes.seconds)[16 * (i / 4) + byte_of(p, i)];
     };
@@ -226,8 +227,7 @@ struct Lanes {
   }
   // Adds to each lane its two products.
   static Ints dot_words(Ints sum, const Words& a, const Words& b) {
-    for (int i = 0; i < kCount; ++i)
-      sum.at[i] += a.of_a[i] * b.of_a[i] + a.of_b[i] * b.of_b[i];
+    for (int i = 0; i < kCount; ++i) sum.at[i] += a.of_a[i] * b.of_a[i] + a.of_b[i] * b.of_b[i];
     return sum;
   }
   template <DType D>

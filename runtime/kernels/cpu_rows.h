@@ -103,8 +103,8 @@ void for_each_block(const RowMemory& memory, int row_begin, int row_end, Visit v
   }
 }
 
-// The rows in [row_begin, row_end) whose bit is set, ascending, in blocks of up to N that know their
-// next ones; word_at(i) is word i of the mask.
+// The rows in [row_begin, row_end) whose bit is set, ascending, in blocks of up to N that know
+// their next ones; word_at(i) is word i of the mask.
 template <int N, class WordAt>
 class RowWalk {
  public:

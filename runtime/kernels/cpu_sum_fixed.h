@@ -9,8 +9,8 @@
 // A group of 128 columns is 8 positions of 16 lanes (cpu_layout.h): position p has byte
 //   8 * (p / 4) + 2 * (l % 4) + p / 2 % 2 of the block of lane l, of its firsts where p is even, of
 //   its seconds where it is odd. Sums are kept in that order meanwhile.
-// V::words<D, p>(a, b) are the codes of a position in two rows, V::dot_words adds their products.
-// Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
+// V::words<p>(a, b, mask) are the codes of a position in two rows, V::dot_words adds their
+// products. Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
 #pragma once
 
 #include "runtime/kernels/cpu_columns.h"
@@ -80,8 +80,7 @@ struct FixedSum {
           pairs[r / 2][i] = static_cast<int32_t>((first & 0xffff) | second << 16);
           sums[i] += first + second - 2 * bits_of(kRounder);
         }
-      for (int i = 0; i < kFactors; ++i)
-        zeros[i] = static_cast<int32_t>(-zero_code(D) * sums[i]);
+      for (int i = 0; i < kFactors; ++i) zeros[i] = static_cast<int32_t>(-zero_code(D) * sums[i]);
     }
     void find_units(int count, float (&inverse)[kFactors]) {
       uint32_t largest[kFactors] = {};
@@ -123,16 +122,38 @@ struct FixedSum {
     (std::make_integer_sequence<int, kN>{});
   }
 
-  // Positions [kFirst, kFirst + kN) of a group, whose first factor is at `at`, to `sums` (kPositions,
-  // kLanes).
+  // What is the same for all pairs of rows in a group whose first factor is at `at`; by p % 2.
+  struct Group {
+    typename V::Words masks[2];  // of V::words
+    typename V::Ints zeros[2];
+    V units[2];
+
+    [[gnu::always_inline]] Group(const Factors& factors, int at) {
+      int32_t patterns[2] = {kHalfBytes ? 0x000f000f : 0x00ff00ff,
+                             kHalfBytes ? 0x00f000f0 : 0x00ff00ff};
+      keep_in_memory(patterns);  // or they are made anew for each pair
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        const int of_set = at + i % kSets * kChunkBlocks;
+        masks[i] = V::all_words(patterns[i]);
+        zeros[i] = V::spread_ints(factors.zeros + of_set);
+        units[i] = V::spread(factors.unit + of_set, 0);
+      }
+      zeros[1] = V::template shifted<second_shift(D)>(zeros[1]);
+      units[1] = V::mul(units[1], V::broadcast(1.0f / (1 << second_shift(D))));
+    }
+  };
+
+  // Positions [kFirst, kFirst + kN) of a group, whose first factor is at `at`, to `sums`
+  // (kPositions, kLanes).
   template <int kFirst>
   [[gnu::always_inline]] static void add_positions(const Block& block, const RowPlanes& planes,
                                                    int cols, int group, const Factors& factors,
                                                    int at, int count, float* sums) {
+    const Group of_group(factors, at);
     typename V::Ints sum[kN];
     for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-      const typename V::Ints zeros = V::spread_ints(factors.zeros + at + p % 2 % kSets * 8);
-      sum[p - kFirst] = V::template shifted<p % 2 * second_shift(D)>(zeros);
+      sum[p - kFirst] = of_group.zeros[p % 2];
     });
 #pragma GCC unroll 8
     for (int r = 0; r < count; r += 2) {
@@ -145,18 +166,15 @@ struct FixedSum {
       typename V::Words of[kSets];
 #pragma GCC unroll 2
       for (int set = 0; set < kSets; ++set)
-        of[set] = V::spread_words(factors.pairs[r / 2] + at + 8 * set);
+        of[set] = V::spread_words(factors.pairs[r / 2] + at + kChunkBlocks * set);
       for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-        sum[p - kFirst] =
-            V::dot_words(sum[p - kFirst], V::template words<D, p>(a, b), of[p % 2 % kSets]);
+        const auto words = V::template words<p>(a, b, of_group.masks[p % 2]);
+        sum[p - kFirst] = V::dot_words(sum[p - kFirst], words, of[p % 2 % kSets]);
       });
     }
     for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-      const V unit = V::spread(factors.unit + at + p % 2 % kSets * 8, 0);
-      constexpr float kOver = 1.0f / (1 << p % 2 * second_shift(D));
-      V::store(sums + p * kLanes, V::fma(V::of_ints(sum[p - kFirst]),
-                                         V::mul(unit, V::broadcast(kOver)),
-                                         V::load(sums + p * kLanes)));
+      float* to = sums + p * kLanes;
+      V::store(to, V::fma(V::of_ints(sum[p - kFirst]), of_group.units[p % 2], V::load(to)));
     });
   }
 
@@ -219,12 +237,13 @@ struct FixedSum {
                         const Factors& factors, int at, float* sums) {
     const auto add = [&](int count) __attribute__((always_inline)) {
       add_positions<0>(block, planes, cols, group, factors, at, count, sums);
-      if constexpr (kN == 4)
-        add_positions<4>(block, planes, cols, group, factors, at, count, sums);
+      if constexpr (kN == 4) add_positions<4>(block, planes, cols, group, factors, at, count, sums);
     };
-    if (V::kUnrolls && block.count == kRows) [[likely]]
-      return add(kRows);
-    add(block.count);
+    const bool whole = is_super_block(D) || cols - group * kGroup >= kGroup;
+    if (!V::kUnrolls || block.count < kRows || !whole) [[unlikely]]
+      return add(block.count);
+    if (cols - group * kGroup < kGroup) __builtin_unreachable();
+    add(kRows);
   }
 
   // sums += a^T W over a block's rows of `cols` columns.

@@ -41,30 +41,6 @@ double fixed_tolerance(const Matrix& w, int r, const float* x) {
 // weighted_rows rounds at most twice per row, and once for a times the scale.
 double rows_tolerance(int rows) { return (2 * rows + 3) * 0x1p-24; }
 
-// Of quantised weights it moves the factors, a times scale, of 16 chosen rows by at most half a unit,
-// 1 / 65278 of the largest of them; a code times the largest factor is no more than largest_value
-// times a is somewhere.
-class MovedByFixed {
- public:
-  void add(double value) {
-    largest_ = std::max(largest_, value);
-    if (++count_ == 16) close();
-  }
-  double total() {
-    close();
-    return total_;
-  }
-
- private:
-  void close() {
-    total_ += count_ * largest_ / 65278;
-    largest_ = 0;
-    count_ = 0;
-  }
-  double largest_ = 0, total_ = 0;
-  int count_ = 0;
-};
-
 std::vector<const Kernels*> all_kernels() {
   std::vector<const Kernels*> found;
   for (const char* name : {"portable", "avx2", "avx512"})
@@ -234,7 +210,7 @@ TEST_CASE("weighted_rows agrees with double precision") {
       for (int t = 0; t < p.token_count; ++t)
         for (int c = 0; c < p.x_stride; ++c) {
           Sum sum;
-          MovedByFixed moved;
+          MovedFactors moved;
           sum.add(p.x[t * p.x_stride + c]);
           for (int r = 0; c < p.w.cols && r < p.w.rows; ++r)
             if (bit_of(p.mask_of(t), r)) {
@@ -246,8 +222,8 @@ TEST_CASE("weighted_rows agrees with double precision") {
               sum.size += largest;
               moved.add(largest);
             }
-          close &= std::fabs(y[t * p.x_stride + c] - sum.value) <=
-                   tolerance * sum.size + moved.total();
+          close &=
+              std::fabs(y[t * p.x_stride + c] - sum.value) <= tolerance * sum.size + moved.total();
         }
       REQUIRE(close);
     });

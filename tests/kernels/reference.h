@@ -179,6 +179,30 @@ inline double largest_value(const Matrix& w, int r, int c) {
   return largest + 2 * f16(2) * 63;  // a minimum of 63 steps, taken off a code times scale
 }
 
+// A weighted sum of quantised rows in fixed point moves the factors, a times scale, of 16 chosen
+// rows by at most half a unit, 1 / 65278 of the largest of them. A code times the largest factor is
+// no more than largest_value times |a| of one of the rows, which are added here.
+class MovedFactors {
+ public:
+  void add(double value) {
+    largest_ = std::max(largest_, value);
+    if (++count_ == 16) close();
+  }
+  double total() {
+    close();
+    return total_;
+  }
+
+ private:
+  void close() {
+    total_ += count_ * largest_ / 65278;
+    largest_ = 0;
+    count_ = 0;
+  }
+  double largest_ = 0, total_ = 0;
+  int count_ = 0;
+};
+
 inline Sum dot(const Matrix& w, int r, const float* x) {
   Sum sum;
   for (int c = 0; c < w.cols; ++c) sum.add(w.at(r, c) * x[c]);
