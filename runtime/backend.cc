@@ -1,6 +1,12 @@
 #include "runtime/backend.h"
 
+#include "models/error.h"
+
 namespace thermocline {
+
+void Backend::scale_by_rows(const WeightView&, const NeuronMask&, const float*, float*) {
+  TC_CHECK(has_tiers(), "a backend with tiers");
+}
 
 Registry<BackendEntry>& backends() {
   static Registry<BackendEntry> registry("backend");

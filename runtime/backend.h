@@ -66,7 +66,7 @@ struct NeuronMask {
 };
 
 struct GateUpCall {
-  WeightView gate, up;  // (neurons, model_dim)
+  WeightView gate, up;  // (neurons, model_dim); up without rows: hidden is act(gate x) alone
   FfnActivation activation;
   float threshold;        // ActivationRule::thresholds of the layer
   NeuronMask candidates;  // the neurons to look at; the others are inactive
@@ -121,6 +121,11 @@ class Backend {
   // Rotates q and k, stores k and v at each row's position, and attends to every position up to it.
   virtual void attend(const AttentionCall& call) = 0;
   virtual void gate_and_up(const GateUpCall& call) = 0;
+  // hidden[t][r] *= w[r] . x[t] for rows r of `mask`       hidden: (token_count, w.rows)
+  // Where rows lie in tiers, of which a backend may have none (has_tiers).
+  virtual bool has_tiers() const { return false; }
+  virtual void scale_by_rows(const WeightView& w, const NeuronMask& mask, const float* x,
+                             float* hidden);
   // y[t] = sum over rows r of `mask` of a[t][r] * w[r]     y: (token_count, w.cols)
   virtual void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) = 0;
   // x += y, `count` floats

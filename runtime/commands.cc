@@ -120,6 +120,13 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
   command.add_option("--profile", options.profile, "the trace that policies start from");
   command.add_option("--migration", options.migration, "BYTES that may move per step, or none")
       ->capture_default_str();
+  command.add_option("--disk-tier", options.disk_tier,
+                     "FOLDER: up and down rows of the FFN lie in a file there, which is made once; "
+                     "the hot ones of the one --policy are in memory too, under the one --budget");
+  command
+      .add_option("--disk-reads", options.disk_reads,
+                  "auto, io_uring or threads: how --disk-tier is read")
+      ->capture_default_str();
   command.add_option("--cluster", options.cluster,
                      "cluster file whose rates policies may weigh (default: that of replay)");
 }

@@ -85,6 +85,7 @@ void Decoder::forward(Rows rows, std::span<uint64_t> words) {
   row_count_ = static_cast<int>(rows.size());
   token_rows_.clear();
   for (const DecoderRow& row : rows) token_rows_.push_back({row.token, row.position, row.slot});
+  if (weights_.tiers != nullptr) weights_.tiers->begin_pass();
   backend_.begin(token_rows_);
   // What meets the host between its operations cannot be replayed.
   const bool alone = world_.size() == 1 && !wants_magnitudes(rows);
@@ -173,14 +174,51 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
   }
   uint64_t* active = words_.data() + size_t{layer} * neuron_pool_.words_per_layer();
   const uint64_t stride = neuron_pool_.words_per_step();
-  backend_.gate_and_up({weights.gate.view, weights.up.view, rule_.activation,
-                        rule_.thresholds[share_.layers.begin + layer], NeuronMask{}, normed_.data(),
+  const bool tiered = weights_.tiers != nullptr;
+  backend_.gate_and_up({weights.gate.view, tiered ? WeightView{} : weights.up.view,
+                        rule_.activation, rule_.thresholds[share_.layers.begin + layer], NeuronMask{}, normed_.data(),
                         hidden_.data(), active, stride,
                         wanted ? gate_magnitudes_.data() : nullptr});
   if (wanted) pass_magnitudes(layer, rows);
   const NeuronMask computed = rule_.dense() ? NeuronMask{} : NeuronMask{active, stride};
+  if (tiered) scale_by_tiered(layer, computed);
   backend_.sum_rows(weights.down_t.view, computed, hidden_.data(), partial_.data());
+  if (tiered) weights_.tiers->release();
   add_reduced();
+}
+
+// hidden *= W_up n, of what is in memory while the rest is read.
+void Decoder::scale_by_tiered(uint32_t layer, const NeuronMask& computed) {
+  BundleStore& tiers = *weights_.tiers;
+  const WeightView& up = weights_.layers[layer].up.view;
+  needed_.assign(neuron_pool_.words_per_layer(), 0);
+  for (int t = 0; t < row_count_; ++t)
+    for (size_t w = 0; w < needed_.size(); ++w)
+      needed_[w] |= computed.words == nullptr
+                        ? every_neuron(w)
+                        : computed.words[static_cast<size_t>(t) * computed.stride + w];
+  tiers.request(layer, needed_);
+  backend_.scale_by_rows(up, within(computed, tiers.here()), normed_.data(), hidden_.data());
+  const uint64_t start = now_ns();
+  tiers.wait();
+  times_.transfer_ns += now_ns() - start;
+  backend_.scale_by_rows(up, within(computed, tiers.coming()), normed_.data(), hidden_.data());
+}
+
+// Word w of a layer with every neuron.
+uint64_t Decoder::every_neuron(size_t w) const {
+  const uint64_t left = static_cast<uint64_t>(neurons_) - 64 * w;
+  return left >= 64 ? ~uint64_t{0} : ~(~uint64_t{0} << left);
+}
+
+// Those of a mask that are in `words`, for each row.
+NeuronMask Decoder::within(const NeuronMask& mask, std::span<const uint64_t> words) {
+  part_.resize(static_cast<size_t>(row_count_) * words.size());
+  for (size_t i = 0; i < part_.size(); ++i) {
+    const size_t t = i / words.size(), w = i % words.size();
+    part_[i] = words[w] & (mask.words == nullptr ? ~uint64_t{0} : mask.words[t * mask.stride + w]);
+  }
+  return {part_.data(), words.size()};
 }
 
 bool Decoder::wants_magnitudes(Rows rows) const {

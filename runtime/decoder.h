@@ -35,6 +35,7 @@ uint64_t now_ns();  // steady clock
 struct DecoderTimes {
   uint64_t comm_ns = 0;       // in transfers and sums
   uint64_t wait_ns = 0;       // for other ranks to arrive
+  uint64_t transfer_ns = 0;   // for weights to come from another tier
   uint64_t attention_ns = 0;  // in the attention sublayers, communication included
   uint64_t ffn_ns = 0;        // in the FFN sublayers, communication included
 };
@@ -92,6 +93,9 @@ class Decoder {
   void embed();
   void attention(uint32_t layer);
   void ffn(uint32_t layer, Rows rows);
+  void scale_by_tiered(uint32_t layer, const NeuronMask& computed);
+  uint64_t every_neuron(size_t w) const;
+  NeuronMask within(const NeuronMask& mask, std::span<const uint64_t> words);
   bool wants_magnitudes(Rows rows) const;
   void pass_magnitudes(uint32_t layer, Rows rows);
   void end_sublayer(const char* what, uint32_t layer);
@@ -141,6 +145,7 @@ class Decoder {
   Buffer<float> logits_;
   Buffer<uint64_t> words_;  // (row_max, words_per_step) active neurons
   std::vector<float> staging_, sum_scratch_;
+  std::vector<uint64_t> needed_, part_;  // of a layer: of any row; (row, words_per_layer)
 };
 
 }  // namespace thermocline

@@ -191,7 +191,8 @@ Engine::Outcome Engine::execute(Phase phase, uint32_t voter_count) {
   const uint64_t end = now_ns();
   outcome.duration_ns = end - start;
   const DecoderTimes& parts = decoder_.times();
-  const StepTimes times{outcome.duration_ns - parts.comm_ns - parts.wait_ns, 0, parts.comm_ns,
+  const uint64_t elsewhere = parts.comm_ns + parts.wait_ns + parts.transfer_ns;
+  const StepTimes times{outcome.duration_ns - elsewhere, parts.transfer_ns, parts.comm_ns,
                         parts.wait_ns};
   if (phase == Phase::decode) add_decode_pass(times, end - head_start);
   if (hooks_.on_logits) pass_logits(count);
@@ -214,6 +215,7 @@ void Engine::add_decode_pass(const StepTimes& times, uint64_t head_ns) {
   ++sums_.pass_count;
   sums_.step_count += rows_.size();
   sums_.compute_ns += times.compute_ns;
+  sums_.transfer_ns += times.transfer_ns;
   sums_.comm_ns += times.comm_ns;
   sums_.wait_ns += times.wait_ns;
   sums_.attention_ns += decoder_.times().attention_ns;

@@ -66,6 +66,7 @@ struct DecodeSums {
   uint64_t pass_count = 0;
   uint64_t step_count = 0;  // of these passes
   uint64_t compute_ns = 0;
+  uint64_t transfer_ns = 0;  // waiting for weights from another tier
   uint64_t comm_ns = 0;
   uint64_t wait_ns = 0;
   uint64_t attention_ns = 0;

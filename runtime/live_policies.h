@@ -45,6 +45,9 @@ class LivePolicies final : public StepObserver {
 
   void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override;
 
+  // What the first policy at the first budget keeps hot now.
+  const HotSet& hot() const { return drivers_.front()->hot(); }
+
   // Collective: policies in the order given, for each the budgets; the same on every rank.
   std::vector<LivePolicyResult> results(Comm& comm) const;
 

@@ -7,9 +7,11 @@
 #include <array>
 #include <cmath>
 
+#include "models/cli.h"
 #include "models/error.h"
 #include "models/quantize.h"
 #include "models/units.h"
+#include "sim/policy.h"
 
 namespace thermocline {
 namespace {
@@ -102,21 +104,34 @@ class Plan {
 
 void refuse_what_cannot_run(const std::vector<Part>& parts, const ModelShape& shape,
                             const Backend& backend) {
-  uint64_t total = 0;
   for (const Part& part : parts) {
     const std::string reason =
         backend.refusal_of_matrix(part.dtype, static_cast<int>(part.cols.count));
     if (!reason.empty()) throw bad_usage(part.text() + ": " + reason);
-    total += part.byte_count();
   }
   const std::string reason = backend.refusal_of_attention(
       static_cast<int>(shape.head_dim), static_cast<int>(shape.head_count / shape.kv_head_count));
   if (!reason.empty()) throw bad_usage("attention: " + reason);
+}
+
+void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& backend,
+                             const TierOptions& tiers) {
+  const bool tiered = !tiers.folder.empty();
+  if (tiered && !backend.has_tiers()) {
+    throw bad_usage("--disk-tier: " + backend.describe() + " holds all weights; --backend cpu reads "
+                    "the FFN from a disk");
+  }
+  const auto is_tiered = [&](const Part& part) {
+    return tiered && (part.matrix == Matrix::up || part.matrix == Matrix::down_t);
+  };
+  uint64_t total = tiered ? tiers.budget_bytes : 0;
+  for (const Part& part : parts) total += is_tiered(part) ? 0 : part.byte_count();
   if (total <= backend.free_bytes()) return;
   throw work_failed(fmt::format(
       "the weights of this rank take {}, but {} has {} free: more ranks (mpirun -n), fewer layers, "
-      "or a smaller --model type",
-      format_bytes(total), backend.describe(), format_bytes(backend.free_bytes())));
+      "a smaller --model type, {}",
+      format_bytes(total), backend.describe(), format_bytes(backend.free_bytes()),
+      tiered ? "or a smaller --budget" : "or --disk-tier"));
 }
 
 class Loader {
@@ -140,6 +155,20 @@ class Loader {
       matrices[i] = place(parts[i], memory, offset, stride);
     }
     return matrices;
+  }
+
+  // Rows [first, last) of the parts side by side in host memory, `stride` bytes a row.
+  template <size_t N>
+  void pack(const std::array<Part, N>& parts, int first, int last, uint64_t stride,
+            std::byte* to) const {
+    std::vector<std::byte> rows;
+    for (const Part& part : parts) {
+      read(part, first, last, rows);
+      const WeightView view{part.dtype, last - first, static_cast<int>(part.cols.count), stride,
+                            to};
+      backend_.place_rows(view, 0, last - first, rows.data());
+      to += part.row_bytes();
+    }
   }
 
   WeightVector norm(NormVector vector, uint32_t layer) const {
@@ -174,24 +203,27 @@ class Loader {
     WeightMatrix loaded{{part.dtype, static_cast<int>(part.rows.count),
                          static_cast<int>(part.cols.count), stride, memory.get() + offset},
                         memory};
-    const uint64_t row_bytes = part.row_bytes();
-    const auto rows_at_once =
-        static_cast<int>(std::max<uint64_t>(1, kStagingBytes / std::max<uint64_t>(row_bytes, 1)));
+    const auto rows_at_once = static_cast<int>(
+        std::max<uint64_t>(1, kStagingBytes / std::max<uint64_t>(part.row_bytes(), 1)));
     backend_.run_on_host(loaded.view.rows, [&](int begin, int end) {
       std::vector<std::byte> staging;
       for (int first = begin; first < end; first += rows_at_once) {
         const int last = std::min(end, first + rows_at_once);
-        staging.resize(static_cast<uint64_t>(last - first) * row_bytes);
-        source_.read(
-            part.matrix, part.layer,
-            {part.rows.begin + static_cast<uint64_t>(first),
-             part.rows.begin + static_cast<uint64_t>(last), part.cols.begin, part.cols.end()},
-            staging.data());
-        if (check_finite_) check(part, first, staging);
+        read(part, first, last, staging);
         backend_.place_rows(loaded.view, first, last, staging.data());
       }
     });
     return loaded;
+  }
+
+  // Rows [first, last) of the part, as the file has them.
+  void read(const Part& part, int first, int last, std::vector<std::byte>& rows) const {
+    rows.resize(static_cast<uint64_t>(last - first) * part.row_bytes());
+    source_.read(part.matrix, part.layer,
+                 {part.rows.begin + static_cast<uint64_t>(first),
+                  part.rows.begin + static_cast<uint64_t>(last), part.cols.begin, part.cols.end()},
+                 rows.data());
+    if (check_finite_) check(part, first, rows);
   }
 
   static void check(const Part& part, int first_row, const std::vector<std::byte>& rows) {
@@ -214,7 +246,8 @@ class Loader {
   bool check_finite_;
 };
 
-LayerWeights load_layer(const Loader& loader, const Plan& plan, uint32_t layer) {
+// All but the FFN.
+LayerWeights load_dense(const Loader& loader, const Plan& plan, uint32_t layer) {
   LayerWeights weights;
   weights.attention_norm = loader.norm(NormVector::attention_norm, layer);
   weights.ffn_norm = loader.norm(NormVector::ffn_norm, layer);
@@ -222,6 +255,11 @@ LayerWeights load_layer(const Loader& loader, const Plan& plan, uint32_t layer) 
   weights.k = loader.matrix(plan.part(Matrix::k, layer));
   weights.v = loader.matrix(plan.part(Matrix::v, layer));
   weights.o = loader.matrix(plan.part(Matrix::o, layer));
+  return weights;
+}
+
+LayerWeights load_layer(const Loader& loader, const Plan& plan, uint32_t layer) {
+  LayerWeights weights = load_dense(loader, plan, layer);
   auto bundle =
       loader.bundle(std::array{plan.part(Matrix::gate, layer), plan.part(Matrix::up, layer),
                                plan.part(Matrix::down_t, layer)});
@@ -230,6 +268,93 @@ LayerWeights load_layer(const Loader& loader, const Plan& plan, uint32_t layer) 
   weights.down_t = std::move(bundle[2]);
   return weights;
 }
+
+// The rows of a neuron that lie in its bundle on disk.
+constexpr std::array kTieredMatrices = {Matrix::up, Matrix::down_t};
+using TieredParts = std::array<Part, kTieredMatrices.size()>;
+
+// The FFN of a rank in tiers.
+class TierLoader {
+ public:
+  TierLoader(const Loader& loader, const Plan& plan, const RankShare& share, Backend& backend,
+             const TierOptions& options)
+      : loader_(loader), share_(share), backend_(backend), options_(options) {
+    for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
+      parts_.push_back({plan.part(Matrix::up, layer), plan.part(Matrix::down_t, layer)});
+    }
+  }
+
+  std::shared_ptr<BundleStore> load(uint64_t model_neuron_count) const {
+    std::vector<uint64_t> bytes;
+    for (const TieredParts& parts : parts_) bytes.push_back(bundle_bytes(parts));
+    BundleFile file(path(),
+                    lay_out_bundles(bytes, share_.neurons.count, alignment_in(options_.folder)),
+                    identity());
+    if (!file.is_made()) write(file);
+    const uint64_t hot_max = bundles_of_pool(options_.budget_bytes, options_.bundle_bytes,
+                                             share_.pool(), model_neuron_count);
+    return std::make_shared<BundleStore>(backend_, share_.pool(), file, hot_max, options_.engine);
+  }
+
+  void place(const BundleStore& store, LayerWeights& weights, uint32_t local_layer) const {
+    WeightMatrix* matrices[] = {&weights.up, &weights.down_t};
+    uint64_t offset = 0;
+    for (size_t i = 0; i < kTieredMatrices.size(); ++i) {
+      const Part& part = parts_[local_layer][i];
+      matrices[i]->view =
+          store.view(local_layer, part.dtype, static_cast<int>(part.cols.count), offset);
+      offset += part.row_bytes();
+    }
+  }
+
+ private:
+  static uint64_t bundle_bytes(const TieredParts& parts) {
+    uint64_t bytes = 0;
+    for (const Part& part : parts) bytes += part.row_bytes();
+    return bytes;
+  }
+
+  std::string path() const {
+    return fmt::format("{}/ffn-{}-rank{}.bundles", options_.folder, options_.weight_hash,
+                       share_.rank);
+  }
+
+  std::string identity() const {
+    std::string text = fmt::format(
+        "weights {}, rows as cpu_layout.h packs them (1), layers {} to {}, neurons {} to {}",
+        options_.weight_hash, share_.layers.begin, share_.layers.end(), share_.neurons.begin,
+        share_.neurons.end());
+    for (const TieredParts& parts : parts_)
+      for (const Part& part : parts) text += fmt::format(" {}", facts(part.dtype).name);
+    TC_CHECK(text.size() < 4000, "an identity that fits its block");
+    return text;
+  }
+
+  void write(BundleFile& file) const {
+    Progress progress("bundles", parts_.size(), "layers");
+    for (uint32_t layer = 0; layer < parts_.size(); ++layer) {
+      const uint64_t stride = file.layout().strides[layer];
+      const auto at_once = static_cast<int>(std::max<uint64_t>(1, kStagingBytes / stride));
+      backend_.run_on_host(static_cast<int>(share_.neurons.count), [&](int begin, int end) {
+        std::vector<std::byte> bundles;
+        for (int first = begin; first < end; first += at_once) {
+          const int last = std::min(end, first + at_once);
+          bundles.assign(static_cast<uint64_t>(last - first) * stride, std::byte{});
+          loader_.pack(parts_[layer], first, last, stride, bundles.data());
+          file.write(layer, static_cast<uint32_t>(first), bundles);
+        }
+      });
+      progress.update(layer + 1);
+    }
+    file.finish();
+  }
+
+  const Loader& loader_;
+  const RankShare& share_;
+  Backend& backend_;
+  const TierOptions& options_;
+  std::vector<TieredParts> parts_;  // by layer
+};
 
 }  // namespace
 
@@ -243,21 +368,33 @@ uint64_t RankWeights::total_bytes() const {
   const bool shared = head.memory == token_embedding.memory;
   uint64_t total = dense_bytes() + (shared ? 0 : token_embedding.byte_count());
   for (const LayerWeights& layer : layers) {
-    total += layer.gate.byte_count() + layer.up.byte_count() + layer.down_t.byte_count();
+    total += layer.gate.byte_count();
+    if (tiers == nullptr) total += layer.up.byte_count() + layer.down_t.byte_count();
   }
-  return total;
+  return tiers == nullptr ? total : total + tiers->hot_bytes();
 }
 
 RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
-                              Backend& backend, bool check_finite) {
+                              Backend& backend, bool check_finite, const TierOptions& tiers) {
   const RankShare& share = partition.ranks[rank];
   const bool first_stage = partition.first_stage(rank), last_stage = partition.last_stage(rank);
   const Plan plan(source, partition, rank);
-  refuse_what_cannot_run(plan.parts(first_stage, last_stage), source.shape(), backend);
+  const auto parts = plan.parts(first_stage, last_stage);
+  refuse_what_cannot_run(parts, source.shape(), backend);
+  refuse_what_has_no_room(parts, backend, tiers);
   const Loader loader(source, backend, check_finite);
   RankWeights weights;
+  const bool tiered = !tiers.folder.empty();
   for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
-    weights.layers.push_back(load_layer(loader, plan, layer));
+    weights.layers.push_back(tiered ? load_dense(loader, plan, layer)
+                                    : load_layer(loader, plan, layer));
+    if (tiered) weights.layers.back().gate = loader.matrix(plan.part(Matrix::gate, layer));
+  }
+  if (tiered) {
+    const TierLoader tier_loader(loader, plan, share, backend, tiers);
+    weights.tiers = tier_loader.load(source.shape().neuron_count());
+    for (uint32_t i = 0; i < share.layers.count; ++i)
+      tier_loader.place(*weights.tiers, weights.layers[i], i);
   }
   if (first_stage) weights.token_embedding = loader.matrix(plan.part(Matrix::token_embedding, 0));
   if (last_stage) {

@@ -3,7 +3,8 @@
 // Goals: each rank reads just its share, once; a neuron's gate, up and down_t rows lie side by
 //   side, a bundle, so that it is read, and can be moved, as one. What a backend cannot run, or has
 //   no room for, is refused before anything is read.
-// Non-goals: tiers (all of it is in the backend's memory).
+// Tiers: with TierOptions the up and down_t rows of the FFN lie in a file, the hot ones in memory
+//   too (tiers/bundle_store.h); gate, which says what is active, and all else are in memory.
 // Shapes: q (q_rows, model_dim); k, v (kv_rows, model_dim); o (model_dim, q_rows), the columns of
 //   this rank's heads; gate, up, down_t (neurons, model_dim); token_embedding on the first stage
 //   and head on the last (vocab rows of the rank, model_dim).
@@ -17,6 +18,7 @@
 #include "models/weights.h"
 #include "runtime/backend.h"
 #include "runtime/partition.h"
+#include "runtime/tiers/bundle_store.h"
 
 namespace thermocline {
 
@@ -52,15 +54,26 @@ struct RankWeights {
   WeightMatrix token_embedding;      // empty but on the first stage
   WeightMatrix head;                 // empty but on the last stage; tied: shared with the embedding
   WeightVector output_norm;          // (model_dim)
+  std::shared_ptr<BundleStore> tiers;  // null: all of it is in the backend's memory
 
   // Bytes of non-FFN matrices that one decode step reads.
   uint64_t dense_bytes() const;
   uint64_t total_bytes() const;
 };
 
+// Where the FFN lies, if not in the backend's memory.
+struct TierOptions {
+  std::string folder;           // of the bundle file; empty: no tiers
+  uint64_t budget_bytes = 0;    // of the whole model's hot bundles
+  std::string weight_hash;      // of the whole model: whose bundles an old file holds
+  uint64_t bundle_bytes = 0;    // as budgets count them
+  std::string engine = "auto";  // of its DiskReader
+};
+
 // check_finite: Error{input} that names layer, tensor, row and column of the first NaN or infinity
 // that a thread meets.
 RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
-                              Backend& backend, bool check_finite = false);
+                              Backend& backend, bool check_finite = false,
+                              const TierOptions& tiers = {});
 
 }  // namespace thermocline

@@ -124,8 +124,8 @@ class RankRun {
     const auto rank = static_cast<uint32_t>(comm_.rank());
     RankWeights weights;
     together(comm_, [&] {
-      weights =
-          load_rank_weights(*plan_.source, plan_.partition, rank, *backend_, options_.check_finite);
+      weights = load_rank_weights(*plan_.source, plan_.partition, rank, *backend_,
+                                  options_.check_finite, tier_options());
       plan_.source.reset();
     });
     const DecoderOptions options{std::max(kChunkMax, plan_.batch), plan_.position_max, plan_.batch,
@@ -137,6 +137,12 @@ class RankRun {
             make_activation_rule(plan_.shape, plan_.threshold.value),
             *backend_,
             options};
+  }
+
+  TierOptions tier_options() const {
+    if (options_.disk_tier.empty()) return {};
+    return {options_.disk_tier, plan_.live.budgets.front(), plan_.weight_hash,
+            bundle_bytes(plan_.shape, plan_.ffn_types), options_.disk_reads};
   }
 
   // A percentile of the first prompt, layer by layer, before anything is recorded.
@@ -202,6 +208,11 @@ class RankRun {
         live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_types, rates);
         hooks_.observers.push_back(&*live_);
       }
+      if (BundleStore* tiers = decoder.weights().tiers.get(); tiers != nullptr) {
+        tiers->set_hot(&live_->hot());
+        tiers->begin_pass();  // the set that the policy starts with, before anything is timed
+        tiers->wait_for_moves();
+      }
       hooks_.all_logits = !options_.logits.empty();
       if (root()) make_root_hooks();
     });
@@ -238,6 +249,7 @@ class RankRun {
       config["rank_stage"].push_back(share.stage);
     }
     config["gate"] = "exact";
+    config["ffn_tier"] = options_.disk_tier.empty() ? "memory" : "disk";
     config["backend"] = outcome_.backend;
     config["device"] = outcome_.device;
     config["chunk"] = kChunkMax;
@@ -335,6 +347,12 @@ class RankRun {
   void report(const Decoder& decoder) {
     facts_.ffn_bytes = ffn_bytes_read(decoder);
     facts_.peak_rss_bytes = peak_rss_bytes();
+    if (const BundleStore* tiers = decoder.weights().tiers.get(); tiers != nullptr) {
+      facts_.tiers = tiers->counters();
+      facts_.hot_bytes = tiers->hot_bytes();
+      facts_.staging_bytes = tiers->staging_bytes();
+      outcome_.disk_reads = tiers->engine();
+    }
     comm_.all_gather(&facts_, sizeof facts_, outcome_.ranks.data());
     together(comm_, [&] {
       if (!root()) return;

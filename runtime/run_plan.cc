@@ -93,6 +93,15 @@ void choose_tasks(const RunOptions& options, RunPlan& plan) {
   }
 }
 
+// Tiers hold one hot set: that of one policy at one budget.
+void require_one_hot_set(const LivePolicyOptions& live) {
+  if (live.policies.size() == 1 && live.budgets.size() == 1) return;
+  throw bad_usage(fmt::format(
+      "--disk-tier: expected one --policy at one --budget, found {} at {}: what they keep hot is "
+      "what lies in memory",
+      live.policies.size(), live.budgets.size()));
+}
+
 LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& shape,
                                   const BundleTypes& ffn_types) {
   LivePolicyOptions live;
@@ -204,6 +213,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
                                                : parse_layout(options.layout, rank_count);
   plan.partition = make_partition(shape, o_dtype, layout, weights);
   plan.live = choose_policies(options, shape, plan.ffn_types);
+  if (!options.disk_tier.empty()) require_one_hot_set(plan.live);
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_tasks(options, plan);
   check_resume(options);

@@ -37,6 +37,8 @@ struct RunOptions {
   bool overwrite = false;                  // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string disk_tier;           // folder of the bundle file; empty: the FFN is in memory
+  std::string disk_reads = "auto";  // how it is read: see open_disk_reader
   std::string cluster;  // whose rates policies may weigh; empty: that of replay
   std::string layout, rank_weights;
   std::string activation_threshold = "0";  // a number, or "p90": the 90th percentile

@@ -105,11 +105,55 @@ Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& f
   row["compute_ms"] = mean_ms(facts.sums.compute_ns, facts.sums.step_count);
   row["comm_ms"] = mean_ms(facts.sums.comm_ns, facts.sums.step_count);
   row["wait_ms"] = mean_ms(facts.sums.wait_ns, facts.sums.step_count);
+  row["transfer_ms"] = mean_ms(facts.sums.transfer_ns, facts.sums.step_count);
   row["read_gb_per_s"] = facts.read_bandwidth * 1e-9;
   row["weight_bytes"] = facts.weight_bytes;
   row["peak_rss_bytes"] = facts.peak_rss_bytes;
   row["source"] = "measured";
   return row;
+}
+
+// What the disk tier did on a rank, over all passes.
+Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
+              uint32_t rank) {
+  const RankFacts& facts = outcome.ranks[rank];
+  const TierCounters& tiers = facts.tiers;
+  Json row = origin("tier", options, plan);
+  row["rank"] = rank;
+  row["disk_reads"] = outcome.disk_reads;
+  row["budget_bytes"] = plan.live.budgets.front();
+  row["hot_bytes"] = facts.hot_bytes;
+  row["staging_bytes"] = facts.staging_bytes;
+  row["needed"] = tiers.needed;
+  row["in_memory"] = tiers.here;
+  row["read_bytes"] = tiers.read_bytes;
+  row["read_count"] = tiers.read_count;
+  row["moved_bytes"] = tiers.moved_bytes;
+  row["moved_count"] = tiers.moved_count;
+  row["disk_wait_ms"] = static_cast<double>(tiers.wait_ns) * 1e-6;
+  row["source"] = "measured";
+  return row;
+}
+
+void print_tiers(const RunPlan& plan, const RunOutcome& outcome) {
+  if (outcome.disk_reads.empty()) return;
+  fmt::print("\n{:>4} {:>12} {:>12} {:>12} {:>12} {:>10} {:>12} {:>10}   (disk tier, {})\n", "rank",
+             "hot room", "staged", "in memory %", "read/step", "reads/step", "moved/step",
+             "waits ms", outcome.disk_reads);
+  const double steps = static_cast<double>(std::max<uint64_t>(1, outcome.step_count));
+  const auto per_step = [&](uint64_t bytes) {
+    return format_bytes(static_cast<uint64_t>(static_cast<double>(bytes) / steps));
+  };
+  for (const RankShare& share : plan.partition.ranks) {
+    const RankFacts& facts = outcome.ranks[share.rank];
+    const TierCounters& tiers = facts.tiers;
+    const double needed = static_cast<double>(std::max<uint64_t>(1, tiers.needed));
+    fmt::print("{:>4} {:>12} {:>12} {:>12.2f} {:>12} {:>10.1f} {:>12} {:>10.3f}\n", share.rank,
+               format_bytes(facts.hot_bytes), format_bytes(facts.staging_bytes),
+               100.0 * static_cast<double>(tiers.here) / needed, per_step(tiers.read_bytes),
+               static_cast<double>(tiers.read_count) / steps, per_step(tiers.moved_bytes),
+               static_cast<double>(tiers.wait_ns) * 1e-6 / steps);
+  }
 }
 
 double budget_percent(const RunPlan& plan, uint64_t budget_bytes) {
@@ -213,7 +257,8 @@ std::vector<BenchFigure> bench_figures(const RunPlan& plan, const RunOutcome& ou
 double decode_tokens_per_second(const RunOutcome& outcome) {
   if (outcome.ranks.empty()) return 0.0;
   const DecodeSums& sums = outcome.ranks[0].sums;
-  const uint64_t ns = sums.compute_ns + sums.comm_ns + sums.wait_ns;  // the passes' durations
+  // The passes' durations.
+  const uint64_t ns = sums.compute_ns + sums.transfer_ns + sums.comm_ns + sums.wait_ns;
   return ns == 0 ? 0.0 : static_cast<double>(sums.step_count) / (static_cast<double>(ns) * 1e-9);
 }
 
@@ -222,6 +267,9 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   rows.push_back(run_row(options, plan, outcome));
   for (const RankShare& share : plan.partition.ranks) {
     rows.push_back(rank_row(options, plan, outcome.ranks[share.rank], share));
+  }
+  for (uint32_t rank = 0; !outcome.disk_reads.empty() && rank < outcome.ranks.size(); ++rank) {
+    rows.push_back(tier_row(options, plan, outcome, rank));
   }
   for (const LivePolicyResult& result : outcome.policies) {
     rows.push_back(policy_row(options, plan, outcome, result));
@@ -250,6 +298,7 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
   }
   print_figures(options, plan, outcome);
   print_ranks(plan, outcome);
+  print_tiers(plan, outcome);
   print_policies(plan, outcome);
   if (!options.record.empty()) fmt::print("\ntrace {}: {}\n", options.record, outcome.trace_hash);
 }

@@ -26,6 +26,9 @@ struct RankFacts {
   uint64_t attention_bytes;  // read per decode pass by the attention sublayers
   uint64_t head_bytes;       // read per decode pass by the output head
   uint64_t ffn_bytes;        // read per decode pass by the FFN, mean: up and down of active neurons
+  // With --disk-tier: over all passes; bytes that its memory has room for; that were staged at once.
+  TierCounters tiers;
+  uint64_t hot_bytes, staging_bytes;
 };
 
 struct RunOutcome {
@@ -38,6 +41,7 @@ struct RunOutcome {
   std::string trace_hash;  // empty where nothing was recorded
   std::vector<float> activation_thresholds;
   uint32_t thread_count = 1;
+  std::string disk_reads;    // how the disk tier was read: "io_uring"; empty: there was none
   bool one_process = false;  // ranks are threads: they share one resident set
 };
 

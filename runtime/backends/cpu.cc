@@ -170,11 +170,23 @@ class CpuBackend final : public Backend {
 
   void gate_and_up(const GateUpCall& call) override {
     const int count = token_count();
-    up_.resize(std::max(up_.size(), at(count, call.gate.rows)));
+    up_.resize(std::max(up_.size(), at(count, call.up.rows)));
     const Product products[] = {{call.gate, nullptr}, {call.up, nullptr}};
-    const Inputs inputs = inputs_of(products, call.x, count);
+    const Inputs inputs =
+        inputs_of(std::span(products).first(call.up.rows > 0 ? 2 : 1), call.x, count);
     pool_.run(call.gate.rows, kWordBits,
               [&](int begin, int end) { gate_and_up(call, inputs, begin, end); });
+  }
+
+  bool has_tiers() const override { return true; }
+  void scale_by_rows(const WeightView& w, const NeuronMask& mask, const float* x,
+                     float* hidden) override {
+    const int count = token_count();
+    up_.resize(std::max(up_.size(), at(count, w.rows)));
+    const Product products[] = {{w, nullptr}};
+    const Inputs inputs = inputs_of(products, x, count);
+    pool_.run(w.rows, kWordBits,
+              [&](int begin, int end) { scale_by_rows(w, mask, inputs, begin, end, hidden); });
   }
 
   void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) override {
@@ -264,17 +276,23 @@ class CpuBackend final : public Backend {
       const uint64_t* candidates = words_of(call.candidates, t);
       for (int i = begin / kWordBits; i * kWordBits < end; ++i) active[i] &= candidates[i];
     }
+    if (call.up.rows == 0) return;
     const bool dense = call.activation == FfnActivation::silu;
     const NeuronMask computed =
         dense ? call.candidates : NeuronMask{call.active, call.active_stride};
-    multiply_chosen(call.up, computed, inputs, begin, end, up_.data());
-    for (int t = 0; t < count; ++t) {
-      float* hidden = call.hidden + at(t, neurons);
-      const float* up = up_.data() + at(t, neurons);
-      if (computed.words == nullptr) {
-        for (int i = begin; i < end; ++i) hidden[i] *= up[i];
+    scale_by_rows(call.up, computed, inputs, begin, end, call.hidden);
+  }
+
+  void scale_by_rows(const WeightView& w, const NeuronMask& mask, const Inputs& inputs, int begin,
+                     int end, float* hidden) {
+    multiply_chosen(w, mask, inputs, begin, end, up_.data());
+    for (int t = 0; t < token_count(); ++t) {
+      float* of_token = hidden + at(t, w.rows);
+      const float* up = up_.data() + at(t, w.rows);
+      if (mask.words == nullptr) {
+        for (int i = begin; i < end; ++i) of_token[i] *= up[i];
       } else {
-        for_each_bit(words_of(computed, t), begin, end, [&](int i) { hidden[i] *= up[i]; });
+        for_each_bit(words_of(mask, t), begin, end, [&](int i) { of_token[i] *= up[i]; });
       }
     }
   }

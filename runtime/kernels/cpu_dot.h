@@ -172,7 +172,7 @@ struct Dot {
 
   static void multiply(const WeightView& w, int row_begin, int row_end, const Inputs& x,
                        int token_count, float* y, int y_stride, const Masks* all_masks) {
-    const RowMemory memory{w.data, w.stride};
+    const RowMemory memory{w.data, w.stride, w.places};
     const Product all{x, w.cols, y, y_stride};
     for (int first = 0; first < token_count; first += kPanelTokens) {
       const int count = smaller(token_count - first, kPanelTokens);

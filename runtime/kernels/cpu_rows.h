@@ -87,7 +87,10 @@ using RowBlock = RowBlockOf<kBlockRows>;
 struct RowMemory {
   const std::byte* data;
   size_t stride;
-  const std::byte* at(int r) const { return data + static_cast<size_t>(r) * stride; }
+  const uint32_t* places = nullptr;  // see WeightView
+  const std::byte* at(int r) const {
+    return data + (places != nullptr ? places[r] : static_cast<size_t>(r)) * stride;
+  }
 };
 
 // Rows [row_begin, row_end), in blocks that know their next ones.

@@ -67,7 +67,7 @@ struct WeightedSum {
                             float* y, int y_stride) {
     for (int first = 0; first < token_count; first += kTurnTokens) {
       const int left = token_count - first;
-      const Call call{{w.data, w.stride},
+      const Call call{{w.data, w.stride, w.places},
                       w.rows,
                       w.cols,
                       Masks{mask, mask_stride}.from(first),

@@ -77,6 +77,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   result.active.resize(steps * shape.neuron_count());
   if (options.magnitudes_every > 0) result.magnitudes.assign(result.active.size(), -1.0f);
   result.step_counts.resize(rank_count);
+  result.tiers.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     const auto rank = static_cast<uint32_t>(comm.rank());
     const auto backend =
@@ -85,7 +86,8 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
             : backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
     Decoder decoder(
         comm, shape, result.partition,
-        load_rank_weights(source, result.partition, rank, *backend, options.check_finite),
+        load_rank_weights(source, result.partition, rank, *backend, options.check_finite,
+                          options.tiers),
         make_activation_rule(shape, options.silu_threshold), *backend,
         {std::max(options.chunk_max, options.batch), static_cast<uint32_t>(position_max),
          options.batch, false, options.check_finite});
@@ -97,6 +99,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
       more = options.observer(result.partition, rank);
       hooks.observers.push_back(more.get());
     }
+    if (options.hot) decoder.weights().tiers->set_hot(options.hot(rank));
     hooks.all_logits = options.logits;
     if (options.logits && rank == 0) {
       hooks.on_logits = [&](std::span<const float> row) {
@@ -108,6 +111,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
                    options.interrupted, options.batch, options.magnitudes_every});
     const std::vector<TaskResult> results = engine.run(tasks);
     for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
+    if (const auto& tiers = decoder.weights().tiers) result.tiers[rank] = tiers->counters();
     if (rank == 0) result.tasks = results;
   });
   result.task = result.tasks.front();

@@ -30,6 +30,8 @@ struct LocalRunOptions {
   bool logits = true;
   bool (*interrupted)() = nullptr;
   bool check_finite = false;
+  TierOptions tiers = {};
+  std::function<const HotSet*(uint32_t rank)> hot;  // that tiers follow; none: nothing is hot
   std::function<std::unique_ptr<Backend>()> backend;  // of each rank; none: cpu with `threads`
   // Called on every rank for one more observer; it lives as long as the run.
   std::function<std::unique_ptr<StepObserver>(const Partition&, uint32_t rank)> observer;
@@ -44,6 +46,7 @@ struct LocalRunResult {
   std::vector<uint8_t> active;      // (step, layer, neuron) of the whole model: 0 or 1
   std::vector<StepInfo> steps;
   std::vector<uint32_t> step_counts;  // by rank
+  std::vector<TierCounters> tiers;    // by rank
   std::vector<float> magnitudes;      // (step, layer, neuron) if asked for; -1: not of this step
 };
 

@@ -1,0 +1,67 @@
+// BundleFile: the FFN bundles of a rank as its backend wants them, in a file that tiers read from.
+//
+// A block of 4096 bytes says whose bundles these are; then come the layers, one after the other,
+//   each a bundle a neuron. Bundles begin at multiples of what direct reads want.
+// Goals: made once, used again by every run that would make the same; a file of another model,
+//   share or version is never read, since the first block is compared as a whole. No partial file
+//   under the final name. Non-goals: moving it to another machine.
+// Errors: no room, or a failing disk: Error that names the file.
+// Thread-safety: write() from several threads, on different neurons.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thermocline {
+
+// Where the bundles of each layer lie; bytes.
+struct BundleLayout {
+  uint32_t neuron_count = 0;       // of a layer
+  std::vector<uint64_t> strides;   // from one bundle of a layer to the next
+  std::vector<uint64_t> offsets;   // of a layer's first bundle
+  uint64_t file_bytes = 0;
+  uint64_t alignment = 0;
+
+  uint64_t at(uint32_t layer, uint32_t neuron) const {
+    return offsets[layer] + neuron * strides[layer];
+  }
+  uint64_t stride_max() const;
+};
+
+// bundle_bytes: of each layer.
+BundleLayout lay_out_bundles(std::span<const uint64_t> bundle_bytes, uint32_t neuron_count,
+                             uint64_t alignment);
+
+// What direct reads in a folder want: it makes and removes a small file there.
+uint64_t alignment_in(const std::string& folder);
+
+class BundleFile {
+ public:
+  // `identity`, of at most 4000 bytes, names everything that the bytes depend on.
+  BundleFile(std::string path, BundleLayout layout, const std::string& identity);
+  ~BundleFile();
+  BundleFile(const BundleFile&) = delete;
+  BundleFile& operator=(const BundleFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  const BundleLayout& layout() const { return layout_; }
+  bool is_made() const { return file_ < 0; }  // by an earlier run, or finish()
+
+  // `bundles` (count, stride of the layer) for neurons from `neuron` on.
+  void write(uint32_t layer, uint32_t neuron, std::span<const std::byte> bundles);
+  void finish();
+
+ private:
+  bool found() const;
+  void write_at(uint64_t offset, std::span<const std::byte> bytes);
+
+  std::string path_, partial_;
+  BundleLayout layout_;
+  std::vector<std::byte> head_;  // the first block
+  int file_ = -1;
+};
+
+}  // namespace thermocline

@@ -1,0 +1,248 @@
+#include "runtime/tiers/bundle_store.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+
+#include "models/error.h"
+
+namespace thermocline {
+namespace {
+
+// One read more costs this disk about as much time as the bytes of one bundle more: neighbours with
+// so many unneeded ones between them come in one read.
+constexpr uint32_t kGapMax = 1;
+constexpr uint64_t kReadMax = uint64_t{512} << 10;  // bytes of one read, where it is several bundles
+
+uint64_t nanoseconds_now() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+template <class Visit>
+void for_each_set_bit(std::span<const uint64_t> words, Visit visit) {
+  for (size_t w = 0; w < words.size(); ++w)
+    for (uint64_t word = words[w]; word != 0; word &= word - 1)
+      visit(static_cast<uint32_t>(64 * w + static_cast<size_t>(std::countr_zero(word))));
+}
+
+bool bit_at(std::span<const uint64_t> words, uint32_t i) { return words[i / 64] >> (i % 64) & 1; }
+
+}  // namespace
+
+BundleStore::BundleStore(Backend& backend, const NeuronPool& pool, const BundleFile& file,
+                         uint64_t hot_max, const std::string& engine)
+    : backend_(backend),
+      pool_(pool),
+      layout_(file.layout()),
+      hot_max_(std::min(hot_max, pool.total())),
+      place_bytes_(layout_.stride_max()),
+      places_(pool.total()),
+      states_(pool.total(), State::cold),
+      wanted_(pool.words_per_step()),
+      resident_(pool.words_per_step()),
+      here_(pool.words_per_layer()),
+      coming_(pool.words_per_layer()) {
+  TC_CHECK(backend.uses_host_memory(), "tiers are of host memory");
+  const uint64_t bytes = (hot_max_ + pool.neuron_count) * place_bytes_;
+  TC_CHECK(hot_max_ + pool.neuron_count < ~uint32_t{0}, "places are counted in 32 bits");
+  memory_ = backend_.allocate(bytes);
+  ::madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint
+  for (uint64_t place = hot_max_; place > 0; --place)
+    free_.push_back(static_cast<uint32_t>(place - 1));
+  reader_ = open_disk_reader(file.path(), engine);
+}
+
+BundleStore::~BundleStore() = default;
+
+WeightView BundleStore::view(uint32_t layer, DType dtype, int cols, uint64_t offset) const {
+  return {dtype, static_cast<int>(pool_.neuron_count), cols, place_bytes_, memory_.get() + offset,
+          places_.data() + flat(layer, 0)};
+}
+
+void BundleStore::follow(std::span<const uint64_t> hot) {
+  settle(reader_->finished());
+  const uint32_t stride = pool_.words_per_layer();
+  const auto for_each_difference = [&](auto from, auto to, auto visit) {
+    for (uint32_t layer = 0; layer < pool_.layer_count; ++layer)
+      for (uint32_t w = 0; w < stride; ++w) {
+        const size_t at = size_t{layer} * stride + w;
+        for (uint64_t bits = to[at] & ~from[at]; bits != 0; bits &= bits - 1)
+          visit(layer, 64 * w + static_cast<uint32_t>(std::countr_zero(bits)));
+      }
+  };
+  for_each_difference(hot, wanted_, [&](uint32_t layer, uint32_t n) { evict(layer, n); });
+  std::vector<Run> runs;
+  for_each_difference(wanted_, hot,
+                      [&](uint32_t layer, uint32_t n) { admit(layer, n, runs); });
+  wanted_.assign(hot.begin(), hot.end());
+  start(runs);
+}
+
+void BundleStore::evict(uint32_t layer, uint32_t neuron) {
+  State& state = states_[flat(layer, neuron)];
+  if (state == State::moving) {  // its place is free once it has come
+    state = State::cancelled;
+    return;
+  }
+  state = State::cold;
+  resident_[size_t{layer} * pool_.words_per_layer() + neuron / 64] &=
+      ~(uint64_t{1} << neuron % 64);
+  free_.push_back(places_[flat(layer, neuron)]);
+}
+
+void BundleStore::admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs) {
+  State& state = states_[flat(layer, neuron)];
+  counters_.moved_count += 1;
+  if (state == State::cancelled) {  // it is on its way still
+    state = State::moving;
+    return;
+  }
+  if (free_.empty()) start(runs);  // what is to be waited for must have begun
+  const uint32_t place = free_place();
+  state = State::moving;
+  counters_.moved_bytes += layout_.strides[layer];
+  if (!runs.empty()) {
+    Run& last = runs.back();
+    const bool follows = last.layer == layer && last.first + last.count == neuron &&
+                         last.place + last.count == place &&
+                         (last.count + 1) * layout_.strides[layer] <= kReadMax &&
+                         layout_.strides[layer] == place_bytes_;
+    if (follows) {
+      ++last.count;
+      return;
+    }
+  }
+  runs.push_back({layer, neuron, 1, place, true});
+}
+
+// Places of bundles that left before they had come are free later.
+uint32_t BundleStore::free_place() {
+  while (free_.empty()) {
+    TC_CHECK(moving_ > 0, "a hot set beyond its budget");
+    settle(reader_->wait());
+  }
+  const uint32_t place = free_.back();
+  free_.pop_back();
+  return place;
+}
+
+void BundleStore::wait_for_moves() {
+  while (moving_ > 0) settle(reader_->wait());
+}
+
+void BundleStore::request(uint32_t layer, std::span<const uint64_t> needed) {
+  settle(reader_->finished());
+  layer_ = layer;
+  const size_t first = size_t{layer} * pool_.words_per_layer();
+  for (size_t w = 0; w < here_.size(); ++w) {
+    here_[w] = needed[w] & resident_[first + w];
+    coming_[w] = needed[w] & ~resident_[first + w];
+    counters_.needed += static_cast<uint64_t>(std::popcount(needed[w]));
+    counters_.here += static_cast<uint64_t>(std::popcount(here_[w]));
+  }
+  std::vector<Run> runs;
+  for_each_set_bit(coming_, [&](uint32_t neuron) {
+    const State state = states_[flat(layer, neuron)];
+    if (state == State::moving) {
+      ++awaited_;
+    } else {
+      add_demand(neuron, runs);
+    }
+  });
+  for (Run& run : runs) stage(run);
+  counters_.read_count += runs.size();
+  awaited_ += runs.size();
+  staging_bytes_ = std::max(staging_bytes_, staged_ * place_bytes_);
+  start(runs);
+}
+
+void BundleStore::stage(Run& run) {
+  run.place = static_cast<uint32_t>(hot_max_) + staged_;
+  staged_ += run.count;
+  counters_.read_bytes += run.count * layout_.strides[run.layer];
+  for (uint32_t i = 0; i < run.count; ++i) {
+    const size_t at = flat(run.layer, run.first + i);
+    // What lies between, and what comes as a move, is not computed from here.
+    if (bit_at(coming_, run.first + i) && states_[at] != State::moving) places_[at] = run.place + i;
+  }
+}
+
+// To the last run, if it is near.
+void BundleStore::add_demand(uint32_t neuron, std::vector<Run>& runs) const {
+  if (!runs.empty() && layout_.strides[layer_] == place_bytes_) {
+    Run& last = runs.back();
+    const uint32_t count = neuron + 1 - last.first;
+    const bool near = neuron - (last.first + last.count) <= kGapMax;
+    if (near && count * place_bytes_ <= kReadMax) {
+      last.count = count;
+      return;
+    }
+  }
+  runs.push_back({layer_, neuron, 1, 0, false});
+}
+
+void BundleStore::wait() {
+  if (awaited_ == 0) return;
+  const uint64_t start = nanoseconds_now();
+  while (awaited_ > 0) settle(reader_->wait());
+  counters_.wait_ns += nanoseconds_now() - start;
+}
+
+void BundleStore::release() {
+  TC_CHECK(awaited_ == 0, "a layer that waits");
+  std::fill(coming_.begin(), coming_.end(), 0);
+  staged_ = 0;
+}
+
+void BundleStore::start(std::vector<Run>& runs) {
+  std::vector<DiskRead> reads;
+  for (const Run& run : runs) {
+    if (free_runs_.empty()) {
+      free_runs_.push_back(static_cast<uint32_t>(runs_.size()));
+      runs_.emplace_back();
+    }
+    const uint32_t tag = free_runs_.back();
+    free_runs_.pop_back();
+    runs_[tag] = run;
+    moving_ += run.moves ? 1 : 0;
+    reads.push_back({layout_.at(run.layer, run.first), run.count * layout_.strides[run.layer],
+                     memory_.get() + run.place * place_bytes_, tag});
+  }
+  runs.clear();
+  if (!reads.empty()) reader_->start(reads);
+}
+
+void BundleStore::settle(const std::vector<uint64_t>& tags) {
+  for (const uint64_t tag : tags) {
+    const Run run = runs_[tag];
+    free_runs_.push_back(static_cast<uint32_t>(tag));
+    if (run.moves) {
+      settle_move(run);
+    } else {
+      --awaited_;
+    }
+  }
+}
+
+void BundleStore::settle_move(const Run& run) {
+  --moving_;
+  for (uint32_t i = 0; i < run.count; ++i) {
+    const uint32_t neuron = run.first + i;
+    State& state = states_[flat(run.layer, neuron)];
+    if (state == State::cancelled) {
+      state = State::cold;
+      free_.push_back(run.place + i);
+      continue;
+    }
+    state = State::hot;
+    places_[flat(run.layer, neuron)] = run.place + i;
+    resident_[size_t{run.layer} * pool_.words_per_layer() + neuron / 64] |= uint64_t{1}
+                                                                            << neuron % 64;
+    if (run.layer == layer_ && bit_at(coming_, neuron)) --awaited_;
+  }
+}
+
+}  // namespace thermocline

@@ -1,0 +1,186 @@
+#include "runtime/tiers/disk_reader.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/random_access_file.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "models/error.h"
+
+namespace thermocline {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr int kReadThreads = 32;  // of the engine that has nothing but pread
+
+// Past the page cache; where the file system cannot (tmpfs), through it.
+int open_direct(const std::string& path) {
+  int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  if (file < 0 && errno == EINVAL) file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) throw work_failed(path + ": cannot be opened: " + std::strerror(errno));
+  return file;
+}
+
+// Reads that ended, handed from the threads of an engine to the owner.
+class Ended {
+ public:
+  explicit Ended(std::string path) : path_(std::move(path)) {}
+
+  void add_started(size_t count) {
+    const std::lock_guard lock(mutex_);
+    under_way_ += count;
+  }
+  void add(uint64_t tag) {
+    const std::lock_guard lock(mutex_);
+    --under_way_;
+    tags_.push_back(tag);
+    changed_.notify_one();
+  }
+  void fail(const DiskRead& read, const std::string& why) {
+    const std::lock_guard lock(mutex_);
+    --under_way_;
+    if (failure_.empty()) {
+      failure_ =
+          fmt::format("{}: {} bytes at {} cannot be read: {}", path_, read.bytes, read.offset, why);
+    }
+    changed_.notify_one();
+  }
+  std::vector<uint64_t> take(bool wait) {
+    std::unique_lock lock(mutex_);
+    const auto some = [this] { return !tags_.empty() || !failure_.empty() || under_way_ == 0; };
+    if (wait) changed_.wait(lock, some);
+    if (!failure_.empty()) throw work_failed(failure_);
+    return std::move(tags_);
+  }
+  void wait_for_all() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return under_way_ == 0; });
+  }
+
+ private:
+  const std::string path_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<uint64_t> tags_;
+  size_t under_way_ = 0;
+  std::string failure_;
+};
+
+// What is left of a read of which `bytes` came.
+DiskRead rest_of(const DiskRead& read, uint64_t bytes) {
+  return {read.offset + bytes, read.bytes - bytes, read.to + bytes, read.tag};
+}
+
+class UringReader final : public DiskReader {
+ public:
+  explicit UringReader(const std::string& path)
+      : ended_(path), file_(context_, open_direct(path)), work_(context_.get_executor()) {
+    thread_ = std::thread([this] { context_.run(); });
+  }
+  ~UringReader() override {
+    ended_.wait_for_all();
+    work_.reset();
+    thread_.join();
+  }
+
+  const char* name() const override { return "io_uring"; }
+  // Queued by the thread that waits: it hands them to the kernel together.
+  void start(const std::vector<DiskRead>& reads) override {
+    ended_.add_started(reads.size());
+    asio::post(context_, [this, reads] {
+      for (const DiskRead& read : reads) queue(read);
+    });
+  }
+  std::vector<uint64_t> finished() override { return ended_.take(false); }
+  std::vector<uint64_t> wait() override { return ended_.take(true); }
+
+ private:
+  void queue(const DiskRead& read) {
+    file_.async_read_some_at(read.offset, asio::buffer(read.to, read.bytes),
+                             [this, read](const boost::system::error_code& error, size_t bytes) {
+                               if (error == asio::error::eof || (!error && bytes == 0)) {
+                                 return ended_.fail(read, "the file ends before");
+                               }
+                               if (error) return ended_.fail(read, error.message());
+                               if (bytes < read.bytes) return queue(rest_of(read, bytes));
+                               ended_.add(read.tag);
+                             });
+  }
+
+  Ended ended_;
+  asio::io_context context_{1};
+  asio::random_access_file file_;
+  asio::executor_work_guard<asio::io_context::executor_type> work_;
+  std::thread thread_;
+};
+
+class ThreadsReader final : public DiskReader {
+ public:
+  explicit ThreadsReader(const std::string& path) : ended_(path), file_(open_direct(path)) {}
+  ~ThreadsReader() override {
+    threads_.join();
+    ::close(file_);
+  }
+
+  const char* name() const override { return "threads"; }
+  void start(const std::vector<DiskRead>& reads) override {
+    ended_.add_started(reads.size());
+    for (const DiskRead& read : reads) asio::post(threads_, [this, read] { run(read); });
+  }
+  std::vector<uint64_t> finished() override { return ended_.take(false); }
+  std::vector<uint64_t> wait() override { return ended_.take(true); }
+
+ private:
+  void run(DiskRead read) {
+    while (read.bytes > 0) {
+      const ssize_t got =
+          ::pread(file_, read.to, read.bytes, static_cast<off_t>(read.offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return ended_.fail(read, std::strerror(errno));
+      if (got == 0) return ended_.fail(read, "the file ends before");
+      read = rest_of(read, static_cast<uint64_t>(got));
+    }
+    ended_.add(read.tag);
+  }
+
+  Ended ended_;
+  int file_;
+  asio::thread_pool threads_{kReadThreads};
+};
+
+}  // namespace
+
+std::unique_ptr<DiskReader> open_disk_reader(const std::string& path, const std::string& engine) {
+  if (engine == "threads") return std::make_unique<ThreadsReader>(path);
+  if (engine != "auto" && engine != "io_uring") {
+    throw bad_usage(engine + ": expected auto, io_uring or threads");
+  }
+  try {
+    return std::make_unique<UringReader>(path);
+  } catch (const boost::system::system_error& error) {
+    if (engine == "auto") return std::make_unique<ThreadsReader>(path);
+    throw work_failed(std::string("io_uring cannot be used here: ") + error.what());
+  }
+}
+
+uint64_t direct_alignment(const std::string& path) {
+  constexpr uint64_t kSector = 512, kPage = 4096;
+  const int file = open_direct(path);
+  alignas(kPage) std::byte room[kSector];
+  const bool takes_sectors = ::pread(file, room, kSector, kSector) >= 0;
+  ::close(file);
+  return takes_sectors ? kSector : kPage;
+}
+
+}  // namespace thermocline

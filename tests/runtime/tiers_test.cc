@@ -1,0 +1,258 @@
+// Tiers: what is read is what was written, budgets hold, and no hot set changes a result.
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <fstream>
+#include <random>
+
+#include "models/error.h"
+#include "runtime/tiers/bundle_store.h"
+#include "tests/runtime/local_run.h"
+#include "tests/runtime/random_weights.h"
+#include "tests/support.h"
+
+namespace thermocline::test {
+namespace {
+
+constexpr uint64_t kSector = 512;
+
+std::unique_ptr<Backend> cpu(int threads = 1) {
+  return backends().by_name("cpu").make({threads, RankOnHost{}, 0});
+}
+
+// Byte i of bundle n of layer l.
+std::byte byte_of(uint32_t layer, uint32_t neuron, uint64_t i) {
+  return static_cast<std::byte>(31 * layer + 7 * neuron + 3 * i + neuron * i / 64);
+}
+
+// A file of bundles of 1200 bytes, which direct reads pad to 1536, or of what `bytes` says.
+std::unique_ptr<BundleFile> make_file(const std::string& path, const NeuronPool& pool,
+                                      const std::vector<uint64_t>& bytes) {
+  auto file = std::make_unique<BundleFile>(
+      path, lay_out_bundles(bytes, pool.neuron_count, kSector), "test");
+  for (uint32_t layer = 0; layer < pool.layer_count && !file->is_made(); ++layer)
+    for (uint32_t n = 0; n < pool.neuron_count; ++n) {
+      std::vector<std::byte> bundle(file->layout().strides[layer]);
+      for (uint64_t i = 0; i < bundle.size(); ++i) bundle[i] = byte_of(layer, n, i);
+      file->write(layer, n, bundle);
+    }
+  file->finish();
+  return file;
+}
+
+// A random set of `count` neurons of a pool.
+HotSet random_hot(const NeuronPool& pool, uint64_t count, std::mt19937_64& random) {
+  HotSet hot(pool);
+  while (hot.count() < count) hot.insert(static_cast<uint32_t>(random() % pool.total()));
+  return hot;
+}
+
+const char* const kEngines[] = {"io_uring", "threads"};
+
+// The engines that can be used here.
+std::vector<std::string> engines(const std::string& path) {
+  std::vector<std::string> found;
+  for (const char* engine : kEngines) {
+    try {
+      open_disk_reader(path, engine);
+      found.emplace_back(engine);
+    } catch (const Error& error) {
+      WARN("skipped: " << error.what());
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("reads bring what lies in the file, and say where they fail", "[tiers]") {
+  const TempDir dir;
+  const NeuronPool pool{0, 2, 0, 64};
+  const auto file = make_file(dir / "bundles", pool, {1200, 1200});
+  CHECK_THROWS_AS(open_disk_reader(dir / "nothing", "auto"), Error);
+  CHECK_THROWS_AS(open_disk_reader(file->path(), "telepathy"), Error);
+  for (const std::string& engine : engines(file->path())) {
+    INFO(engine);
+    const auto reader = open_disk_reader(file->path(), engine);
+    CHECK(reader->name() == engine);
+    CHECK(reader->wait().empty());  // nothing is under way
+    const auto memory = cpu()->allocate(128 * 1536);
+    std::vector<DiskRead> reads;
+    for (uint32_t i = 0; i < 128; ++i)
+      reads.push_back({file->layout().at(i % 2, i / 2), 1536, memory.get() + i * 1536, i});
+    reader->start(reads);
+    std::vector<int> seen(128);
+    for (size_t count = 0; count < 128;) {
+      for (const uint64_t tag : reader->wait()) {
+        ++seen[tag];
+        ++count;
+      }
+    }
+    CHECK(seen == std::vector<int>(128, 1));
+    bool same = true;
+    for (uint32_t i = 0; i < 128; ++i)
+      for (uint64_t b = 0; b < 1536; ++b)
+        same &= memory.get()[i * 1536 + b] == byte_of(i % 2, i / 2, b);
+    CHECK(same);
+    reader->start({{file->layout().file_bytes, 1536, memory.get(), 0}});
+    CHECK_THROWS_WITH(reader->wait(), Catch::Contains("bundles") && Catch::Contains("ends before"));
+  }
+}
+
+TEST_CASE("a bundle file is made once, and anew where it is of something else", "[tiers]") {
+  const TempDir dir;
+  const NeuronPool pool{0, 1, 0, 40};
+  const std::string path = dir / "bundles";
+  const auto layout = lay_out_bundles(std::vector<uint64_t>{700}, 40, kSector);
+  CHECK(layout.strides[0] == 1024);
+  CHECK(layout.file_bytes == 4096 + 40 * 1024);
+  make_file(path, pool, {700});
+  CHECK(BundleFile(path, layout, "test").is_made());
+  CHECK_FALSE(std::filesystem::exists(path + ".partial"));
+  SECTION("another model") {
+    CHECK_FALSE(BundleFile(path, layout, "test of another").is_made());
+    CHECK_FALSE(std::filesystem::exists(path));  // gone, and nothing unfinished took its name
+    CHECK_FALSE(std::filesystem::exists(path + ".partial"));
+  }
+  SECTION("cut short") {
+    std::filesystem::resize_file(path, layout.file_bytes - 1);
+    CHECK_FALSE(BundleFile(path, layout, "test").is_made());
+  }
+  SECTION("a damaged first block") {
+    std::fstream(path, std::ios::in | std::ios::out | std::ios::binary).seekp(3).put('x');
+    CHECK_FALSE(BundleFile(path, layout, "test").is_made());
+  }
+  SECTION("no room") {
+    auto huge = layout;
+    huge.file_bytes = uint64_t{1} << 60;
+    CHECK_THROWS_WITH(BundleFile(path, huge, "test"), Catch::Contains("are free there"));
+  }
+  SECTION("no folder") {
+    CHECK_THROWS_AS(BundleFile(dir / "none/bundles", layout, "test"), Error);
+    CHECK_THROWS_WITH(alignment_in(dir / "none"), Catch::Contains("no file can be made there"));
+  }
+}
+
+TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") {
+  const TempDir dir;
+  const NeuronPool pool{3, 4, 16, 150};
+  std::mt19937_64 random(5);
+  const std::vector<uint64_t> bytes =
+      GENERATE(std::vector<uint64_t>{1200, 1200, 1200, 1200}, std::vector<uint64_t>{512, 9000, 600,
+                                                                                    700});
+  const auto file = make_file(dir / "bundles", pool, bytes);
+  const auto backend = cpu();
+  for (const std::string& engine : engines(file->path()))
+    for (const uint64_t budget : {0, 1, 200, 600, 5000}) {
+      INFO(engine << ", budget " << budget);
+      BundleStore store(*backend, pool, *file, budget, engine);
+      CHECK(store.hot_bytes() == std::min<uint64_t>(budget, 600) * file->layout().stride_max());
+      HotSet hot = random_hot(pool, std::min<uint64_t>(budget, 600), random);
+      store.set_hot(&hot);
+      bool right = true, counted = true;
+      uint64_t needed_count = 0;
+      for (int step = 0; step < 40; ++step) {
+        store.begin_pass();
+        if (step % 3 == 0) store.wait_for_moves();
+        for (uint32_t layer = 0; layer < 4; ++layer) {
+          std::vector<uint64_t> needed(pool.words_per_layer());
+          for (uint32_t n = 0; n < 150; ++n)
+            needed[n / 64] |= uint64_t{random() % 100 < (step % 5 == 0 ? 95u : 20u)} << n % 64;
+          store.request(layer, needed);
+          if (step % 3 == 0)  // all of the hot set had come
+            for (uint32_t n = 0; n < 150; ++n)
+              counted &= (store.here()[n / 64] >> n % 64 & 1) ==
+                         (needed[n / 64] >> n % 64 & 1 && hot.contains(layer * 150 + n));
+          store.wait();
+          const WeightView view = store.view(layer, DType::f32, 25, 100);
+          for (uint32_t n = 0; n < 150; ++n) {
+            if ((needed[n / 64] >> n % 64 & 1) == 0) continue;
+            ++needed_count;
+            const std::byte* row = view.row(static_cast<int>(n));
+            for (uint64_t b = 0; b < 100; ++b) right &= row[b] == byte_of(layer, n, 100 + b);
+          }
+          store.release();
+        }
+        // A policy changes a tenth of its set, or all of it.
+        if (step % 7 == 6) {
+          hot = random_hot(pool, hot.count(), random);
+        } else if (hot.count() > 0) {
+          const HotSet fresh = random_hot(pool, hot.count(), random);
+          HotSet mixed(pool);
+          for_each_bit(pool, hot.words(), [&](uint32_t flat) {
+            if (random() % 10 != 0) mixed.insert(flat);
+          });
+          for_each_bit(pool, fresh.words(), [&](uint32_t flat) {
+            if (mixed.count() < hot.count()) mixed.insert(flat);
+          });
+          hot = mixed;
+        }
+      }
+      CHECK(right);
+      CHECK(counted);
+      const TierCounters& counters = store.counters();
+      CHECK(counters.needed == needed_count);
+      CHECK((budget > 0 || counters.here == 0));
+      CHECK((budget < 600 || counters.read_count == 0 || counters.moved_count > 0));
+      CHECK(store.staging_bytes() <= 150 * file->layout().stride_max());
+    }
+}
+
+TEST_CASE("tiers change no logit, whatever moves", "[tiers]") {
+  const TempDir dir;
+  const auto activation = GENERATE(FfnActivation::relu, FfnActivation::silu);
+  const ModelShape shape{.layer_count = 3,
+                         .model_dim = 64,
+                         .ffn_dim = 256,
+                         .head_count = 4,
+                         .kv_head_count = 2,
+                         .head_dim = 16,
+                         .vocab_size = 80,
+                         .context_length = 96,
+                         .activation = activation};
+  for (const DType dtype : {DType::f32, DType::q4_0}) {
+    const RandomWeights source(shape, dtype);
+    for (const char* layout : {"pp1,tp1", "pp1,tp2"}) {
+      INFO(facts(dtype).name << " " << layout);
+      LocalRunOptions options;
+      options.layout = layout;
+      options.threads = 2;
+      options.batch = 2;
+      options.tasks = {{0, 0, {1, 5, 9, 20, 33}, {4, 8, 15, 16, 23}, 0},
+                       {1, 1, {1, 7, 7, 2}, {3, 1, 4, 1, 5, 9, 2, 6}, 0},
+                       {2, 2, {1, 2}, {}, 12}};
+      const LocalRunResult whole = run_locally(source, options);
+      for (const uint64_t percent : {0, 30, 100}) {
+        INFO("budget " << percent << " %");
+        const uint64_t bundle = bundle_bytes(shape, bundle_types(source));
+        options.tiers = {dir / "", bundle * shape.neuron_count() * percent / 100,
+                         source.hash() + std::string(facts(dtype).name) + layout[6], bundle};
+        // A set that is another one before every step.
+        struct Mover final : StepObserver {
+          HotSet hot;
+          uint64_t count = 0;
+          std::mt19937_64 random{3};
+          void on_step(const StepInfo&, const StepTimes&, const StepData&) override {
+            hot = random_hot(hot.pool(), count, random);
+          }
+        };
+        std::vector<Mover*> movers(2);
+        options.observer = [&](const Partition& partition, uint32_t rank) {
+          auto mover = std::make_unique<Mover>();
+          const NeuronPool pool = partition.ranks[rank].pool();
+          mover->count = pool.total() * percent / 100;
+          mover->hot = HotSet(pool);
+          movers[rank] = mover.get();
+          return mover;
+        };
+        options.hot = [&](uint32_t rank) { return &movers[rank]->hot; };
+        const LocalRunResult tiered = run_locally(source, options);
+        CHECK(tiered.logits == whole.logits);
+        CHECK(tiered.active == whole.active);
+        CHECK(tiered.tiers[0].needed > 0);
+        if (percent == 0) CHECK(tiered.tiers[0].here == 0);
+      }
+    }
+  }
+}
+
+}  // namespace thermocline::test
