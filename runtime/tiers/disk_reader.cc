@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
+#include <list>
 #include <mutex>
 #include <thread>
 
@@ -82,10 +84,16 @@ DiskRead rest_of(const DiskRead& read, uint64_t bytes) {
   return {read.offset + bytes, read.bytes - bytes, read.to + bytes, read.tag};
 }
 
+// Asio has one read of a file object under way at a time: there are as many objects as the disk
+// shall see reads.
 class UringReader final : public DiskReader {
  public:
   explicit UringReader(const std::string& path)
-      : ended_(path), file_(context_, open_direct(path)), work_(context_.get_executor()) {
+      : ended_(path), work_(context_.get_executor()) {
+    for (int i = 0; i < kDepth; ++i) {
+      files_.emplace_back(context_, open_direct(path));
+      idle_.push_back(&files_.back());
+    }
     thread_ = std::thread([this] { context_.run(); });
   }
   ~UringReader() override {
@@ -95,33 +103,52 @@ class UringReader final : public DiskReader {
   }
 
   const char* name() const override { return "io_uring"; }
-  // Queued by the thread that waits: it hands them to the kernel together.
   void start(const std::vector<DiskRead>& reads) override {
     ended_.add_started(reads.size());
     asio::post(context_, [this, reads] {
-      for (const DiskRead& read : reads) queue(read);
+      queue_.insert(queue_.end(), reads.begin(), reads.end());
+      while (!idle_.empty() && !queue_.empty()) {
+        asio::random_access_file* file = idle_.back();
+        idle_.pop_back();
+        next(*file);
+      }
     });
   }
   std::vector<uint64_t> finished() override { return ended_.take(false); }
   std::vector<uint64_t> wait() override { return ended_.take(true); }
 
  private:
-  void queue(const DiskRead& read) {
-    file_.async_read_some_at(read.offset, asio::buffer(read.to, read.bytes),
-                             [this, read](const boost::system::error_code& error, size_t bytes) {
-                               if (error == asio::error::eof || (!error && bytes == 0)) {
-                                 return ended_.fail(read, "the file ends before");
-                               }
-                               if (error) return ended_.fail(read, error.message());
-                               if (bytes < read.bytes) return queue(rest_of(read, bytes));
-                               ended_.add(read.tag);
-                             });
+  static constexpr int kDepth = 64;
+
+  // The rest is the context's thread's.
+  void next(asio::random_access_file& file) {
+    if (queue_.empty()) return idle_.push_back(&file);
+    const DiskRead read = queue_.front();
+    queue_.pop_front();
+    run(file, read);
+  }
+  void run(asio::random_access_file& file, const DiskRead& read) {
+    file.async_read_some_at(
+        read.offset, asio::buffer(read.to, read.bytes),
+        [this, &file, read](const boost::system::error_code& error, size_t bytes) {
+          if (!error && bytes > 0 && bytes < read.bytes) return run(file, rest_of(read, bytes));
+          next(file);
+          if (error == asio::error::eof || (!error && bytes == 0)) {
+            ended_.fail(read, "the file ends before");
+          } else if (error) {
+            ended_.fail(read, error.message());
+          } else {
+            ended_.add(read.tag);
+          }
+        });
   }
 
   Ended ended_;
   asio::io_context context_{1};
-  asio::random_access_file file_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;
+  std::list<asio::random_access_file> files_;
+  std::vector<asio::random_access_file*> idle_;
+  std::deque<DiskRead> queue_;
   std::thread thread_;
 };
 
