@@ -65,21 +65,25 @@ void Sampler::weigh(std::span<const float> logits) {
   }
 }
 
-// Takes the most probable tokens from a heap, as few of a vocabulary are in most nuclei.
+// Sorts the most probable tokens only, more and more of them: few of a vocabulary are in most
+// nuclei. Where rounding keeps their sum below top-p, all tokens are the nucleus.
 void Sampler::keep_nucleus() {
-  const auto after = [](const Weighted& a, const Weighted& b) {
-    return a.weight < b.weight || (a.weight == b.weight && a.token > b.token);
+  const auto likelier = [](const Weighted& a, const Weighted& b) {
+    return a.weight > b.weight || (a.weight == b.weight && a.token < b.token);
   };
-  double total = 0;
+  double total = 0, sum = 0;
   for (const Weighted& one : kept_) total += one.weight;
-  std::make_heap(kept_.begin(), kept_.end(), after);
-  auto heap_end = kept_.end();
-  // Where rounding keeps the sum below, all tokens are the nucleus.
-  for (double sum = 0; sum < options_.top_p * total && heap_end != kept_.begin();) {
-    std::pop_heap(kept_.begin(), heap_end, after);
-    sum += (--heap_end)->weight;
+  const auto begin = kept_.begin(), end = kept_.end();
+  auto nucleus_end = begin, sorted_end = begin;
+  for (std::ptrdiff_t more = 64; sum < options_.top_p * total && nucleus_end != end; more *= 4) {
+    sorted_end += std::min(more, end - sorted_end);
+    if (sorted_end != end) std::nth_element(nucleus_end, sorted_end, end, likelier);
+    std::sort(nucleus_end, sorted_end, likelier);
+    while (sum < options_.top_p * total && nucleus_end != sorted_end) {
+      sum += (nucleus_end++)->weight;
+    }
   }
-  kept_.erase(kept_.begin(), heap_end);
+  kept_.erase(nucleus_end, end);
   std::sort(kept_.begin(), kept_.end(),
             [](const Weighted& a, const Weighted& b) { return a.token < b.token; });
 }
