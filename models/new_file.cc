@@ -67,12 +67,12 @@ void NewFile::write_at(uint64_t offset, std::string_view bytes) {
   }
 }
 
-void NewFile::finish() {
+void NewFile::finish_as(const std::string& path) {
   flush();
   if (::fsync(fd_) != 0) fail("cannot write");
   const int closed = ::close(fd_);
   fd_ = -1;
-  if (closed == 0 && std::rename(temporary(path_).c_str(), path_.c_str()) == 0) return;
+  if (closed == 0 && std::rename(temporary(path_).c_str(), path.c_str()) == 0) return;
   const int reason = errno;
   ::unlink(temporary(path_).c_str());
   errno = reason;

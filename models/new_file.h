@@ -32,7 +32,8 @@ class NewFile {
     flush();
     write_at(offset, bytes);
   }
-  void finish();  // to the disk, then renames
+  void finish() { finish_as(path_); }  // to the disk, then renames
+  void finish_as(const std::string& path);
 
   uint64_t byte_count() const { return byte_count_; }  // of write()
 

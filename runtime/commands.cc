@@ -21,6 +21,7 @@ namespace {
 constexpr uint32_t kLocalRanksMax = 256;
 constexpr uint32_t kThreadsMax = 1024;
 constexpr uint32_t kBatchMax = 1024;
+constexpr uint32_t kSamplesPerTaskMax = 1024;
 
 // What can be said before the ranks meet: each finds it by itself.
 void check_limits(const RunOptions& options) {
@@ -37,6 +38,10 @@ void check_limits(const RunOptions& options) {
   if (options.batch > kBatchMax) {
     throw bad_usage(fmt::format("--batch {}: expected at most {}", options.batch, kBatchMax));
   }
+  if (options.samples_per_task > kSamplesPerTaskMax) {
+    throw bad_usage(fmt::format("--samples-per-task {}: expected at most {}",
+                                options.samples_per_task, kSamplesPerTaskMax));
+  }
   if (options.max_new_tokens == 0) {
     throw bad_usage("--max-new-tokens 0: expected at least 1");
   }
@@ -50,7 +55,8 @@ void run(const RunOptions& options) {
 
 // Whether only the machine is asked about.
 bool names_no_work(const CLI::App& command) {
-  for (const char* option : {"--model", "--prompt", "--prompts", "--record", "--policy"}) {
+  for (const char* option :
+       {"--model", "--prompt", "--prompts", "--record", "--policy", "--samples"}) {
     if (command.count(option) > 0) return false;
   }
   return true;
@@ -85,6 +91,30 @@ void add_input_options(CLI::App& command, RunOptions& options) {
       ->capture_default_str();
   command.add_flag("--teacher-forced", options.teacher_forced,
                    "feed the reference solutions token by token instead of decoding");
+}
+
+void add_decoding_options(CLI::App& command, RunOptions& options) {
+  command
+      .add_option("--temperature", options.temperature,
+                  "sample from softmax(logits / T); 0: greedy, always the likeliest token")
+      ->capture_default_str();
+  command
+      .add_option("--top-p", options.top_p,
+                  "sample from the fewest likeliest tokens that have this probability together")
+      ->capture_default_str();
+  command
+      .add_option("--samples-per-task", options.samples_per_task,
+                  "decode each task N times, each with random numbers of its own")
+      ->capture_default_str();
+  command
+      .add_option("--stop", options.stop,
+                  "end a text before TEXT, in which \\n, \\t and \\\\ are escapes; may be given "
+                  "again; '' for none; default: [DONE] and what MBPP's harnesses stop at, none "
+                  "with --prompt")
+      ->allow_extra_args(false);
+  command.add_option("--samples", options.samples,
+                     "write each text as a line of JSON that EvalPlus reads: evalplus.evaluate "
+                     "--dataset mbpp --samples FILE.jsonl");
 }
 
 void add_output_options(CLI::App& command, RunOptions& options) {
@@ -160,7 +190,8 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
                   "tasks in flight: they share each pass over the weights; their tokens are the "
                   "same for any N")
       ->capture_default_str();
-  command.add_option("--seed", options.seed, "recorded with the results")->capture_default_str();
+  command.add_option("--seed", options.seed, "of sampling; recorded with the results")
+      ->capture_default_str();
 }
 
 void add_run(CLI::App& app) {
@@ -171,6 +202,7 @@ void add_run(CLI::App& app) {
       "Example: mpirun -n 4 thermocline run --model preset:relullama-70b,layers=2 "
       "--teacher-forced --limit 1 --record trace.h5");
   add_input_options(*command, *options);
+  add_decoding_options(*command, *options);
   add_output_options(*command, *options);
   add_policy_options(*command, *options);
   add_machine_options(*command, *options);

@@ -39,14 +39,18 @@ Engine::Engine(Comm& comm, const ModelShape& shape, const Partition& partition, 
       decoder_(decoder),
       hooks_(hooks),
       options_(std::move(options)),
+      sampler_(options_.sampling),
       step_total_(options_.step_begin),
       pass_(options_.pass_begin) {
   TC_CHECK(options_.batch > 0 && options_.batch <= decoder.slot_count(), "a slot for each task");
+  TC_CHECK(options_.stop.strings.empty() || options_.stop.tokenizer != nullptr, "a tokenizer");
   const uint64_t row_max = std::max(options_.chunk_max, options_.batch);
   words_.resize(row_max * decoder.neuron_pool().words_per_step());
   const auto rank = static_cast<uint32_t>(comm.rank());
   if (partition.last_stage(rank)) logits_.resize(row_max * partition.ranks[rank].vocab.count);
-  if (hooks.all_logits && rank == 0) whole_logits_.resize(row_max * shape.vocab_size);
+  if (gathers() && rank == 0) {
+    whole_logits_.resize((hooks.all_logits ? row_max : options_.batch) * shape.vocab_size);
+  }
   if (const uint64_t every = options_.magnitudes_every; every > 0) {
     magnitudes_.resize((row_max + every - 1) / every * decoder.neuron_pool().total());
   }
@@ -77,10 +81,10 @@ void Engine::fill_slots(Run& run) {
   for (uint32_t i = 0; i < run.slots.size(); ++i) {
     std::optional<Request>& slot = run.slots[i];
     while (!slot.has_value() && run.begun < run.tasks.size() && !run.interrupted) {
-      slot = Request{&run.tasks[run.begun++], i, {}};
+      slot = Request{&run.tasks[run.begun++], i, {}, StopText(options_.stop.strings)};
       const Outcome outcome = prefill(*slot);
       run.interrupted = outcome.interrupted;
-      if (!run.interrupted) choose_next(*slot, best_[0]);
+      if (!run.interrupted) choose_next(*slot, chosen_[0]);
       if (slot->ended) settle(run, slot);
     }
   }
@@ -101,7 +105,7 @@ void Engine::decode_once(Run& run) {
     if (!slot.has_value()) continue;
     ++slot->result.step_count;
     slot->result.tpot_ns.push_back(outcome.duration_ns);
-    if (!run.interrupted) choose_next(*slot, best_[row]);
+    if (!run.interrupted) choose_next(*slot, chosen_[row]);
     if (slot->ended) settle(run, slot);
     ++row;
   }
@@ -149,29 +153,35 @@ Engine::Outcome Engine::prefill(Request& request) {
   return outcome;
 }
 
-// The token that the task feeds next, where `best` is the greedy choice; or its end.
-void Engine::choose_next(Request& request, int32_t best) {
+// The token that the task feeds next, where `chosen` is the ranks' choice; or its end.
+void Engine::choose_next(Request& request, int32_t chosen) {
   const TaskInput& task = *request.task;
   TaskResult& result = request.result;
   const bool forced = !task.forced.empty();
   request.ended = result.tokens.size() >= (forced ? task.forced.size() : task.new_token_max);
   if (request.ended) return;
-  request.next = forced ? task.forced[result.tokens.size()] : best;
+  request.next = forced ? task.forced[result.tokens.size()] : chosen;
   const int32_t previous = result.tokens.empty() ? task.prompt.back() : result.tokens.back();
   result.tokens.push_back(request.next);
   if (forced) return;
-  if (hooks_.tokens != nullptr) hooks_.tokens->on_token(task, previous, best);
+  if (hooks_.tokens != nullptr) hooks_.tokens->on_token(task, previous, chosen);
   request.ended = result.tokens.size() >= task.new_token_max ||
-                  result.step_count >= options_.context_length || stops(best);
+                  result.step_count >= options_.context_length || stops(request, previous);
+}
+
+bool Engine::stops(Request& request, int32_t previous) const {
+  const StopRule& rule = options_.stop;
+  if (rule.has_token(request.next)) return true;
+  return !rule.strings.empty() && request.text.add(rule.tokenizer->decode(previous, request.next));
 }
 
 void Engine::add_row(const Request& request, int32_t token, uint32_t position) {
   rows_.push_back({token, position, request.slot});
-  row_tasks_.push_back(request.task->index);
+  row_tasks_.push_back(request.task);
 }
 
-// The rows through all ranks. Of the last `voter_count` of them, all ranks agree on the greedy next
-// token; where it is 0, they do not meet.
+// The rows through all ranks. Of the last `voter_count` of them, all ranks agree on the next token;
+// where it is 0, they do not meet.
 Engine::Outcome Engine::execute(Phase phase, uint32_t voter_count) {
   place_magnitudes();
   // An observer's time on one rank is no step's waiting time on another.
@@ -184,7 +194,7 @@ Engine::Outcome Engine::execute(Phase phase, uint32_t voter_count) {
   const uint32_t first = hooks_.all_logits ? 0 : count - voter_count;
   if (first < count) {
     if (!logits_.empty()) decoder_.logits(first, count - first, logits_.data());
-    if (hooks_.all_logits) gather_logits(count);
+    if (gathers()) gather_logits(count - first);
   }
   Outcome outcome;
   if (voter_count > 0) outcome.interrupted = ballot(count - voter_count - first, voter_count);
@@ -264,17 +274,36 @@ void Engine::pass_logits(uint32_t count) {
   }
 }
 
-// Next tokens of `voter_count` rows of the last logits. True if a rank was interrupted.
-bool Engine::ballot(uint32_t row_begin, uint32_t voter_count) {
+// Of a row of the pass, drawn from its row of whole logits. As rank 0 has all of them, it also says
+// for the others whether they are finite.
+Engine::Ballot Engine::drawn(uint32_t logits_row, uint32_t row) {
+  const size_t width = shape_.vocab_size;
+  const std::span<const float> logits = std::span(whole_logits_).subspan(logits_row * width, width);
+  Ballot ballot = best_of(logits, 0);
+  const TaskInput& task = *row_tasks_[row];
+  if (ballot.not_finite == 0) {
+    ballot.token = sampler_.draw(logits, {task.task_id, task.sample, rows_[row].position + 1});
+  }
+  return ballot;
+}
+
+Engine::Ballot Engine::opinion(uint32_t logits_row, uint32_t row) {
   const auto rank = static_cast<uint32_t>(comm_.rank());
+  if (!options_.sampling.greedy()) return rank == 0 ? drawn(logits_row, row) : Ballot{};
+  if (logits_.empty()) return {};
+  const Range vocab = partition_.ranks[rank].vocab;
+  const auto from = size_t{logits_row} * vocab.count;
+  return best_of(std::span(logits_).subspan(from, vocab.count), vocab.begin);
+}
+
+// Next tokens of the last `voter_count` rows, whose logits begin at row `logits_begin` of the last
+// ones. True if a rank was interrupted.
+bool Engine::ballot(uint32_t logits_begin, uint32_t voter_count) {
+  const auto row_begin = static_cast<uint32_t>(rows_.size()) - voter_count;
   const bool stop = options_.interrupted != nullptr && options_.interrupted();
   std::vector<Ballot> mine(voter_count);
   for (uint32_t i = 0; i < voter_count; ++i) {
-    if (!logits_.empty()) {
-      const Range vocab = partition_.ranks[rank].vocab;
-      const auto from = size_t{row_begin + i} * vocab.count;
-      mine[i] = best_of(std::span(logits_).subspan(from, vocab.count), vocab.begin);
-    }
+    mine[i] = opinion(logits_begin + i, row_begin + i);
     mine[i].interrupted = stop ? 1 : 0;
     mine[i].failed = failure_code_;
   }
@@ -304,8 +333,8 @@ bool Engine::count_votes(std::span<const Ballot> all, uint32_t voter_count) {
                             "their type cannot hold the model's values"
                           : "");
   }
-  best_.clear();
-  for (const Ballot& winner : best) best_.push_back(winner.token);
+  chosen_.clear();
+  for (const Ballot& winner : best) chosen_.push_back(winner.token);
   return interrupted;
 }
 
@@ -317,7 +346,7 @@ void Engine::observe(Phase phase, const StepTimes& times) {
                         times.wait_ns / count};
   for (uint64_t t = 0; t < count; ++t) {
     const DecoderRow& row = rows_[t];
-    const StepInfo info{row.token, row.position, row_tasks_[t], phase, pass_};
+    const StepInfo info{row.token, row.position, row_tasks_[t]->index, phase, pass_};
     StepData data{std::span<const uint64_t>(words_).subspan(t * stride, stride), {}, {}};
     if (row.magnitudes != nullptr) data.magnitudes = {row.magnitudes, pool.total()};
     for (StepObserver* observer : hooks_.observers) {
@@ -343,11 +372,6 @@ void Engine::share_failure() {
   together(comm_, [&] {
     if (failure_code_ != 0) throw Error(static_cast<ErrorKind>(failure_code_), failure_);
   });
-}
-
-bool Engine::stops(int32_t token) const {
-  return std::find(options_.stop_tokens.begin(), options_.stop_tokens.end(), token) !=
-         options_.stop_tokens.end();
 }
 
 }  // namespace thermocline

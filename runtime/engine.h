@@ -6,9 +6,11 @@
 // All ranks run the same calls. A pass ends in a ballot, one small all-gather, in which the last
 // stage's ranks name their best next token of each task and every rank says whether it was
 // interrupted or failed: so all ranks agree on tokens and on stopping, without further messages.
-// Goals: greedy decoding and teacher forcing; observers that see each step once, in order, on every
-//   rank; the same bits whoever observes.
-// Non-goals: sampling, files, prefill and decode in one pass, several batches in a pipeline.
+// Where tokens are sampled, rank 0 gathers whole logits before the ballot, draws, and is the only
+// one to name a token. Stop strings need no message at all: every rank decodes the tokens.
+// Goals: greedy decoding, sampling and teacher forcing; observers that see each step once, in
+//   order, on every rank; the same bits whoever observes.
+// Non-goals: files, prefill and decode in one pass, several batches in a pipeline.
 // Thread-safety: one rank, one thread.
 #pragma once
 
@@ -20,6 +22,8 @@
 #include <vector>
 
 #include "runtime/decoder.h"
+#include "runtime/sampler.h"
+#include "runtime/stop_strings.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -39,11 +43,12 @@ struct TaskInput {
   uint32_t index = 0;  // within the run
   int32_t task_id = 0;
   std::vector<int32_t> prompt;  // BOS first
-  std::vector<int32_t> forced;  // what a teacher forces; empty: decode greedily
-  uint32_t new_token_max = 0;   // of greedy decoding
+  std::vector<int32_t> forced;  // what a teacher forces; empty: decode
+  uint32_t new_token_max = 0;   // of decoding
+  uint32_t sample = 0;          // of those of the same task
 };
 
-// Sees greedily decoded tokens as they are chosen. Tasks begin in order; the tokens of those in
+// Sees decoded tokens as they are chosen. Tasks begin in order; the tokens of those in
 // flight alternate.
 class TokenObserver {
  public:
@@ -76,7 +81,7 @@ struct DecodeSums {
 };
 
 struct TaskResult {
-  std::vector<int32_t> tokens;    // decoded greedily, or the forced ones
+  std::vector<int32_t> tokens;    // decoded, the stop among them, or the forced ones
   uint64_t ttft_ns = 0;           // start of its prefill to its first token
   std::vector<uint64_t> tpot_ns;  // of each decode step: the duration of its pass
   uint32_t step_begin = 0;        // its first step's number in the run
@@ -85,7 +90,7 @@ struct TaskResult {
 };
 
 struct EngineOptions {
-  std::vector<int32_t> stop_tokens;  // greedy decoding ends after one of these
+  StopRule stop;  // of decoding; its tokenizer outlives the engine
   uint32_t context_length = 0;
   uint32_t chunk_max = 32;          // prompt tokens of one pass
   bool (*interrupted)() = nullptr;  // looked at once a ballot
@@ -94,6 +99,7 @@ struct EngineOptions {
   uint32_t magnitudes_every = 0;
   // Where the run goes on: what observers were shown before.
   uint32_t step_begin = 0, pass_begin = 0;
+  SamplingOptions sampling = {};
 };
 
 class Engine {
@@ -115,6 +121,7 @@ class Engine {
     const TaskInput* task;
     uint32_t slot;
     TaskResult result;
+    StopText text;       // empty where no strings stop it
     int32_t next = -1;   // the token to feed
     bool ended = false;  // nothing is left to feed
   };
@@ -137,8 +144,10 @@ class Engine {
   void decode_once(Run& run);
   void settle(Run& run, std::optional<Request>& slot);
   Outcome prefill(Request& request);
-  void choose_next(Request& request, int32_t best);
+  void choose_next(Request& request, int32_t chosen);
+  bool stops(Request& request, int32_t previous) const;
 
+  bool gathers() const { return hooks_.all_logits || !options_.sampling.greedy(); }
   void add_row(const Request& request, int32_t token, uint32_t position);
   Outcome execute(Phase phase, uint32_t voter_count);
   void place_magnitudes();
@@ -146,12 +155,13 @@ class Engine {
   void pass_logits(uint32_t count);
   void add_decode_pass(const StepTimes& times, uint64_t head_ns);
   static Ballot best_of(std::span<const float> logits, uint32_t vocab_begin);
-  bool ballot(uint32_t row_begin, uint32_t voter_count);
+  Ballot drawn(uint32_t logits_row, uint32_t row);
+  Ballot opinion(uint32_t logits_row, uint32_t row);
+  bool ballot(uint32_t logits_begin, uint32_t voter_count);
   bool count_votes(std::span<const Ballot> all, uint32_t voter_count);
   void observe(Phase phase, const StepTimes& times);
   void guarded(const std::function<void()>& work);
   void share_failure();
-  bool stops(int32_t token) const;
 
   Comm& comm_;
   const ModelShape& shape_;
@@ -159,6 +169,7 @@ class Engine {
   Decoder& decoder_;
   EngineHooks& hooks_;
   EngineOptions options_;
+  Sampler sampler_;
   DecodeSums sums_;
   uint32_t step_total_ = 0;  // steps so far
   uint32_t pass_ = 0;        // forwards so far
@@ -166,12 +177,12 @@ class Engine {
   int failure_code_ = 0;
   // Of the pass: a row a step.
   std::vector<DecoderRow> rows_;
-  std::vector<uint32_t> row_tasks_;  // TaskInput::index
-  std::vector<int32_t> best_;        // the greedy next tokens that its ballot agreed on
+  std::vector<const TaskInput*> row_tasks_;
+  std::vector<int32_t> chosen_;  // the next tokens that its ballot agreed on
   // Room for the largest pass.
   std::vector<uint64_t> words_;      // (row, words_per_step)
   std::vector<float> logits_;        // (row, vocabulary rows of this rank)
-  std::vector<float> whole_logits_;  // (row, vocab_size), rank 0 with on_logits
+  std::vector<float> whole_logits_;  // (row, vocab_size), rank 0 where it gathers them
   std::vector<float> magnitudes_;    // (sampled row, layer_count, neuron_count)
 };
 

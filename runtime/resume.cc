@@ -20,8 +20,9 @@ struct Remains {
 
 // The keys of config_json that decide what is recorded; the others say how fast.
 constexpr const char* kDeciding[] = {
-    "batch", "magnitudes", "teacher_forced", "max_new_tokens",
-    "gate",  "chunk",      "rank_stage",     "activation_threshold"};
+    "batch",       "magnitudes", "teacher_forced",   "max_new_tokens",
+    "gate",        "chunk",      "rank_stage",       "activation_threshold",
+    "temperature", "top_p",      "samples_per_task", "stop"};
 
 // The first thing in which the runs differ; empty where one is the other's continuation.
 std::string difference_of_runs(const TraceHeader& old, TraceHeader now) {

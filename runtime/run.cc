@@ -15,6 +15,7 @@
 #include "runtime/recorder.h"
 #include "runtime/resume.h"
 #include "runtime/run_report.h"
+#include "runtime/samples_file.h"
 #include "runtime/text_output.h"
 
 namespace thermocline {
@@ -81,6 +82,7 @@ class RankRun {
     require_folder_of(options_.record);
     if (!root()) return;  // what only rank 0 writes
     require_folder_of(options_.logits);
+    require_folder_of(options_.samples);
     if (options_.json != "-") require_folder_of(options_.json);
   }
 
@@ -230,12 +232,11 @@ class RankRun {
       hooks_.observers.push_back(&*progress_);
       return;
     }
-    texts_.emplace(text_out(), *plan_.tokenizer, stop_tokens(), options_.prompt);
+    texts_.emplace(text_out(), plan_.stop, options_.prompt, options_.samples_per_task);
     hooks_.tokens = &*texts_;
-  }
-
-  std::vector<int32_t> stop_tokens() const {
-    return {plan_.tokenizer->eos_id(), plan_.tokenizer->bos_id()};
+    if (options_.samples.empty()) return;
+    samples_.emplace(options_.samples, plan_);
+    hooks_.observers.push_back(&*samples_);
   }
 
   std::string config_json() const {
@@ -258,6 +259,7 @@ class RankRun {
     config["teacher_forced"] = options_.teacher_forced;
     config["max_new_tokens"] = options_.max_new_tokens;
     config["activation_threshold"] = options_.activation_threshold;
+    if (!options_.teacher_forced) config.update(decoding_facts(options_, plan_));
     return config.dump();
   }
 
@@ -297,10 +299,10 @@ class RankRun {
   // True if the run was interrupted.
   bool execute(Decoder& decoder) {
     const ResumePoint point = take_over();
-    Engine engine(
-        comm_, plan_.shape, plan_.partition, decoder, hooks_,
-        {stop_tokens(), plan_.shape.context_length, kChunkMax, interrupted, plan_.batch,
-         plan_.magnitudes.every, static_cast<uint32_t>(point.step_count), point.pass_count});
+    Engine engine(comm_, plan_.shape, plan_.partition, decoder, hooks_,
+                  {plan_.stop, plan_.shape.context_length, kChunkMax, interrupted, plan_.batch,
+                   plan_.magnitudes.every, static_cast<uint32_t>(point.step_count),
+                   point.pass_count, plan_.sampling});
     bool stopped = false;
     const std::span<const TaskInput> tasks(plan_.tasks);
     for (const TaskResult& result : engine.run(tasks.subspan(point.task_count))) {
@@ -332,7 +334,9 @@ class RankRun {
           "--resume goes on from the last complete task",
           partial_path(options_.record, 0));
     }
-    comm_.barrier();
+    together(comm_, [&] {
+      if (samples_.has_value()) message += samples_->keep_partial();
+    });
     throw AgreedError(ErrorKind::failed, root() ? message : "");
   }
 
@@ -341,6 +345,7 @@ class RankRun {
     if (live_.has_value()) outcome_.policies = live_->results(comm_);
     together(comm_, [&] {
       if (logits_.has_value()) logits_->finish();
+      if (samples_.has_value()) samples_->finish();
     });
   }
 
@@ -390,6 +395,7 @@ class RankRun {
   std::optional<NpyWriter> logits_;
   std::optional<ProgressObserver> progress_;
   std::optional<TextOutput> texts_;
+  std::optional<SamplesFile> samples_;
 };
 
 }  // namespace

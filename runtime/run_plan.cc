@@ -82,10 +82,12 @@ void choose_tasks(const RunOptions& options, RunPlan& plan) {
                                        prompt.task_id, needed, context));
       continue;
     }
-    task.index = static_cast<uint32_t>(plan.tasks.size());
     const uint64_t positions = positions_of(task, context);
     plan.position_max = std::max(plan.position_max, static_cast<uint32_t>(positions));
-    plan.tasks.push_back(std::move(task));
+    for (task.sample = 0; task.sample < options.samples_per_task; ++task.sample) {
+      task.index = static_cast<uint32_t>(plan.tasks.size());
+      plan.tasks.push_back(task);
+    }
   }
   if (plan.tasks.empty()) {
     throw bad_usage(
@@ -100,6 +102,43 @@ void require_one_hot_set(const LivePolicyOptions& live) {
       "--disk-tier: expected one --policy at one --budget, found {} at {}: what they keep hot is "
       "what lies in memory",
       live.policies.size(), live.budgets.size()));
+}
+
+// A teacher leaves nothing to choose.
+void check_nothing_chosen(const RunOptions& options) {
+  const std::pair<bool, const char*> wanted[] = {
+      {options.temperature != 0, "--temperature"},
+      {options.top_p != 1, "--top-p"},
+      {options.samples_per_task != 1, "--samples-per-task"},
+      {!options.stop.empty(), "--stop"},
+      {!options.samples.empty(), "--samples"},
+  };
+  for (const auto& [given, option] : wanted) {
+    if (!given) continue;
+    throw bad_usage(
+        fmt::format("--teacher-forced feeds the reference solutions: expected no {}", option));
+  }
+}
+
+// How the next token is chosen, and what ends a text.
+void choose_decoding(const RunOptions& options, RunPlan& plan) {
+  plan.sampling = {options.temperature, options.top_p, options.seed};
+  check_sampling(plan.sampling);
+  if (options.samples_per_task == 0) {
+    throw bad_usage("--samples-per-task 0: expected at least 1");
+  }
+  if (options.teacher_forced) check_nothing_chosen(options);
+  plan.whole_programs = !options.prompt.has_value();
+  if (options.samples_per_task > 1 && plan.sampling.greedy()) {
+    plan.notes.push_back(
+        "all samples of a task are the same: with --temperature 0 decoding is greedy");
+  }
+  plan.stop.tokenizer = plan.tokenizer.get();
+  plan.stop.tokens = {plan.tokenizer->eos_id(), plan.tokenizer->bos_id()};
+  if (options.stop.empty() && plan.whole_programs) plan.stop.strings = mbpp_stop_strings();
+  for (const std::string& text : options.stop) {
+    if (!text.empty()) plan.stop.strings.push_back(parse_stop_string(text));
+  }
 }
 
 LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& shape,
@@ -215,6 +254,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   plan.live = choose_policies(options, shape, plan.ffn_types);
   if (!options.disk_tier.empty()) require_one_hot_set(plan.live);
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
+  choose_decoding(options, plan);
   choose_tasks(options, plan);
   check_resume(options);
   choose_batch(options, plan);

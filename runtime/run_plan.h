@@ -31,10 +31,14 @@ struct RunOptions {
   PromptOptions prompts;
   uint32_t max_new_tokens = 128;
   bool teacher_forced = false;
-  std::string logits;                      // path of the .npy
-  std::string record;                      // path of the trace
-  bool resume = false;                     // goes on with what was recorded there
-  bool overwrite = false;                  // or starts over
+  double temperature = 0.0, top_p = 1.0;  // 0: greedy
+  uint32_t samples_per_task = 1;
+  std::vector<std::string> stop;  // escaped; none: those of MBPP's prompts, "": none at all
+  std::string samples;            // path of the .jsonl
+  std::string logits;             // path of the .npy
+  std::string record;             // path of the trace
+  bool resume = false;            // goes on with what was recorded there
+  bool overwrite = false;         // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
   std::string disk_tier;           // folder of the bundle file; empty: the FFN is in memory
@@ -75,7 +79,10 @@ struct RunPlan {
   Partition partition;
   ActivationThreshold threshold;
   LivePolicyOptions live;
-  std::vector<TaskInput> tasks;
+  std::vector<TaskInput> tasks;  // with all samples of a task behind each other
+  bool whole_programs = false;   // what decoding writes: MBPP's solutions, not continuations
+  SamplingOptions sampling;
+  StopRule stop;
   std::vector<std::string> notes;  // a line each: what was skipped, what a default means
   std::string prompts_text;        // "embedded, test, 0 shots"
   std::string prompts_hash;

@@ -74,6 +74,7 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
   row["backend"] = outcome.backend;
   row["device"] = outcome.device;
   row["teacher_forced"] = options.teacher_forced;
+  if (!options.teacher_forced) row.update(decoding_facts(options, plan));
   row["batch"] = plan.batch;
   row["task_count"] = outcome.ttft_ms.size();
   row["step_count"] = outcome.step_count;
@@ -289,8 +290,9 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
 }
 
 void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
-  fmt::print("\n{} tasks ({}), {} steps of {} ({} weights)\n", outcome.ttft_ms.size(),
-             plan.prompts_text, outcome.step_count, plan.spec.text, plan.weight_provenance);
+  fmt::print("\n{} {} ({}), {} steps of {} ({} weights)\n", outcome.ttft_ms.size(),
+             options.samples_per_task > 1 ? "samples" : "tasks", plan.prompts_text,
+             outcome.step_count, plan.spec.text, plan.weight_provenance);
   fmt::print("TTFT  {}\nTPOT  {}\n", text_of(distribution_of(outcome.ttft_ms)),
              text_of(distribution_of(outcome.tpot_ms)));
   if (const double rate = decode_tokens_per_second(outcome); rate > 0) {
@@ -301,6 +303,14 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
   print_tiers(plan, outcome);
   print_policies(plan, outcome);
   if (!options.record.empty()) fmt::print("\ntrace {}: {}\n", options.record, outcome.trace_hash);
+  if (!options.samples.empty()) fmt::print("\nsamples {}\n", options.samples);
+}
+
+Json decoding_facts(const RunOptions& options, const RunPlan& plan) {
+  return {{"temperature", plan.sampling.temperature},
+          {"top_p", plan.sampling.top_p},
+          {"samples_per_task", options.samples_per_task},
+          {"stop", plan.stop.strings}};
 }
 
 std::string describe(const RunPlan& plan) {

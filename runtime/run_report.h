@@ -62,6 +62,10 @@ nlohmann::ordered_json run_rows(const RunOptions& options, const RunPlan& plan,
                                 const RunOutcome& outcome);
 void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome);
 
+// How tokens are chosen and texts end, for --json and the trace: {temperature, top_p,
+// samples_per_task, stop}.
+nlohmann::ordered_json decoding_facts(const RunOptions& options, const RunPlan& plan);
+
 // One line before anything runs: the model, its weights' provenance, the layout.
 std::string describe(const RunPlan& plan);
 

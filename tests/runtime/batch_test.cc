@@ -135,7 +135,7 @@ TEST_CASE("a stop token or a full context ends one task and no other") {
   for (TaskInput& task : tasks) task.new_token_max = 60;  // the context holds 48
   auto options = options_of(tasks, "pp1,tp2", 1);
   const auto free = run_locally(weights, options);
-  options.stop_tokens = {free.tasks[3].tokens[6]};
+  options.stop.tokens = {free.tasks[3].tokens[6]};
   const auto one = run_locally(weights, options);
   CHECK(one.tasks[3].tokens.size() <= 7);
   CHECK(one.steps.size() < free.steps.size());

@@ -107,8 +107,8 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
       };
     }
     Engine engine(comm, shape, result.partition, decoder, hooks,
-                  {options.stop_tokens, shape.context_length, options.chunk_max,
-                   options.interrupted, options.batch, options.magnitudes_every});
+                  {options.stop, shape.context_length, options.chunk_max, options.interrupted,
+                   options.batch, options.magnitudes_every, 0, 0, options.sampling});
     const std::vector<TaskResult> results = engine.run(tasks);
     for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
     if (const auto& tiers = decoder.weights().tiers) result.tiers[rank] = tiers->counters();

@@ -24,7 +24,8 @@ struct LocalRunOptions {
   uint32_t new_token_max = 0;
   std::vector<TaskInput> tasks;
   uint32_t batch = 1;
-  std::vector<int32_t> stop_tokens;
+  StopRule stop;
+  SamplingOptions sampling;
   uint32_t magnitudes_every = 0;
   float silu_threshold = 0.0f;
   bool logits = true;

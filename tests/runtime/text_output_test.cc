@@ -1,4 +1,5 @@
-// What greedy decoding shows: never a token of one task in the text of another.
+// What decoding shows: never a token of one task in the text of another, nor a part of a stop
+// string.
 #include "runtime/text_output.h"
 
 #include <catch2/catch.hpp>
@@ -14,6 +15,7 @@ struct Shown {
   std::string path = folder / "out.txt";
   std::FILE* file = std::fopen(path.c_str(), "w");
   std::unique_ptr<Tokenizer> tokenizer = open_tokenizer("byte", 300);
+  StopRule rule = {{tokenizer->eos_id()}, {}, tokenizer.get()};
   ~Shown() { std::fclose(file); }
 
   void say(TextOutput& out, const TaskInput& task, const std::string& text) const {
@@ -32,7 +34,7 @@ TaskInput task_of(uint32_t index) {
 TEST_CASE(
     "text of the first task in flight is shown at once, of the others when it is their turn") {
   const Shown shown;
-  TextOutput out(shown.file, *shown.tokenizer, {shown.tokenizer->eos_id()}, {});
+  TextOutput out(shown.file, shown.rule, {});
   const TaskInput a = task_of(0), b = task_of(1), c = task_of(3);
   out.on_task_begin(a);
   CHECK(shown.text() == "\ntask 10:\n");
@@ -59,7 +61,7 @@ TEST_CASE(
 
 TEST_CASE("an interruption shows what was waiting") {
   const Shown shown;
-  TextOutput out(shown.file, *shown.tokenizer, {}, {});
+  TextOutput out(shown.file, shown.rule, {});
   const TaskInput a = task_of(0), b = task_of(1);
   out.on_task_begin(a);
   out.on_task_begin(b);
@@ -71,12 +73,45 @@ TEST_CASE("an interruption shows what was waiting") {
 
 TEST_CASE("a prompt is shown before its continuation") {
   const Shown shown;
-  TextOutput out(shown.file, *shown.tokenizer, {}, "def f");
+  TextOutput out(shown.file, shown.rule, "def f");
   const TaskInput task = task_of(0);
   out.on_task_begin(task);
   shown.say(out, task, "(x)");
   out.on_task_end(task);
   CHECK(shown.text() == "\ndef f(x)\n");
+}
+
+TEST_CASE("what may be the beginning of a stop string is shown once it is none") {
+  Shown shown;
+  shown.rule.strings = {"\nassert"};
+  TextOutput out(shown.file, shown.rule, "");
+  const TaskInput task = task_of(0);
+  out.on_task_begin(task);
+  shown.say(out, task, "x\nass");
+  CHECK(shown.text() == "\nx");
+  shown.say(out, task, "\n");  // the second line break may be one again
+  CHECK(shown.text() == "\nx\nass");
+  shown.say(out, task, "assert y");
+  out.on_task_end(task);
+  CHECK(shown.text() == "\nx\nass\n");
+  CHECK(out.texts() == std::vector<std::string>{"x\nass"});
+}
+
+TEST_CASE("a task that ends within a stop string shows what there is of it") {
+  Shown shown;
+  shown.rule.strings = {"[DONE]"};
+  TextOutput out(shown.file, shown.rule, {}, 2);
+  TaskInput a = task_of(0), b = task_of(1);
+  b.sample = 1;
+  out.on_task_begin(a);
+  out.on_task_begin(b);
+  shown.say(out, b, "b[D");
+  shown.say(out, a, "a[DON");
+  CHECK(shown.text() == "\ntask 10, sample 0:\na");
+  out.on_task_end(a);
+  CHECK(shown.text() == "\ntask 10, sample 0:\na[DON\n\ntask 11, sample 1:\nb");
+  out.finish();
+  CHECK(shown.text() == "\ntask 10, sample 0:\na[DON\n\ntask 11, sample 1:\nb[D\n");
 }
 
 }  // namespace
