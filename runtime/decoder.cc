@@ -176,8 +176,8 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
   const uint64_t stride = neuron_pool_.words_per_step();
   const bool tiered = weights_.tiers != nullptr;
   backend_.gate_and_up({weights.gate.view, tiered ? WeightView{} : weights.up.view,
-                        rule_.activation, rule_.thresholds[share_.layers.begin + layer], NeuronMask{}, normed_.data(),
-                        hidden_.data(), active, stride,
+                        rule_.activation, rule_.thresholds[share_.layers.begin + layer],
+                        NeuronMask{}, normed_.data(), hidden_.data(), active, stride,
                         wanted ? gate_magnitudes_.data() : nullptr});
   if (wanted) pass_magnitudes(layer, rows);
   const NeuronMask computed = rule_.dense() ? NeuronMask{} : NeuronMask{active, stride};

@@ -118,7 +118,8 @@ void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& back
                              const TierOptions& tiers) {
   const bool tiered = !tiers.folder.empty();
   if (tiered && !backend.has_tiers()) {
-    throw bad_usage("--disk-tier: " + backend.describe() + " holds all weights; --backend cpu reads "
+    throw bad_usage("--disk-tier: " + backend.describe() +
+                    " holds all weights; --backend cpu reads "
                     "the FFN from a disk");
   }
   const auto is_tiered = [&](const Part& part) {

@@ -25,8 +25,8 @@ struct RankFacts {
   uint64_t weight_bytes;     // held
   uint64_t attention_bytes;  // read per decode pass by the attention sublayers
   uint64_t head_bytes;       // read per decode pass by the output head
-  uint64_t ffn_bytes;        // read per decode pass by the FFN, mean: up and down of active neurons
-  // With --disk-tier: over all passes; bytes that its memory has room for; that were staged at once.
+  uint64_t ffn_bytes;        // read per decode pass by the FFN, mean: up, down of active neurons
+  // With --disk-tier: over all passes; bytes that its memory has room for; staged at once.
   TierCounters tiers;
   uint64_t hot_bytes, staging_bytes;
 };

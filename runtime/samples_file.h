@@ -1,10 +1,9 @@
 // SamplesFile: what each task decoded, one JSON object a line, as MBPP's harnesses read it.
 //
-// Of tasks in MBPP's form the line is EvalPlus's: {"task_id": "Mbpp/11", "solution": TEXT}, the
-// text
-//   being the whole program. Of --prompt it is HumanEval's: {"task_id": "prompt/0", "completion":
-//   TEXT}, what follows the prompt. The other keys (sample, seed, temperature, top_p,
-//   finish_reason, model, weights) are for people; harnesses ignore them.
+// Of tasks in MBPP's form the line is EvalPlus's: {"task_id": "Mbpp/11", "solution": TEXT}, the whole
+//   program. Of --prompt it is HumanEval's: {"task_id": "prompt/0", "completion": TEXT},
+//   what follows the prompt. The other keys (sample, seed, temperature, top_p, finish_reason,
+//   model, weights) are for people; harnesses ignore them.
 // Goals: lines in the order of the tasks, those among them that a resumed run takes over; PATH.tmp
 //   until finish(), and whole lines in it at any moment. Non-goals: running what was written.
 // Thread-safety: rank 0's thread.

@@ -96,18 +96,16 @@ bool BundleFile::found() const {
   if (file < 0) return false;
   struct stat facts {};
   std::vector<std::byte> head(kHead);
-  const bool same = ::fstat(file, &facts) == 0 &&
-                    static_cast<uint64_t>(facts.st_size) == layout_.file_bytes &&
-                    ::pread(file, head.data(), kHead, 0) == static_cast<ssize_t>(kHead) &&
-                    head == head_;
+  const bool same =
+      ::fstat(file, &facts) == 0 && static_cast<uint64_t>(facts.st_size) == layout_.file_bytes &&
+      ::pread(file, head.data(), kHead, 0) == static_cast<ssize_t>(kHead) && head == head_;
   ::close(file);
   return same;
 }
 
 void BundleFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t put =
-        ::pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t put = ::pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) throw work_failed(partial_ + ": cannot be written: " + std::strerror(errno));
     bytes = bytes.subspan(static_cast<size_t>(put));

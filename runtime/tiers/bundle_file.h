@@ -19,9 +19,9 @@ namespace thermocline {
 
 // Where the bundles of each layer lie; bytes.
 struct BundleLayout {
-  uint32_t neuron_count = 0;       // of a layer
-  std::vector<uint64_t> strides;   // from one bundle of a layer to the next
-  std::vector<uint64_t> offsets;   // of a layer's first bundle
+  uint32_t neuron_count = 0;      // of a layer
+  std::vector<uint64_t> strides;  // from one bundle of a layer to the next
+  std::vector<uint64_t> offsets;  // of a layer's first bundle
   uint64_t file_bytes = 0;
   uint64_t alignment = 0;
 

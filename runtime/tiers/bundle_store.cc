@@ -14,7 +14,8 @@ namespace {
 // One read more costs this disk about as much time as the bytes of one bundle more: neighbours with
 // so many unneeded ones between them come in one read.
 constexpr uint32_t kGapMax = 1;
-constexpr uint64_t kReadMax = uint64_t{512} << 10;  // bytes of one read, where it is several bundles
+constexpr uint64_t kReadMax = uint64_t{512}
+                              << 10;  // bytes of one read, where it is several bundles
 
 uint64_t nanoseconds_now() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -58,7 +59,11 @@ BundleStore::BundleStore(Backend& backend, const NeuronPool& pool, const BundleF
 BundleStore::~BundleStore() = default;
 
 WeightView BundleStore::view(uint32_t layer, DType dtype, int cols, uint64_t offset) const {
-  return {dtype, static_cast<int>(pool_.neuron_count), cols, place_bytes_, memory_.get() + offset,
+  return {dtype,
+          static_cast<int>(pool_.neuron_count),
+          cols,
+          place_bytes_,
+          memory_.get() + offset,
           places_.data() + flat(layer, 0)};
 }
 
@@ -75,8 +80,7 @@ void BundleStore::follow(std::span<const uint64_t> hot) {
   };
   for_each_difference(hot, wanted_, [&](uint32_t layer, uint32_t n) { evict(layer, n); });
   std::vector<Run> runs;
-  for_each_difference(wanted_, hot,
-                      [&](uint32_t layer, uint32_t n) { admit(layer, n, runs); });
+  for_each_difference(wanted_, hot, [&](uint32_t layer, uint32_t n) { admit(layer, n, runs); });
   wanted_.assign(hot.begin(), hot.end());
   start(runs);
 }
@@ -88,8 +92,7 @@ void BundleStore::evict(uint32_t layer, uint32_t neuron) {
     return;
   }
   state = State::cold;
-  resident_[size_t{layer} * pool_.words_per_layer() + neuron / 64] &=
-      ~(uint64_t{1} << neuron % 64);
+  resident_[size_t{layer} * pool_.words_per_layer() + neuron / 64] &= ~(uint64_t{1} << neuron % 64);
   free_.push_back(places_[flat(layer, neuron)]);
 }
 

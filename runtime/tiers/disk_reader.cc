@@ -88,8 +88,7 @@ DiskRead rest_of(const DiskRead& read, uint64_t bytes) {
 // shall see reads.
 class UringReader final : public DiskReader {
  public:
-  explicit UringReader(const std::string& path)
-      : ended_(path), work_(context_.get_executor()) {
+  explicit UringReader(const std::string& path) : ended_(path), work_(context_.get_executor()) {
     for (int i = 0; i < kDepth; ++i) {
       files_.emplace_back(context_, open_direct(path));
       idle_.push_back(&files_.back());
@@ -171,8 +170,7 @@ class ThreadsReader final : public DiskReader {
  private:
   void run(DiskRead read) {
     while (read.bytes > 0) {
-      const ssize_t got =
-          ::pread(file_, read.to, read.bytes, static_cast<off_t>(read.offset));
+      const ssize_t got = ::pread(file_, read.to, read.bytes, static_cast<off_t>(read.offset));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return ended_.fail(read, std::strerror(errno));
       if (got == 0) return ended_.fail(read, "the file ends before");

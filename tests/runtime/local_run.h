@@ -32,7 +32,7 @@ struct LocalRunOptions {
   bool (*interrupted)() = nullptr;
   bool check_finite = false;
   TierOptions tiers = {};
-  std::function<const HotSet*(uint32_t rank)> hot;  // that tiers follow; none: nothing is hot
+  std::function<const HotSet*(uint32_t rank)> hot;    // that tiers follow; none: nothing is hot
   std::function<std::unique_ptr<Backend>()> backend;  // of each rank; none: cpu with `threads`
   // Called on every rank for one more observer; it lives as long as the run.
   std::function<std::unique_ptr<StepObserver>(const Partition&, uint32_t rank)> observer;

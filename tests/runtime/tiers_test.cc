@@ -27,8 +27,8 @@ std::byte byte_of(uint32_t layer, uint32_t neuron, uint64_t i) {
 // A file of bundles of 1200 bytes, which direct reads pad to 1536, or of what `bytes` says.
 std::unique_ptr<BundleFile> make_file(const std::string& path, const NeuronPool& pool,
                                       const std::vector<uint64_t>& bytes) {
-  auto file = std::make_unique<BundleFile>(
-      path, lay_out_bundles(bytes, pool.neuron_count, kSector), "test");
+  auto file = std::make_unique<BundleFile>(path, lay_out_bundles(bytes, pool.neuron_count, kSector),
+                                           "test");
   for (uint32_t layer = 0; layer < pool.layer_count && !file->is_made(); ++layer)
     for (uint32_t n = 0; n < pool.neuron_count; ++n) {
       std::vector<std::byte> bundle(file->layout().strides[layer]);
@@ -136,9 +136,8 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
   const TempDir dir;
   const NeuronPool pool{3, 4, 16, 150};
   std::mt19937_64 random(5);
-  const std::vector<uint64_t> bytes =
-      GENERATE(std::vector<uint64_t>{1200, 1200, 1200, 1200}, std::vector<uint64_t>{512, 9000, 600,
-                                                                                    700});
+  const std::vector<uint64_t> bytes = GENERATE(std::vector<uint64_t>{1200, 1200, 1200, 1200},
+                                               std::vector<uint64_t>{512, 9000, 600, 700});
   const auto file = make_file(dir / "bundles", pool, bytes);
   const auto backend = cpu();
   for (const std::string& engine : engines(file->path()))
