@@ -152,7 +152,8 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
       ->capture_default_str();
   command.add_option("--disk-tier", options.disk_tier,
                      "FOLDER: up and down rows of the FFN lie in a file there, which is made once; "
-                     "the hot ones of the one --policy are in memory too, under the one --budget");
+                     "the hot ones of the one --policy are in memory too, under the one --budget; "
+                     "without a policy, none");
   command
       .add_option("--disk-reads", options.disk_reads,
                   "auto, io_uring or threads: how --disk-tier is read")

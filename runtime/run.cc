@@ -143,8 +143,8 @@ class RankRun {
 
   TierOptions tier_options() const {
     if (options_.disk_tier.empty()) return {};
-    return {options_.disk_tier, plan_.live.budgets.front(), plan_.weight_hash,
-            bundle_bytes(plan_.shape, plan_.ffn_types), options_.disk_reads};
+    return {options_.disk_tier, plan_.live.policies.empty() ? 0 : plan_.live.budgets.front(),
+            plan_.weight_hash, bundle_bytes(plan_.shape, plan_.ffn_types), options_.disk_reads};
   }
 
   // A percentile of the first prompt, layer by layer, before anything is recorded.
@@ -210,7 +210,8 @@ class RankRun {
         live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_types, rates);
         hooks_.observers.push_back(&*live_);
       }
-      if (BundleStore* tiers = decoder.weights().tiers.get(); tiers != nullptr) {
+      BundleStore* tiers = decoder.weights().tiers.get();
+      if (tiers != nullptr && live_.has_value()) {
         tiers->set_hot(&live_->hot());
         tiers->begin_pass();  // the set that the policy starts with, before anything is timed
         tiers->wait_for_moves();

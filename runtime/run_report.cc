@@ -122,7 +122,7 @@ Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   Json row = origin("tier", options, plan);
   row["rank"] = rank;
   row["disk_reads"] = outcome.disk_reads;
-  row["budget_bytes"] = plan.live.budgets.front();
+  row["budget_bytes"] = plan.live.policies.empty() ? 0 : plan.live.budgets.front();
   row["hot_bytes"] = facts.hot_bytes;
   row["staging_bytes"] = facts.staging_bytes;
   row["needed"] = tiers.needed;
