@@ -12,6 +12,7 @@
 #include "runtime/backend.h"
 #include "runtime/machine_bench.h"
 #include "runtime/node_facts.h"
+#include "runtime/predictor.h"
 #include "runtime/run.h"
 #include "runtime/synth_command.h"
 
@@ -110,6 +111,13 @@ void add_output_options(CLI::App& command, RunOptions& options) {
                   "SiLU: a neuron is recorded as active where |silu(gate)| exceeds this; pNN: "
                   "each layer's percentile over the first prompt")
       ->capture_default_str();
+  command
+      .add_option("--predictor", options.predictor,
+                  "NAME[:key=value,...]: which neurons' gates to compute; " + predictor_help())
+      ->capture_default_str();
+  command.add_flag("--audit-predictor", options.audit_predictor,
+                   "hold the predictor to the exact gate, and the logits to an exact decoder's, "
+                   "fed with the same tokens: recall, precision, cost, logit error");
 }
 
 void add_policy_options(CLI::App& command, RunOptions& options) {

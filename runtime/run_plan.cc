@@ -151,6 +151,15 @@ void choose_magnitudes(const RunOptions& options, RunPlan& plan) {
   }
 }
 
+void choose_predictor(const RunOptions& options, RunPlan& plan) {
+  plan.predictor = parse_predictor_spec(options.predictor);
+  plan.predictor.entry->check(plan.predictor.values, plan.spec, plan.shape);
+  if (plan.magnitudes.format != MagnitudeFormat::none && !plan.predictor.exact()) {
+    throw bad_usage(
+        "--record-magnitudes needs --predictor exact: neurons that are no candidates have no gate");
+  }
+}
+
 }  // namespace
 
 MagnitudeSampling parse_magnitudes(std::string_view text) {
@@ -209,6 +218,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   check_resume(options);
   choose_batch(options, plan);
   choose_magnitudes(options, plan);
+  choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();
   if (shape.activation == FfnActivation::silu && watched && plan.threshold.value == 0 &&
       !plan.threshold.percent.has_value()) {
