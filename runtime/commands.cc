@@ -51,7 +51,8 @@ void run(const RunOptions& options) {
 
 // Whether only the machine is asked about.
 bool names_no_work(const CLI::App& command) {
-  for (const char* option : {"--model", "--prompt", "--prompts", "--record", "--policy"}) {
+  for (const char* option : {"--model", "--prompt", "--prompts", "--record", "--policy",
+                             "--predictor", "--audit-predictor"}) {
     if (command.count(option) > 0) return false;
   }
   return true;

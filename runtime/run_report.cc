@@ -152,7 +152,6 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
   row["teacher_forced"] = options.teacher_forced;
   row["batch"] = plan.batch;
   row["predictor"] = plan.predictor.text();
-  row["predictor_ms"] = mean_predictor_ms(plan, outcome);
   row["task_count"] = outcome.ttft_ms.size();
   row["step_count"] = outcome.step_count;
   row["activation_thresholds"] = outcome.activation_thresholds;

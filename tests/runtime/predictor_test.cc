@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <set>
 
+#include "models/cli.h"
 #include "models/error.h"
 #include "models/predictor_command.h"
 #include "models/predictor_file.h"
