@@ -61,6 +61,15 @@ void add_bits(std::vector<uint8_t>& all, std::span<const uint64_t> words, const 
   }
 }
 
+std::unique_ptr<ActivationPredictor> predictor_of(const std::string& text,
+                                                  const WeightSource& source,
+                                                  const RankShare& share, Backend& backend) {
+  constexpr uint32_t kRowMax = 64;  // of any test's forward
+  const PredictorSpec spec = parse_predictor_spec(text);
+  const ModelSpec model;
+  return spec.entry->make(spec.values, {source, model, share, backend, kRowMax});
+}
+
 // A rank's audit, and what it is about.
 struct Audit {
   Decoder exact;
@@ -77,6 +86,64 @@ std::vector<TaskInput> tasks_of(const LocalRunOptions& options) {
     return {{0, 0, options.prompt, options.forced, options.new_token_max}};
   }
   return options.tasks;
+}
+
+// One rank of the run. Its observer and its passes write into the rank's places of `result`.
+void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& options,
+                 const std::vector<TaskInput>& tasks, uint32_t position_max,
+                 LocalRunResult& result) {
+  const ModelShape& shape = source.shape();
+  const auto rank = static_cast<uint32_t>(comm.rank());
+  const auto backend =
+      options.backend
+          ? options.backend()
+          : backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
+  DecoderOptions decoder_options{std::max(options.chunk_max, options.batch),
+                                 position_max,
+                                 options.batch,
+                                 options.audit,
+                                 options.check_finite,
+                                 options.audit};
+  Decoder decoder(comm, shape, result.partition,
+                  load_rank_weights(source, result.partition, rank, *backend, options.check_finite),
+                  make_activation_rule(shape, options.silu_threshold), *backend, decoder_options);
+  decoder.use_predictor(
+      predictor_of(options.predictor, source, result.partition.ranks[rank], *backend));
+  Gatherer gatherer(result, shape, decoder.neuron_pool(), rank == 0);
+  EngineHooks hooks;
+  hooks.observers = {&gatherer};
+  std::unique_ptr<StepObserver> more;
+  if (options.observer) {
+    more = options.observer(result.partition, rank);
+    hooks.observers.push_back(more.get());
+  }
+  std::optional<Audit> audit;
+  decoder_options.audit_gate = false;
+  if (options.audit) {
+    audit.emplace(comm, result.partition, shape, decoder, *backend, decoder_options);
+  }
+  uint64_t step = 0;
+  hooks.on_pass = [&](std::span<const DecoderRow> rows) {
+    add_bits(result.candidates, decoder.candidate_words(), shape, decoder.neuron_pool(), step);
+    add_bits(result.exact, decoder.exact_words(), shape, decoder.neuron_pool(), step);
+    step += rows.size();
+    if (audit) audit->audit.on_pass(rows);
+  };
+  hooks.all_logits = options.logits;
+  if (options.logits && rank == 0) {
+    hooks.on_logits = [&](std::span<const float> row) {
+      result.logits.insert(result.logits.end(), row.begin(), row.end());
+    };
+  }
+  Engine engine(comm, shape, result.partition, decoder, hooks,
+                {options.stop_tokens, shape.context_length, options.chunk_max, options.interrupted,
+                 options.batch, options.magnitudes_every});
+  const std::vector<TaskResult> results = engine.run(tasks);
+  for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
+  const PredictorAuditResult audited = audit ? audit->audit.finish() : PredictorAuditResult{};
+  if (rank != 0) return;
+  result.audit = audited;
+  result.tasks = results;
 }
 
 }  // namespace
@@ -105,63 +172,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   if (options.magnitudes_every > 0) result.magnitudes.assign(result.active.size(), -1.0f);
   result.step_counts.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
-    const auto rank = static_cast<uint32_t>(comm.rank());
-    const auto backend =
-        options.backend
-            ? options.backend()
-            : backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
-    DecoderOptions decoder_options{std::max(options.chunk_max, options.batch),
-                                   static_cast<uint32_t>(position_max),
-                                   options.batch,
-                                   options.audit,
-                                   options.check_finite,
-                                   options.audit};
-    Decoder decoder(
-        comm, shape, result.partition,
-        load_rank_weights(source, result.partition, rank, *backend, options.check_finite),
-        make_activation_rule(shape, options.silu_threshold), *backend, decoder_options);
-    const PredictorSpec predictor = parse_predictor_spec(options.predictor);
-    const ModelSpec model;
-    decoder.use_predictor(predictor.entry->make(
-        predictor.values,
-        {source, model, result.partition.ranks[rank], *backend, decoder_options.row_max}));
-    Gatherer gatherer(result, shape, decoder.neuron_pool(), rank == 0);
-    EngineHooks hooks;
-    hooks.observers = {&gatherer};
-    std::unique_ptr<StepObserver> more;
-    if (options.observer) {
-      more = options.observer(result.partition, rank);
-      hooks.observers.push_back(more.get());
-    }
-    std::optional<Audit> audit;
-    decoder_options.audit_gate = false;
-    if (options.audit) {
-      audit.emplace(comm, result.partition, shape, decoder, *backend, decoder_options);
-    }
-    uint64_t step = 0;
-    hooks.on_pass = [&](std::span<const DecoderRow> rows) {
-      const NeuronPool& pool = decoder.neuron_pool();
-      add_bits(result.candidates, decoder.candidate_words(), shape, pool, step);
-      add_bits(result.exact, decoder.exact_words(), shape, pool, step);
-      step += rows.size();
-      if (audit) audit->audit.on_pass(rows);
-    };
-    hooks.all_logits = options.logits;
-    if (options.logits && rank == 0) {
-      hooks.on_logits = [&](std::span<const float> row) {
-        result.logits.insert(result.logits.end(), row.begin(), row.end());
-      };
-    }
-    Engine engine(comm, shape, result.partition, decoder, hooks,
-                  {options.stop_tokens, shape.context_length, options.chunk_max,
-                   options.interrupted, options.batch, options.magnitudes_every});
-    const std::vector<TaskResult> results = engine.run(tasks);
-    if (audit) {
-      const PredictorAuditResult audited = audit->audit.finish();
-      if (rank == 0) result.audit = audited;
-    }
-    for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
-    if (rank == 0) result.tasks = results;
+    run_on_rank(comm, source, options, tasks, static_cast<uint32_t>(position_max), result);
   });
   result.task = result.tasks.front();
   result.active.resize(result.steps.size() * shape.neuron_count());
