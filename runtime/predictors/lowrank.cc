@@ -89,11 +89,14 @@ class LowRank final : public ActivationPredictor {
     Placed placed{backend_.allocate(count * row_bytes),
                   {tensor.dtype, static_cast<int>(count), cols, row_bytes, nullptr}};
     placed.view.data = placed.memory.get();
-    backend_.run_on_host(static_cast<int>(count), [&](int first, int last) {
-      for (int r = first; r < last; ++r) {
-        backend_.place_rows(placed.view, r, r + 1, tensor.row(begin + static_cast<uint64_t>(r)));
+    const auto place_rows = [&](int first, int last) {
+      const int at_once = tensor.contiguous() ? last - first : 1;
+      for (int r = first; r < last; r += at_once) {
+        backend_.place_rows(placed.view, r, r + at_once,
+                            tensor.row(begin + static_cast<uint64_t>(r)));
       }
-    });
+    };
+    backend_.run_on_host(static_cast<int>(count), place_rows);
     byte_count_ += count * row_bytes;
     return placed;
   }
