@@ -180,6 +180,7 @@ TEST_CASE("a predictor is recorded, and its audit has rows of the model and of e
   CHECK(config["predictor_parameters"]["threshold"] == "0.51");
   CHECK(config["predictor_threshold"] == 0.51);
   const auto rows = rows_of(options.json, "predictor");
+  CHECK(trace->header().activation_rule == "relu>0");
   REQUIRE(rows.size() == 1 + trace->header().shape.layer_count);
   CHECK(rows[0]["layer"].is_null());
   CHECK(rows[1]["layer"] == 0);
