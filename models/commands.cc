@@ -9,6 +9,7 @@
 #include "models/cli.h"
 #include "models/convert_command.h"
 #include "models/info_command.h"
+#include "models/predictor_command.h"
 #include "models/tokenizer.h"
 
 namespace thermocline {
@@ -73,6 +74,7 @@ void add_model_commands(CLI::App& app) {
   model->require_subcommand(1);
   add_convert_command(*model);
   add_info_command(*model);
+  add_predictor_command(*model);
   add_tokenize(*model);
 }
 

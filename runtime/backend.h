@@ -78,6 +78,17 @@ struct GateUpCall {
   float* magnitudes;  // (token_count, neurons): |act(gate x)| of candidates; null: not wanted
 };
 
+// Which rows of signs agree with an input (runtime/kernels/signs.h).
+struct SignCall {
+  const uint64_t* signs;  // (rows, sign_words(cols)): 1 where a weight is below zero
+  int rows, cols;
+  int differing_max;  // columns in which a row may differ from x; below 0: none agrees
+  const float* x;     // (token_count, cols)
+  uint64_t* bits;     // (token_count, stride): the rows that agree; those beyond the last row in
+                      // its word are zero
+  uint64_t stride;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -130,6 +141,15 @@ class Backend {
   virtual void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) = 0;
   // x += y, `count` floats
   virtual void add(float* x, const float* y, uint64_t count) = 0;
+
+  // What activation predictors compute (predictor.h).
+  virtual void match_signs(const SignCall& call) = 0;
+  // x = max(x, 0), 0 for a NaN, `count` floats
+  virtual void relu(float* x, uint64_t count) = 0;
+  // Bit i of bits[t]: whether scores[t][i] >= threshold, for i < width; zero beyond, in its word.
+  // scores: (token_count, width); bits: (token_count, stride).
+  virtual void mark_reached(const float* scores, int width, float threshold, uint64_t* bits,
+                            uint64_t stride) = 0;
 };
 
 struct BackendOptions {

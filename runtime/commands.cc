@@ -12,6 +12,7 @@
 #include "runtime/backend.h"
 #include "runtime/machine_bench.h"
 #include "runtime/node_facts.h"
+#include "runtime/predictor.h"
 #include "runtime/run.h"
 #include "runtime/synth_command.h"
 
@@ -55,8 +56,8 @@ void run(const RunOptions& options) {
 
 // Whether only the machine is asked about.
 bool names_no_work(const CLI::App& command) {
-  for (const char* option :
-       {"--model", "--prompt", "--prompts", "--record", "--policy", "--samples"}) {
+  for (const char* option : {"--model", "--prompt", "--prompts", "--record", "--policy",
+                             "--samples", "--predictor", "--audit-predictor"}) {
     if (command.count(option) > 0) return false;
   }
   return true;
@@ -140,6 +141,13 @@ void add_output_options(CLI::App& command, RunOptions& options) {
                   "SiLU: a neuron is recorded as active where |silu(gate)| exceeds this; pNN: "
                   "each layer's percentile over the first prompt")
       ->capture_default_str();
+  command
+      .add_option("--predictor", options.predictor,
+                  "NAME[:key=value,...]: which neurons' gates to compute; " + predictor_help())
+      ->capture_default_str();
+  command.add_flag("--audit-predictor", options.audit_predictor,
+                   "hold the predictor to the exact gate, and the logits to an exact decoder's, "
+                   "fed with the same tokens: recall, precision, cost, logit error");
 }
 
 void add_policy_options(CLI::App& command, RunOptions& options) {

@@ -61,6 +61,17 @@ Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partitio
   partial_ = floats(dim_);
   if (last_stage_) logits_ = floats(weights_.head.view.rows);
   words_ = buffer<uint64_t>(neuron_pool_.words_per_step());
+  if (!options.audit_gate) return;
+  exact_hidden_ = floats(neurons_);
+  exact_ = buffer<uint64_t>(neuron_pool_.words_per_step());
+}
+
+void Decoder::use_predictor(std::unique_ptr<ActivationPredictor> predictor) {
+  predictor_ = std::move(predictor);
+  ++rule_number_;  // what was queued looked at other neurons
+  candidates_ = {};
+  candidate_words_.clear();
+  if (predictor_ != nullptr) candidates_ = buffer<uint64_t>(neuron_pool_.words_per_step());
 }
 
 void Decoder::check(Rows rows, std::span<const uint64_t> words) const {
@@ -94,7 +105,18 @@ void Decoder::forward(Rows rows, std::span<uint64_t> words) {
   } else {
     run_layers(rows);
   }
+  fetch_words(words);
+}
+
+void Decoder::fetch_words(std::span<uint64_t> words) {
   backend_.download(words.data(), words_.data(), words.size_bytes());
+  const auto fetch = [&](const Buffer<uint64_t>& from, std::vector<uint64_t>& to) {
+    if (from.memory == nullptr) return;
+    to.resize(words.size());
+    backend_.download(to.data(), from.data(), words.size_bytes());
+  };
+  fetch(candidates_, candidate_words_);
+  fetch(exact_, exact_words_);
 }
 
 void Decoder::run_layers(Rows rows) {
@@ -112,6 +134,7 @@ void Decoder::run_layers(Rows rows) {
     end_sublayer("FFN", layer);
     times_.attention_ns += middle - start;
     times_.ffn_ns += now_ns() - middle;
+    if (options_.audit_gate) audit_gate(layer);
   }
   if (!last_stage_) send_residual();
 }
@@ -164,10 +187,11 @@ void Decoder::attention(uint32_t layer) {
   add_reduced();
 }
 
-// x += W_down (act(W_gate n) * (W_up n)), up and down for active neurons only
+// x += W_down (act(W_gate n) * (W_up n)), up and down for active neurons only, gate for candidates
 void Decoder::ffn(uint32_t layer, Rows rows) {
   const LayerWeights& weights = weights_.layers[layer];
   normalize(x_.data(), weights.ffn_norm, row_count_);
+  const NeuronMask candidates = predict(layer);
   const bool wanted = wants_magnitudes(rows);
   if (wanted && gate_magnitudes_.memory == nullptr) {
     gate_magnitudes_ = buffer<float>(static_cast<uint64_t>(neurons_));
@@ -176,11 +200,11 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
   const uint64_t stride = neuron_pool_.words_per_step();
   const bool tiered = weights_.tiers != nullptr;
   backend_.gate_and_up({weights.gate.view, tiered ? WeightView{} : weights.up.view,
-                        rule_.activation, rule_.thresholds[share_.layers.begin + layer],
-                        NeuronMask{}, normed_.data(), hidden_.data(), active, stride,
+                        rule_.activation, rule_.thresholds[share_.layers.begin + layer], candidates,
+                        normed_.data(), hidden_.data(), active, stride,
                         wanted ? gate_magnitudes_.data() : nullptr});
   if (wanted) pass_magnitudes(layer, rows);
-  const NeuronMask computed = rule_.dense() ? NeuronMask{} : NeuronMask{active, stride};
+  const NeuronMask computed = rule_.dense() ? candidates : NeuronMask{active, stride};
   if (tiered) scale_by_tiered(layer, computed);
   backend_.sum_rows(weights.down_t.view, computed, hidden_.data(), partial_.data());
   if (tiered) weights_.tiers->release();
@@ -219,6 +243,32 @@ NeuronMask Decoder::within(const NeuronMask& mask, std::span<const uint64_t> wor
     part_[i] = words[w] & (mask.words == nullptr ? ~uint64_t{0} : mask.words[t * mask.stride + w]);
   }
   return {part_.data(), words.size()};
+}
+
+// The neurons of the layer to look at.
+NeuronMask Decoder::predict(uint32_t layer) {
+  if (predictor_ == nullptr) return {};
+  if (options_.time_sublayers) backend_.wait();
+  const uint64_t start = now_ns();
+  uint64_t* candidates = candidates_.data() + size_t{layer} * neuron_pool_.words_per_layer();
+  const uint64_t stride = neuron_pool_.words_per_step();
+  predictor_->predict(layer, {x_.data(), normed_.data(), row_count_}, candidates, stride);
+  if (options_.time_sublayers) backend_.wait();
+  times_.predictor_ns += now_ns() - start;
+  return {candidates, stride};
+}
+
+// What the gate of every neuron says of the input that the layer's FFN just had.
+void Decoder::audit_gate(uint32_t layer) {
+  const uint64_t start = now_ns();
+  const LayerWeights& weights = weights_.layers[layer];
+  backend_.gate_and_up({weights.gate.view, weights.up.view, rule_.activation,
+                        rule_.thresholds[share_.layers.begin + layer], NeuronMask{}, normed_.data(),
+                        exact_hidden_.data(),
+                        exact_.data() + size_t{layer} * neuron_pool_.words_per_layer(),
+                        neuron_pool_.words_per_step(), nullptr});
+  if (options_.time_sublayers) backend_.wait();
+  times_.audit_ns += now_ns() - start;
 }
 
 bool Decoder::wants_magnitudes(Rows rows) const {

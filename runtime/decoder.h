@@ -24,6 +24,7 @@
 #include "runtime/comm.h"
 #include "runtime/kv_cache.h"
 #include "runtime/partition.h"
+#include "runtime/predictor.h"
 #include "runtime/rank_weights.h"
 
 namespace thermocline {
@@ -37,7 +38,9 @@ struct DecoderTimes {
   uint64_t wait_ns = 0;       // for other ranks to arrive
   uint64_t transfer_ns = 0;   // for weights to come from another tier
   uint64_t attention_ns = 0;  // in the attention sublayers, communication included
-  uint64_t ffn_ns = 0;        // in the FFN sublayers, communication included
+  uint64_t ffn_ns = 0;        // in the FFN sublayers, communication and prediction included
+  uint64_t predictor_ns = 0;  // of ffn_ns, in the predictor
+  uint64_t audit_ns = 0;      // in exact gates beside the forward: part of no sublayer
 };
 
 struct DecoderOptions {
@@ -46,6 +49,7 @@ struct DecoderOptions {
   uint32_t slot_count = 1;      // sequences of the KV cache
   bool time_sublayers = false;  // wait for the backend behind each
   bool check_finite = false;    // Error where the residual stream holds a NaN or an infinity
+  bool audit_gate = false;      // beside each FFN, compute the exact gate of its input
 };
 
 // A token to feed. In a forward slots ascend, and rows of one slot are consecutive positions.
@@ -81,6 +85,14 @@ class Decoder {
   // Counts |act(gate)| of every neuron of the next forwards; null: no longer.
   void observe_magnitudes(MagnitudeHistogram* histogram) { magnitudes_ = histogram; }
 
+  // Looks only at the neurons that it names, from now on; null: at every neuron.
+  void use_predictor(std::unique_ptr<ActivationPredictor> predictor);
+  const ActivationPredictor* predictor() const { return predictor_.get(); }
+  // Of the last forward, as its words: the neurons that were looked at, empty without a predictor;
+  // and with audit_gate those that the exact gate makes active, of the same inputs.
+  std::span<const uint64_t> candidate_words() const { return candidate_words_; }
+  std::span<const uint64_t> exact_words() const { return exact_words_; }
+
   DecoderTimes& times() { return times_; }
   // A collective of the caller's: waits for all ranks of `comm`, then runs `transfer`; both timed.
   void timed_transfer(Comm& comm, const std::function<void()>& transfer);
@@ -96,6 +108,9 @@ class Decoder {
   void scale_by_tiered(uint32_t layer, const NeuronMask& computed);
   uint64_t every_neuron(size_t w) const;
   NeuronMask within(const NeuronMask& mask, std::span<const uint64_t> words);
+  NeuronMask predict(uint32_t layer);
+  void audit_gate(uint32_t layer);
+  void fetch_words(std::span<uint64_t> words);
   bool wants_magnitudes(Rows rows) const;
   void pass_magnitudes(uint32_t layer, Rows rows);
   void end_sublayer(const char* what, uint32_t layer);
@@ -122,6 +137,7 @@ class Decoder {
   DecoderOptions options_;
   KvCache cache_;
   MagnitudeHistogram* magnitudes_ = nullptr;
+  std::unique_ptr<ActivationPredictor> predictor_;
   DecoderTimes times_;
 
   int dim_, q_rows_, kv_rows_, neurons_;
@@ -143,7 +159,11 @@ class Decoder {
   Buffer<float> gate_magnitudes_;  // |act(gate)|; made when they are first wanted
   Buffer<float> partial_;          // this rank's part of a sublayer's result
   Buffer<float> logits_;
-  Buffer<uint64_t> words_;  // (row_max, words_per_step) active neurons
+  Buffer<uint64_t> words_;       // (row_max, words_per_step) active neurons
+  Buffer<uint64_t> candidates_;  // likewise, of a predictor
+  Buffer<float> exact_hidden_;   // of audit_gate: what its gate makes of every neuron
+  Buffer<uint64_t> exact_;       // likewise: its active neurons
+  std::vector<uint64_t> candidate_words_, exact_words_;
   std::vector<float> staging_, sum_scratch_;
   std::vector<uint64_t> needed_, part_;  // of a layer: of any row; (row, words_per_layer)
 };

@@ -31,6 +31,29 @@ Engine::Ballot Engine::best_of(std::span<const float> logits, uint32_t vocab_beg
   return ballot;
 }
 
+void gather_vocabulary(Comm& comm, const Partition& partition, uint32_t vocab_size,
+                       const float* mine, uint32_t count, float* whole) {
+  const auto rank = static_cast<uint32_t>(comm.rank());
+  if (partition.last_stage(rank) && rank != 0) {
+    comm.send(0, mine, uint64_t{count} * partition.ranks[rank].vocab.count * sizeof(float));
+  }
+  if (rank != 0) return;
+  std::vector<float> part;
+  for (const RankShare& share : partition.ranks) {
+    if (!partition.last_stage(share.rank)) continue;
+    const size_t width = share.vocab.count;
+    part.resize(count * width);
+    if (share.rank == 0) {
+      std::copy_n(mine, part.size(), part.data());
+    } else {
+      comm.receive(static_cast<int>(share.rank), part.data(), part.size() * sizeof(float));
+    }
+    for (size_t t = 0; t < count; ++t) {
+      std::copy_n(part.data() + t * width, width, whole + t * vocab_size + share.vocab.begin);
+    }
+  }
+}
+
 Engine::Engine(Comm& comm, const ModelShape& shape, const Partition& partition, Decoder& decoder,
                EngineHooks& hooks, EngineOptions options)
     : comm_(comm),
@@ -194,19 +217,25 @@ Engine::Outcome Engine::execute(Phase phase, uint32_t voter_count) {
   const uint32_t first = hooks_.all_logits ? 0 : count - voter_count;
   if (first < count) {
     if (!logits_.empty()) decoder_.logits(first, count - first, logits_.data());
-    if (gathers()) gather_logits(count - first);
+    if (gathers()) {
+      decoder_.timed_transfer(comm_, [&] {
+        gather_vocabulary(comm_, partition_, shape_.vocab_size, logits_.data(), count - first,
+                          whole_logits_.data());
+      });
+    }
   }
   Outcome outcome;
   if (voter_count > 0) outcome.interrupted = ballot(count - voter_count - first, voter_count);
   const uint64_t end = now_ns();
-  outcome.duration_ns = end - start;
-  const DecoderTimes& parts = decoder_.times();
+  const DecoderTimes parts = decoder_.times();
+  outcome.duration_ns = end - start - parts.audit_ns;
   const uint64_t elsewhere = parts.comm_ns + parts.wait_ns + parts.transfer_ns;
   const StepTimes times{outcome.duration_ns - elsewhere, parts.transfer_ns, parts.comm_ns,
                         parts.wait_ns};
   if (phase == Phase::decode) add_decode_pass(times, end - head_start);
   if (hooks_.on_logits) pass_logits(count);
   observe(phase, times);
+  if (hooks_.on_pass) hooks_.on_pass(rows_);
   return outcome;
 }
 
@@ -231,39 +260,22 @@ void Engine::add_decode_pass(const StepTimes& times, uint64_t head_ns) {
   sums_.attention_ns += decoder_.times().attention_ns;
   sums_.ffn_ns += decoder_.times().ffn_ns;
   if (!logits_.empty()) sums_.head_ns += head_ns;
-  const uint64_t stride = decoder_.neuron_pool().words_per_step();
-  for (uint64_t i = 0; i < stride; ++i) {
-    uint64_t needed = 0;
-    for (uint64_t t = 0; t < rows_.size(); ++t) needed |= words_[t * stride + i];
-    sums_.needed_neurons += static_cast<uint64_t>(std::popcount(needed));
-  }
+  sums_.predictor_ns += decoder_.times().predictor_ns;
+  sums_.needed_neurons += in_any_row(words_);
+  sums_.candidates += in_any_row(decoder_.candidate_words());
 }
 
-// Rows of the last stage's ranks, side by side on rank 0.
-void Engine::gather_logits(uint32_t count) {
-  const auto rank = static_cast<uint32_t>(comm_.rank());
-  decoder_.timed_transfer(comm_, [&] {
-    if (partition_.last_stage(rank) && rank != 0) {
-      const size_t width = partition_.ranks[rank].vocab.count;
-      comm_.send(0, logits_.data(), count * width * sizeof(float));
-    }
-    if (rank != 0) return;
-    std::vector<float> part;
-    for (const RankShare& share : partition_.ranks) {
-      if (!partition_.last_stage(share.rank)) continue;
-      const size_t width = share.vocab.count;
-      part.resize(count * width);
-      if (share.rank == 0) {
-        std::copy_n(logits_.data(), part.size(), part.data());
-      } else {
-        comm_.receive(static_cast<int>(share.rank), part.data(), part.size() * sizeof(float));
-      }
-      for (size_t t = 0; t < count; ++t) {
-        std::copy_n(part.data() + t * width, width,
-                    whole_logits_.data() + t * shape_.vocab_size + share.vocab.begin);
-      }
-    }
-  });
+// How many neurons have a bit in any row of the pass.
+uint64_t Engine::in_any_row(std::span<const uint64_t> words) const {
+  if (words.empty()) return 0;
+  const uint64_t stride = decoder_.neuron_pool().words_per_step();
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < stride; ++i) {
+    uint64_t any = 0;
+    for (uint64_t t = 0; t < rows_.size(); ++t) any |= words[t * stride + i];
+    count += static_cast<uint64_t>(std::popcount(any));
+  }
+  return count;
 }
 
 void Engine::pass_logits(uint32_t count) {

@@ -64,6 +64,9 @@ struct EngineHooks {
   std::function<void(std::span<const float> logits)> on_logits;
   bool all_logits = false;          // true on every rank where rank 0 has on_logits
   TokenObserver* tokens = nullptr;  // on rank 0 only
+  // After a pass's time was taken, with its rows. Set on all ranks or on none: it may be
+  // collective.
+  std::function<void(std::span<const DecoderRow> rows)> on_pass;
 };
 
 // Sums over decode passes, for means. Times of the parts include their communication.
@@ -76,8 +79,10 @@ struct DecodeSums {
   uint64_t wait_ns = 0;
   uint64_t attention_ns = 0;
   uint64_t ffn_ns = 0;
+  uint64_t predictor_ns = 0;    // of ffn_ns
   uint64_t head_ns = 0;         // output head and agreeing on the token, on the last stage
   uint64_t needed_neurons = 0;  // of this rank: those active in any step of a pass
+  uint64_t candidates = 0;      // likewise: those that a predictor named in any step of a pass
 };
 
 struct TaskResult {
@@ -101,6 +106,11 @@ struct EngineOptions {
   uint32_t step_begin = 0, pass_begin = 0;
   SamplingOptions sampling = {};
 };
+
+// Logits of `count` rows, side by side on rank 0: mine (count, this rank's vocabulary rows), of the
+// last stage's ranks; whole (count, vocab_size), on rank 0. Collective.
+void gather_vocabulary(Comm& comm, const Partition& partition, uint32_t vocab_size,
+                       const float* mine, uint32_t count, float* whole);
 
 class Engine {
  public:
@@ -151,9 +161,9 @@ class Engine {
   void add_row(const Request& request, int32_t token, uint32_t position);
   Outcome execute(Phase phase, uint32_t voter_count);
   void place_magnitudes();
-  void gather_logits(uint32_t count);
   void pass_logits(uint32_t count);
   void add_decode_pass(const StepTimes& times, uint64_t head_ns);
+  uint64_t in_any_row(std::span<const uint64_t> words) const;
   static Ballot best_of(std::span<const float> logits, uint32_t vocab_begin);
   Ballot drawn(uint32_t logits_row, uint32_t row);
   Ballot opinion(uint32_t logits_row, uint32_t row);

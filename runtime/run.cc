@@ -12,6 +12,7 @@
 #include "models/npy_file.h"
 #include "runtime/backend.h"
 #include "runtime/node_facts.h"
+#include "runtime/predictor_audit.h"
 #include "runtime/recorder.h"
 #include "runtime/resume.h"
 #include "runtime/run_report.h"
@@ -61,7 +62,9 @@ class RankRun {
     together(comm_, [&] { make_backend(place); });
     Decoder decoder = load();
     place_threshold(decoder);
+    decoder.use_predictor(std::move(predictor_));
     make_observers(decoder);
+    if (options_.audit_predictor) begin_audit(decoder);
     const bool interrupted = execute(decoder);
     if (interrupted) leave_interrupted();
     finish();
@@ -128,17 +131,38 @@ class RankRun {
     together(comm_, [&] {
       weights = load_rank_weights(*plan_.source, plan_.partition, rank, *backend_,
                                   options_.check_finite, tier_options());
+      const PredictorSpec& predictor = plan_.predictor;
+      predictor_ = predictor.entry->make(
+          predictor.values, {*plan_.source, plan_.spec, share(), *backend_, row_max()});
       plan_.source.reset();
     });
-    const DecoderOptions options{std::max(kChunkMax, plan_.batch), plan_.position_max, plan_.batch,
-                                 options_.bench, options_.check_finite};
     return {comm_,
             plan_.shape,
             plan_.partition,
             std::move(weights),
             make_activation_rule(plan_.shape, plan_.threshold.value),
             *backend_,
-            options};
+            decoder_options(options_.audit_predictor)};
+  }
+
+  uint32_t row_max() const { return std::max(kChunkMax, plan_.batch); }
+
+  // What is audited runs sublayer by sublayer, on any backend.
+  DecoderOptions decoder_options(bool audit_gate) const {
+    return {row_max(),
+            plan_.position_max,
+            plan_.batch,
+            options_.bench || options_.audit_predictor,
+            options_.check_finite,
+            audit_gate};
+  }
+
+  // A second decoder of the same weights runs beside the first, without a predictor.
+  void begin_audit(Decoder& decoder) {
+    exact_.emplace(comm_, plan_.shape, plan_.partition, decoder.weights(), decoder.rule(),
+                   *backend_, decoder_options(false));
+    audit_.emplace(comm_, plan_.partition, plan_.shape, decoder, *exact_);
+    hooks_.on_pass = [this](std::span<const DecoderRow> rows) { audit_->on_pass(rows); };
   }
 
   TierOptions tier_options() const {
@@ -156,6 +180,7 @@ class RankRun {
       decoder.set_rule(std::move(rule));
     }
     outcome_.activation_thresholds = decoder.rule().thresholds;
+    if (predictor_ != nullptr) outcome_.predictor_threshold = predictor_->threshold();
   }
 
   std::vector<float> measured_thresholds(Decoder& decoder, double percent) {
@@ -250,8 +275,13 @@ class RankRun {
     for (const RankShare& share : plan_.partition.ranks) {
       config["rank_stage"].push_back(share.stage);
     }
-    config["gate"] = "exact";
     config["ffn_tier"] = options_.disk_tier.empty() ? "memory" : "disk";
+    config["gate"] = plan_.predictor.text();
+    config["predictor"] = plan_.predictor.entry->name;
+    config["predictor_parameters"] = plan_.predictor.values;
+    if (outcome_.predictor_threshold.has_value()) {
+      config["predictor_threshold"] = *outcome_.predictor_threshold;
+    }
     config["backend"] = outcome_.backend;
     config["device"] = outcome_.device;
     config["chunk"] = kChunkMax;
@@ -344,6 +374,7 @@ class RankRun {
   void finish() {
     if (recorder_.has_value()) outcome_.trace_hash = recorder_->finish(comm_);
     if (live_.has_value()) outcome_.policies = live_->results(comm_);
+    if (audit_.has_value()) outcome_.audit = audit_->finish();
     together(comm_, [&] {
       if (logits_.has_value()) logits_->finish();
       if (samples_.has_value()) samples_->finish();
@@ -369,15 +400,21 @@ class RankRun {
     });
   }
 
-  // Mean per decode pass: every gate row; up and down rows of the neurons that were computed.
+  // Mean per decode pass: gate rows of the candidates, and what named them; up and down rows of the
+  // neurons that were computed.
   uint64_t ffn_bytes_read(const Decoder& decoder) const {
     if (facts_.sums.pass_count == 0) return 0;
     const NeuronPool& pool = decoder.neuron_pool();
     const uint64_t gate_bytes = bytes_of(plan_.ffn_types.gate, plan_.shape.model_dim);
     const uint64_t others = bundle_bytes(plan_.shape, plan_.ffn_types) - gate_bytes;
+    const DecodeSums& sums = facts_.sums;
+    const ActivationPredictor* predictor = decoder.predictor();
+    const uint64_t looked_at =
+        predictor == nullptr ? pool.total() : sums.candidates / sums.pass_count;
     const uint64_t computed =
-        decoder.rule().dense() ? pool.total() : facts_.sums.needed_neurons / facts_.sums.pass_count;
-    return pool.total() * gate_bytes + computed * others;
+        decoder.rule().dense() ? looked_at : sums.needed_neurons / sums.pass_count;
+    return looked_at * gate_bytes + computed * others +
+           (predictor == nullptr ? 0 : predictor->byte_count());
   }
 
   static constexpr uint32_t kChunkMax = 32;  // prompt tokens that share one pass over the weights
@@ -388,11 +425,14 @@ class RankRun {
   RunOutcome outcome_;
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
-  ActivationProfile profile_;  // until live policies take it
+  std::unique_ptr<ActivationPredictor> predictor_;  // until the decoder takes it
+  ActivationProfile profile_;                       // until live policies take it
   EngineHooks hooks_;
   std::optional<Resume> resume_;  // outlives the recorder
   std::optional<Recorder> recorder_;
   std::optional<LivePolicies> live_;
+  std::optional<Decoder> exact_;  // of the audit
+  std::optional<PredictorAudit> audit_;
   std::optional<NpyWriter> logits_;
   std::optional<ProgressObserver> progress_;
   std::optional<TextOutput> texts_;

@@ -201,6 +201,15 @@ void choose_magnitudes(const RunOptions& options, RunPlan& plan) {
   }
 }
 
+void choose_predictor(const RunOptions& options, RunPlan& plan) {
+  plan.predictor = parse_predictor_spec(options.predictor);
+  plan.predictor.entry->check(plan.predictor.values, plan.spec, plan.shape);
+  if (plan.magnitudes.format != MagnitudeFormat::none && !plan.predictor.exact()) {
+    throw bad_usage(
+        "--record-magnitudes needs --predictor exact: neurons that are no candidates have no gate");
+  }
+}
+
 }  // namespace
 
 MagnitudeSampling parse_magnitudes(std::string_view text) {
@@ -254,13 +263,21 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
                                                : parse_layout(options.layout, rank_count);
   plan.partition = make_partition(shape, o_dtype, layout, weights);
   plan.live = choose_policies(options, shape, plan.ffn_types);
-  if (!options.disk_tier.empty()) require_one_hot_set(plan.live);
+  if (!options.disk_tier.empty()) {
+    require_one_hot_set(plan.live);
+    if (options.audit_predictor) {
+      throw bad_usage(
+          "--audit-predictor runs a second decoder beside the first: not with "
+          "--disk-tier, whose hot set is one decoder's");
+    }
+  }
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_decoding(options, plan);
   choose_tasks(options, plan);
   check_resume(options);
   choose_batch(options, plan);
   choose_magnitudes(options, plan);
+  choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();
   if (shape.activation == FfnActivation::silu && watched && plan.threshold.value == 0 &&
       !plan.threshold.percent.has_value()) {

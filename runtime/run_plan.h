@@ -19,6 +19,7 @@
 #include "runtime/engine.h"
 #include "runtime/live_policies.h"
 #include "runtime/partition.h"
+#include "runtime/predictor.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -41,14 +42,16 @@ struct RunOptions {
   bool overwrite = false;         // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
-  std::string disk_tier;           // folder of the bundle file; empty: the FFN is in memory
+  std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
   std::string disk_reads = "auto";  // how it is read: see open_disk_reader
-  std::string cluster;  // whose rates policies may weigh; empty: that of replay
+  std::string cluster;              // whose rates policies may weigh; empty: that of replay
   std::string layout, rank_weights;
   std::string activation_threshold = "0";  // a number, or "p90": the 90th percentile
-  uint32_t threads = 0;                    // per rank; 0: the rank's share of the cores
-  uint32_t local_ranks = 0;                // 0: the ranks that mpirun started
-  uint32_t batch = 1;                      // tasks in flight
+  std::string predictor = "exact";         // "sign:threshold=0.5"
+  bool audit_predictor = false;
+  uint32_t threads = 0;      // per rank; 0: the rank's share of the cores
+  uint32_t local_ranks = 0;  // 0: the ranks that mpirun started
+  uint32_t batch = 1;        // tasks in flight
   uint64_t seed = 1;
   bool bench = false;
   std::string backend = "auto";
@@ -89,6 +92,7 @@ struct RunPlan {
   uint32_t position_max = 0;  // of the longest task
   uint32_t batch = 1;         // tasks in flight, at most as many as there are
   MagnitudeSampling magnitudes;
+  PredictorSpec predictor;
 };
 
 RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count);

@@ -64,6 +64,82 @@ Json origin(const std::string& kind, const RunOptions& options, const RunPlan& p
           {"version", kVersion}};
 }
 
+double mean_predictor_ms(const RunPlan& plan, const RunOutcome& outcome) {
+  return stage_sum(plan, outcome, [](const RankFacts& rank) {
+    return mean_ms(rank.sums.predictor_ns, rank.sums.step_count);
+  });
+}
+
+// Of the time of the FFN sublayers, of all ranks.
+double predictor_time_share(const RunOutcome& outcome) {
+  uint64_t predictor_ns = 0, ffn_ns = 0;
+  for (const RankFacts& rank : outcome.ranks) {
+    predictor_ns += rank.sums.predictor_ns;
+    ffn_ns += rank.sums.ffn_ns;
+  }
+  return ffn_ns == 0 ? 0 : static_cast<double>(predictor_ns) / static_cast<double>(ffn_ns);
+}
+
+Json predictor_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
+                   const PredictorCounts& counts) {
+  Json row = origin("predictor", options, plan);
+  row["trace_hash"] = outcome.trace_hash;
+  row["predictor"] = plan.predictor.entry->name;
+  row["parameters"] = plan.predictor.values;
+  row["predictor_threshold"] = nullptr;
+  if (outcome.predictor_threshold) row["predictor_threshold"] = *outcome.predictor_threshold;
+  row["layer"] = nullptr;
+  row["recall"] = counts.recall();
+  row["precision"] = counts.precision();
+  row["candidate_share"] = counts.candidate_share();
+  row["active_share"] = counts.active_share();
+  row["source"] = "measured";
+  return row;
+}
+
+void add_audit_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
+                    Json& rows) {
+  if (!outcome.audit.has_value()) return;
+  const LogitErrors& logits = outcome.audit->logits;
+  Json whole = predictor_row(options, plan, outcome, outcome.audit->whole());
+  whole["predictor_ms"] = mean_predictor_ms(plan, outcome);
+  whole["predictor_ffn_share"] = predictor_time_share(outcome);
+  whole["step_count"] = logits.step_count;
+  whole["logit_max_error"] = logits.largest;
+  whole["logit_kl"] = logits.mean_divergence();
+  whole["top1_agreement"] = logits.top1_agreement();
+  rows.push_back(whole);
+  for (size_t layer = 0; layer < outcome.audit->layers.size(); ++layer) {
+    Json row = predictor_row(options, plan, outcome, outcome.audit->layers[layer]);
+    row["layer"] = layer;
+    rows.push_back(row);
+  }
+}
+
+void print_counts(const std::string& layer, const PredictorCounts& counts) {
+  fmt::print("{:<12} {:>8.2f} {:>11.2f} {:>13.2f} {:>10.2f}\n", layer, 100 * counts.recall(),
+             100 * counts.precision(), 100 * counts.candidate_share(), 100 * counts.active_share());
+}
+
+void print_audit(const RunPlan& plan, const RunOutcome& outcome) {
+  if (!outcome.audit.has_value()) return;
+  const PredictorAuditResult& audit = *outcome.audit;
+  fmt::print("\npredictor {}, held to the exact gate over {} steps\n", plan.predictor.text(),
+             audit.logits.step_count);
+  fmt::print("{:<12} {:>8} {:>11} {:>13} {:>10}\n", "layer", "recall %", "precision %",
+             "candidates %", "active %");
+  for (size_t layer = 0; layer < audit.layers.size(); ++layer) {
+    print_counts(std::to_string(layer), audit.layers[layer]);
+  }
+  print_counts("all", audit.whole());
+  fmt::print("predictor {:.4f} ms per decode step, {:.1f} % of the FFN's time\n",
+             mean_predictor_ms(plan, outcome), 100 * predictor_time_share(outcome));
+  fmt::print(
+      "logits    max |difference| {:.4g}, mean KL divergence {:.4g} nats, top-1 agreement "
+      "{:.2f} %\n",
+      audit.logits.largest, audit.logits.mean_divergence(), 100 * audit.logits.top1_agreement());
+}
+
 Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
   Json row = origin("run", options, plan);
   row["trace_hash"] = outcome.trace_hash;
@@ -76,6 +152,7 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
   row["teacher_forced"] = options.teacher_forced;
   if (!options.teacher_forced) row.update(decoding_facts(options, plan));
   row["batch"] = plan.batch;
+  row["predictor"] = plan.predictor.text();
   row["task_count"] = outcome.ttft_ms.size();
   row["step_count"] = outcome.step_count;
   row["activation_thresholds"] = outcome.activation_thresholds;
@@ -275,6 +352,7 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   for (const LivePolicyResult& result : outcome.policies) {
     rows.push_back(policy_row(options, plan, outcome, result));
   }
+  add_audit_rows(options, plan, outcome, rows);
   if (!options.bench) return rows;
   for (const BenchFigure& figure : bench_figures(plan, outcome)) {
     Json row = origin("bench", options, plan);
@@ -302,6 +380,7 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
   print_ranks(plan, outcome);
   print_tiers(plan, outcome);
   print_policies(plan, outcome);
+  print_audit(plan, outcome);
   if (!options.record.empty()) fmt::print("\ntrace {}: {}\n", options.record, outcome.trace_hash);
   if (!options.samples.empty()) fmt::print("\nsamples {}\n", options.samples);
 }

@@ -1,7 +1,8 @@
 // The outcome of a run as rows for --json and as a table for people.
 //
-// Row kinds: "run" (one), "rank" (one a rank), "policy" (one a policy and budget), and with --bench
-//   "bench" (name, bytes, ms, gb_per_s, share_of_limit). Every time is measured.
+// Row kinds: "run" (one), "rank" (one a rank), "policy" (one a policy and budget), with --bench
+//   "bench" (name, bytes, ms, gb_per_s, share_of_limit), and with --audit-predictor "predictor"
+//   (one for the model, whose layer is null, and one a layer). Every time is measured.
 // A decode pass of N tasks in flight is N steps: rank rows have its times shared among them, bench
 // figures have the whole pass, as its bytes are read once.
 // Goals: pure functions of what the ranks measured. Non-goals: measuring.
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/predictor_audit.h"
 #include "runtime/run_plan.h"
 
 namespace thermocline {
@@ -43,6 +45,8 @@ struct RunOutcome {
   uint32_t thread_count = 1;
   std::string disk_reads;    // how the disk tier was read: "io_uring"; empty: there was none
   bool one_process = false;  // ranks are threads: they share one resident set
+  std::optional<double> predictor_threshold;  // none: every gate is computed
+  std::optional<PredictorAuditResult> audit;
 };
 
 // Time and bytes of a part of a decode pass, one token of each task in flight, for the whole model.

@@ -1,6 +1,7 @@
 // SamplesFile: what each task decoded, one JSON object a line, as MBPP's harnesses read it.
 //
-// Of tasks in MBPP's form the line is EvalPlus's: {"task_id": "Mbpp/11", "solution": TEXT}, the whole
+// Of tasks in MBPP's form the line is EvalPlus's: {"task_id": "Mbpp/11", "solution": TEXT}, the
+// whole
 //   program. Of --prompt it is HumanEval's: {"task_id": "prompt/0", "completion": TEXT},
 //   what follows the prompt. The other keys (sample, seed, temperature, top_p, finish_reason,
 //   model, weights) are for people; harnesses ignore them.

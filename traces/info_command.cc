@@ -84,6 +84,13 @@ nlohmann::ordered_json history_of(const TraceHeader& header) {
   return history;
 }
 
+// Whose gates were computed: "exact", or the predictor that named them; empty where it is not said.
+std::string gate_of(const TraceHeader& header) {
+  const auto config = nlohmann::json::parse(header.config_json, nullptr, false);
+  const bool says = config.is_object() && config.contains("gate") && config.at("gate").is_string();
+  return says ? config.at("gate").get<std::string>() : "";
+}
+
 // Mean of a rank's decode steps.
 nlohmann::ordered_json time_row(const TraceReader& trace, const std::vector<StepInfo>& steps,
                                 uint32_t rank) {
@@ -121,6 +128,7 @@ nlohmann::ordered_json info_row(const TraceReader& trace, const InfoOptions& opt
           {"ffn_dim", header.shape.ffn_dim},
           {"ffn_dtype", name_of(header.ffn_types)},
           {"activation_rule", header.activation_rule},
+          {"gate", gate_of(header)},
           {"prompts", header.prompts},
           {"prompts_hash", header.prompts_hash},
           {"layout", header.layout},
@@ -172,7 +180,10 @@ void show_facts(const TraceReader& trace, const nlohmann::ordered_json& row) {
                    header.model, shape.layer_count, shape.model_dim, shape.ffn_dim,
                    name_of(shape.activation), name_of(header.ffn_types)));
   show(fmt::format("weights  {}, hash {}\n", header.weight_provenance, header.weight_hash));
-  show(fmt::format("active   where {}\n", header.activation_rule));
+  const std::string gate = gate_of(header);
+  const bool predicted = !gate.empty() && gate != "exact";
+  show(fmt::format("active   where {}{}\n", header.activation_rule,
+                   predicted ? ", of what predictor " + gate + " named" : ""));
   show(fmt::format("prompts  {}, hash {}\n", header.prompts, header.prompts_hash));
   show(fmt::format("layout   {}: {} ranks; seed {}; recorded by thermocline {}\n", header.layout,
                    header.pools.size(), header.seed, header.version));

@@ -14,6 +14,7 @@
 #include "runtime/activation_rule.h"
 #include "runtime/backend.h"
 #include "runtime/kernels/kernels.h"
+#include "runtime/kernels/signs.h"
 #include "runtime/thread_pool.h"
 
 namespace thermocline {
@@ -204,6 +205,36 @@ class CpuBackend final : public Backend {
     for (uint64_t i = 0; i < count; ++i) x[i] += y[i];
   }
 
+  void match_signs(const SignCall& call) override {
+    const int words = sign_words(call.cols), count = token_count();
+    signs_.resize(std::max(signs_.size(), at(count, words)));
+    for_each_token(count, [&](int t) {
+      signs_of(call.x + at(t, call.cols), call.cols, signs_.data() + at(t, words));
+    });
+    pool_.run(call.rows, kWordBits, [&](int begin, int end) {
+      sign_kernels().match(call.signs, words, begin, end, signs_.data(), count, call.differing_max,
+                           call.bits, call.stride);
+    });
+  }
+
+  void relu(float* x, uint64_t count) override {
+    for (uint64_t i = 0; i < count; ++i) x[i] = x[i] > 0.0f ? x[i] : 0.0f;
+  }
+
+  void mark_reached(const float* scores, int width, float threshold, uint64_t* bits,
+                    uint64_t stride) override {
+    for_each_token(token_count(), [&](int t) {
+      const float* row = scores + at(t, width);
+      uint64_t* words = bits + static_cast<uint64_t>(t) * stride;
+      for (int first = 0; first < width; first += kWordBits) {
+        const int count = std::min(kWordBits, width - first);
+        uint64_t word = 0;
+        for (int i = 0; i < count; ++i) word |= uint64_t{row[first + i] >= threshold} << i;
+        words[first / kWordBits] = word;
+      }
+    });
+  }
+
  private:
   int token_count() const { return static_cast<int>(rows_.size()); }
 
@@ -324,9 +355,10 @@ class CpuBackend final : public Backend {
   std::span<const TokenRow> rows_;  // the caller's
   std::vector<Sequence> sequences_;
   // Scratch, as large as the largest call so far.
-  std::vector<Line> fixed_;    // inputs in fixed point
-  std::vector<float> up_;      // (token_count, neurons)
-  std::vector<uint64_t> all_;  // ones
+  std::vector<Line> fixed_;      // inputs in fixed point
+  std::vector<float> up_;        // (token_count, neurons)
+  std::vector<uint64_t> all_;    // ones
+  std::vector<uint64_t> signs_;  // (token_count, sign_words) of inputs
 };
 
 std::string usable() { return ""; }

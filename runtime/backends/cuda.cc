@@ -188,6 +188,21 @@ class CudaBackend final : public Backend {
     check(cuda_add(x, y, count, stream()), "add");
   }
 
+  void match_signs(const SignCall& call) override {
+    const CudaSigns signs{call.signs, call.rows, call.cols,  call.differing_max,
+                          call.x,     call.bits, call.stride};
+    check(cuda_match_signs(signs, token_count_, scratch(), kScratchFloats, stream()),
+          "match_signs");
+  }
+
+  void relu(float* x, uint64_t count) override { check(cuda_relu(x, count, stream()), "relu"); }
+
+  void mark_reached(const float* scores, int width, float threshold, uint64_t* bits,
+                    uint64_t stride) override {
+    check(cuda_mark_reached(scores, width, threshold, token_count_, bits, stride, stream()),
+          "mark_reached");
+  }
+
  private:
   static constexpr uint64_t kScratchFloats = kScratchBytes / sizeof(float);
 

@@ -138,4 +138,26 @@ uint64_t cuda_attention_scratch(const CudaAttention& call, int token_count);
 CudaError cuda_attend(const CudaAttention& call, const CudaTokenRow* rows, int token_count,
                       float* scratch, uint64_t scratch_floats, CudaStream stream);
 
+// bits[t]: the rows of `signs` that differ from the signs of x[t] in at most differing_max columns.
+// Signs as runtime/kernels/signs.h has them: (rows, ceil(cols / 64)) words.
+struct CudaSigns {
+  const uint64_t* signs;
+  int rows, cols;
+  int differing_max;
+  const float* x;   // (token_count, cols)
+  uint64_t* bits;   // (token_count, stride), zero beyond the last row in its word
+  uint64_t stride;  // words
+};
+// scratch: at least one float for each 32 columns, rounded up to an even number; with more, more
+// tokens are matched at once.
+CudaError cuda_match_signs(const CudaSigns& call, int token_count, float* scratch,
+                           uint64_t scratch_floats, CudaStream stream);
+
+// x = max(x, 0); 0 for a NaN
+CudaError cuda_relu(float* x, uint64_t count, CudaStream stream);
+
+// Bit i of bits[t]: whether scores[t][i] >= threshold.   scores: (token_count, width)
+CudaError cuda_mark_reached(const float* scores, int width, float threshold, int token_count,
+                            uint64_t* bits, uint64_t stride, CudaStream stream);
+
 }  // namespace TC_CUDA_NAMESPACE

@@ -17,6 +17,7 @@ void* on_host::shared_memory() { return thermocline::emulated::block_memory; }
 #include "runtime/kernels/cuda_elementwise.cu"
 #include "runtime/kernels/cuda_gate_up.cu"
 #include "runtime/kernels/cuda_multiply.cu"
+#include "runtime/kernels/cuda_predict.cu"
 #include "runtime/kernels/cuda_sum_rows.cu"
 
 // Not registered: nobody but tests should find it.

@@ -5,6 +5,7 @@
 #include "models/checkpoint.h"
 #include "models/error.h"
 #include "models/gguf_split.h"
+#include "models/predictor_file.h"
 #include "models/tokenizer.h"
 #include "tests/file_bytes.h"
 #include "tests/fuzz/fuzz.h"
@@ -61,7 +62,17 @@ std::vector<CheckpointFile> files_of(std::span<const std::byte> bytes) {
   return files;
 }
 
+// Alone, as a file of predictors of the narrow model.
+void parse_predictors(const CheckpointFile& file) {
+  try {
+    const PredictorFile predictor = parse_predictor(file.bytes, file.path, test::narrow_shape());
+    for (const PredictorLayer& layer : predictor.layers) layer.fc2.row(layer.fc2.rows - 1);
+  } catch (const Error&) {
+  }
+}
+
 void parse(const std::vector<CheckpointFile>& files) {
+  parse_predictors(files[0]);
   const Neighbours neighbours = [&](const std::string& name) -> std::optional<CheckpointFile> {
     for (const CheckpointFile& file : files) {
       if (file.path == name) return file;
@@ -87,7 +98,12 @@ std::vector<std::string> seeds() {
   scaled.set_text("llama.rope.scaling.type", "linear");
   scaled.set_f32("llama.rope.scaling.factor", 2.0f);
   scaled.tensors.push_back({"rope_freqs.weight", {8}, 0, std::string(32, '\x40')});
-  return {test::small_gguf(DType::q4_0, narrow).bytes(),
+  test::GgufFile predictor = test::small_powerinfer(DType::q4_0, narrow);
+  predictor.magic = "GGUF";
+  predictor.set_text("thermocline.predictor.input", "normed");
+  predictor.set_text("thermocline.predictor.activation", "identity");
+  return {predictor.bytes(),
+          test::small_gguf(DType::q4_0, narrow).bytes(),
           test::small_vocabulary_gguf().bytes(),
           test::byte_bpe_gguf().bytes(),
           tied.bytes(),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <optional>
 
 #include "models/error.h"
 
@@ -47,11 +48,105 @@ class Gatherer final : public StepObserver {
   uint64_t step_ = 0;
 };
 
+// Bits of the passes' steps, into the rank's places of (step, layer, neuron).
+void add_bits(std::vector<uint8_t>& all, std::span<const uint64_t> words, const ModelShape& shape,
+              const NeuronPool& pool, uint64_t first_step) {
+  for (uint64_t t = 0; t * pool.words_per_step() < words.size(); ++t) {
+    uint8_t* step = all.data() + (first_step + t) * shape.neuron_count();
+    for_each_bit(pool, words.subspan(t * pool.words_per_step(), pool.words_per_step()),
+                 [&](uint32_t flat) {
+                   const uint64_t layer = pool.layer_begin + flat / pool.neuron_count;
+                   step[layer * shape.ffn_dim + pool.neuron_begin + flat % pool.neuron_count] = 1;
+                 });
+  }
+}
+
+std::unique_ptr<ActivationPredictor> predictor_of(const std::string& text,
+                                                  const WeightSource& source,
+                                                  const RankShare& share, Backend& backend) {
+  constexpr uint32_t kRowMax = 64;  // of any test's forward
+  const PredictorSpec spec = parse_predictor_spec(text);
+  const ModelSpec model;
+  return spec.entry->make(spec.values, {source, model, share, backend, kRowMax});
+}
+
+// A rank's audit, and what it is about.
+struct Audit {
+  Decoder exact;
+  PredictorAudit audit;
+
+  Audit(Comm& comm, const Partition& partition, const ModelShape& shape, Decoder& run,
+        Backend& backend, const DecoderOptions& options)
+      : exact(comm, shape, partition, run.weights(), run.rule(), backend, options),
+        audit(comm, partition, shape, run, exact) {}
+};
+
 std::vector<TaskInput> tasks_of(const LocalRunOptions& options) {
   if (options.tasks.empty()) {
     return {{0, 0, options.prompt, options.forced, options.new_token_max}};
   }
   return options.tasks;
+}
+
+// One rank of the run. Its observer and its passes write into the rank's places of `result`.
+void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& options,
+                 const std::vector<TaskInput>& tasks, uint32_t position_max,
+                 LocalRunResult& result) {
+  const ModelShape& shape = source.shape();
+  const auto rank = static_cast<uint32_t>(comm.rank());
+  const auto backend =
+      options.backend
+          ? options.backend()
+          : backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
+  DecoderOptions decoder_options{std::max(options.chunk_max, options.batch),
+                                 position_max,
+                                 options.batch,
+                                 options.audit,
+                                 options.check_finite,
+                                 options.audit};
+  Decoder decoder(comm, shape, result.partition,
+                  load_rank_weights(source, result.partition, rank, *backend, options.check_finite,
+                                    options.tiers),
+                  make_activation_rule(shape, options.silu_threshold), *backend, decoder_options);
+  decoder.use_predictor(
+      predictor_of(options.predictor, source, result.partition.ranks[rank], *backend));
+  Gatherer gatherer(result, shape, decoder.neuron_pool(), rank == 0);
+  EngineHooks hooks;
+  hooks.observers = {&gatherer};
+  std::unique_ptr<StepObserver> more;
+  if (options.observer) {
+    more = options.observer(result.partition, rank);
+    hooks.observers.push_back(more.get());
+  }
+  if (options.hot) decoder.weights().tiers->set_hot(options.hot(rank));
+  std::optional<Audit> audit;
+  decoder_options.audit_gate = false;
+  if (options.audit) {
+    audit.emplace(comm, result.partition, shape, decoder, *backend, decoder_options);
+  }
+  uint64_t step = 0;
+  hooks.on_pass = [&](std::span<const DecoderRow> rows) {
+    add_bits(result.candidates, decoder.candidate_words(), shape, decoder.neuron_pool(), step);
+    add_bits(result.exact, decoder.exact_words(), shape, decoder.neuron_pool(), step);
+    step += rows.size();
+    if (audit) audit->audit.on_pass(rows);
+  };
+  hooks.all_logits = options.logits;
+  if (options.logits && rank == 0) {
+    hooks.on_logits = [&](std::span<const float> row) {
+      result.logits.insert(result.logits.end(), row.begin(), row.end());
+    };
+  }
+  Engine engine(comm, shape, result.partition, decoder, hooks,
+                {options.stop, shape.context_length, options.chunk_max, options.interrupted,
+                 options.batch, options.magnitudes_every, 0, 0, options.sampling});
+  const std::vector<TaskResult> results = engine.run(tasks);
+  for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
+  if (const auto& tiers = decoder.weights().tiers) result.tiers[rank] = tiers->counters();
+  const PredictorAuditResult audited = audit ? audit->audit.finish() : PredictorAuditResult{};
+  if (rank != 0) return;
+  result.audit = audited;
+  result.tasks = results;
 }
 
 }  // namespace
@@ -75,47 +170,18 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
     steps += longest;
   }
   result.active.resize(steps * shape.neuron_count());
+  result.candidates.resize(result.active.size());
+  result.exact.resize(result.active.size());
   if (options.magnitudes_every > 0) result.magnitudes.assign(result.active.size(), -1.0f);
   result.step_counts.resize(rank_count);
   result.tiers.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
-    const auto rank = static_cast<uint32_t>(comm.rank());
-    const auto backend =
-        options.backend
-            ? options.backend()
-            : backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
-    Decoder decoder(
-        comm, shape, result.partition,
-        load_rank_weights(source, result.partition, rank, *backend, options.check_finite,
-                          options.tiers),
-        make_activation_rule(shape, options.silu_threshold), *backend,
-        {std::max(options.chunk_max, options.batch), static_cast<uint32_t>(position_max),
-         options.batch, false, options.check_finite});
-    Gatherer gatherer(result, shape, decoder.neuron_pool(), rank == 0);
-    EngineHooks hooks;
-    hooks.observers = {&gatherer};
-    std::unique_ptr<StepObserver> more;
-    if (options.observer) {
-      more = options.observer(result.partition, rank);
-      hooks.observers.push_back(more.get());
-    }
-    if (options.hot) decoder.weights().tiers->set_hot(options.hot(rank));
-    hooks.all_logits = options.logits;
-    if (options.logits && rank == 0) {
-      hooks.on_logits = [&](std::span<const float> row) {
-        result.logits.insert(result.logits.end(), row.begin(), row.end());
-      };
-    }
-    Engine engine(comm, shape, result.partition, decoder, hooks,
-                  {options.stop, shape.context_length, options.chunk_max, options.interrupted,
-                   options.batch, options.magnitudes_every, 0, 0, options.sampling});
-    const std::vector<TaskResult> results = engine.run(tasks);
-    for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
-    if (const auto& tiers = decoder.weights().tiers) result.tiers[rank] = tiers->counters();
-    if (rank == 0) result.tasks = results;
+    run_on_rank(comm, source, options, tasks, static_cast<uint32_t>(position_max), result);
   });
   result.task = result.tasks.front();
   result.active.resize(result.steps.size() * shape.neuron_count());
+  result.candidates.resize(result.active.size());
+  result.exact.resize(result.active.size());
   if (options.magnitudes_every > 0) result.magnitudes.resize(result.active.size());
   return result;
 }

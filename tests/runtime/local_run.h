@@ -11,6 +11,7 @@
 #include "models/weights.h"
 #include "runtime/backend.h"
 #include "runtime/engine.h"
+#include "runtime/predictor_audit.h"
 
 namespace thermocline::test {
 
@@ -32,7 +33,9 @@ struct LocalRunOptions {
   bool (*interrupted)() = nullptr;
   bool check_finite = false;
   TierOptions tiers = {};
-  std::function<const HotSet*(uint32_t rank)> hot;    // that tiers follow; none: nothing is hot
+  std::function<const HotSet*(uint32_t rank)> hot;  // that tiers follow; none: nothing is hot
+  std::string predictor = "exact";
+  bool audit = false;
   std::function<std::unique_ptr<Backend>()> backend;  // of each rank; none: cpu with `threads`
   // Called on every rank for one more observer; it lives as long as the run.
   std::function<std::unique_ptr<StepObserver>(const Partition&, uint32_t rank)> observer;
@@ -48,7 +51,10 @@ struct LocalRunResult {
   std::vector<StepInfo> steps;
   std::vector<uint32_t> step_counts;  // by rank
   std::vector<TierCounters> tiers;    // by rank
-  std::vector<float> magnitudes;      // (step, layer, neuron) if asked for; -1: not of this step
+  // Likewise: who was looked at, with a predictor; who is active by the exact gate, with an audit.
+  std::vector<uint8_t> candidates, exact;
+  PredictorAuditResult audit;     // as rank 0 has it
+  std::vector<float> magnitudes;  // (step, layer, neuron) if asked for; -1: not of this step
 };
 
 LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& options);

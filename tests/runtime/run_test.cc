@@ -165,6 +165,42 @@ TEST_CASE("a batch holds no more slots than there are tasks, and says what they 
   CHECK_THAT(plan.notes.back(), Catch::StartsWith("batch 2: the KV cache takes up to "));
 }
 
+TEST_CASE("a predictor is recorded, and its audit has rows of the model and of each layer") {
+  const TempDir folder;
+  RunOptions options = options_of(folder, "test");
+  options.predictor = "sign:threshold=0.51";
+  options.audit_predictor = true;
+  options.record = folder / "p.h5";
+  options.json = folder / "p.json";
+  run(options, GENERATE(1u, 2u));
+  const auto trace = open_trace(options.record);
+  const auto config = nlohmann::json::parse(trace->header().config_json);
+  CHECK(config["gate"] == "sign:threshold=0.51");
+  CHECK(config["predictor"] == "sign");
+  CHECK(config["predictor_parameters"]["threshold"] == "0.51");
+  CHECK(config["predictor_threshold"] == 0.51);
+  const auto rows = rows_of(options.json, "predictor");
+  CHECK(trace->header().activation_rule == "relu>0");
+  REQUIRE(rows.size() == 1 + trace->header().shape.layer_count);
+  CHECK(rows[0]["layer"].is_null());
+  CHECK(rows[1]["layer"] == 0);
+  CHECK(rows[0]["source"] == "measured");
+  CHECK(rows[0]["step_count"] == trace->step_count());
+  for (const char* key : {"recall", "precision", "candidate_share", "top1_agreement"}) {
+    INFO(key);
+    CHECK(rows[0][key] > 0.0);
+    CHECK(rows[0][key] <= 1.0);
+  }
+  CHECK(rows[0]["predictor_ms"] > 0.0);
+  CHECK(rows[0]["logit_max_error"] > 0.0);
+  CHECK(rows[0]["logit_kl"] > 0.0);
+  CHECK(rows_of(options.json, "run").at(0)["predictor"] == "sign:threshold=0.51");
+
+  options.record_magnitudes = "log8";
+  CHECK_THROWS_WITH(make_run_plan(options, 1),
+                    Catch::Contains("--record-magnitudes needs --predictor exact"));
+}
+
 TEST_CASE("magnitudes are asked for by format and interval") {
   CHECK(parse_magnitudes("none").every == 0);
   CHECK(parse_magnitudes("log8").format == MagnitudeFormat::log8);
