@@ -1,4 +1,6 @@
 // Tiers: what is read is what was written, budgets hold, and no hot set changes a result.
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <fstream>
@@ -194,6 +196,43 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
       CHECK((budget < 600 || counters.read_count == 0 || counters.moved_count > 0));
       CHECK(store.staging_bytes() <= 150 * file->layout().stride_max());
     }
+}
+
+TEST_CASE("the budget is what memory really holds", "[tiers]") {
+  const TempDir dir;
+  const NeuronPool pool{0, 2, 0, 8192};
+  const auto file = std::make_unique<BundleFile>(
+      dir / "bundles", lay_out_bundles(std::vector<uint64_t>{8192, 8192}, 8192, kSector), "test");
+  const std::vector<std::byte> bundles(uint64_t{8192} << 13, std::byte{1});
+  for (uint32_t layer = 0; layer < 2; ++layer) file->write(layer, 0, bundles);
+  file->finish();
+  const auto resident = [] {
+    uint64_t size = 0, pages = 0;
+    std::ifstream("/proc/self/statm") >> size >> pages;
+    return pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  };
+  const auto backend = cpu();
+  const uint64_t before = resident();
+  BundleStore store(*backend, pool, *file, 4096);  // a quarter of 128 MiB
+  std::mt19937_64 random(2);
+  std::vector<uint64_t> some(pool.words_per_layer());
+  for (int step = 0; step < 12; ++step) {
+    const HotSet hot = random_hot(pool, 4096, random);
+    store.follow(hot.words());
+    for (uint32_t layer = 0; layer < 2; ++layer) {
+      for (uint64_t& word : some) word = random() & random() & random();
+      store.request(layer, some);
+      store.wait();
+      store.release();
+    }
+  }
+  store.wait_for_moves();
+  const uint64_t held = resident() - before, budget = store.hot_bytes();
+  const uint64_t slack = uint64_t{16} << 20;  // huge pages, reads under way
+  INFO("held " << held << ", budget " << budget << ", staged " << store.staging_bytes());
+  CHECK(budget == uint64_t{32} << 20);
+  CHECK(held >= budget);
+  CHECK(held <= budget + store.staging_bytes() + slack);
 }
 
 TEST_CASE("tiers change no logit, whatever moves", "[tiers]") {

@@ -1,0 +1,84 @@
+// `thermocline run --disk-tier`: the same bits and counters as with the FFN in memory, and what it
+// says where it cannot be.
+#include <fstream>
+
+#include "tests/end_to_end/program.h"
+
+namespace thermocline::test {
+namespace {
+
+using Catch::Matchers::Contains;
+
+constexpr const char* kModel = "--model preset:tiny --shots 0 --teacher-forced --threads 1 ";
+constexpr const char* kPolicy = " --policy ewma --budget 30% --migration 64KiB ";
+
+std::string bundle_file(const TempDir& folder, int rank) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "")) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with("-rank" + std::to_string(rank) + ".bundles")) return entry.path().string();
+  }
+  return "";
+}
+
+TEST_CASE("with the FFN on disk a run records the same trace, and the policy counts the same",
+          "[mpi]") {
+  if (!have_mpirun()) return;
+  const int ranks = GENERATE(1, 2);
+  const TempDir folder;
+  const auto run = [&](const std::string& more, const std::string& name) {
+    const CommandResult result =
+        mpirun(ranks, std::string("run ") + kModel + more + " --json " + folder / name + ".json");
+    INFO(result.output);
+    REQUIRE(result.exit_code == 0);
+    return result.output;
+  };
+  // Without a policy nothing is hot: so a model that does not fit gets its first profile.
+  run("--split train --limit 1 --disk-tier " + folder / "" + " --record " + folder / "p.h5", "p");
+  const std::string live =
+      "--split test --limit 2 --profile " + folder / "p.h5" + kPolicy + "--record ";
+  run(live + folder / "memory.h5", "memory");
+  const auto made = std::filesystem::last_write_time(bundle_file(folder, ranks - 1));
+  const std::string output = run(live + folder / "disk.h5" + " --disk-tier " + folder / "", "disk");
+  CHECK_THAT(output, Contains("disk tier, "));
+  CHECK(std::filesystem::last_write_time(bundle_file(folder, ranks - 1)) == made);
+
+  const auto row = [&](const char* name, const char* kind, size_t i) {
+    return rows_of(folder / name, kind).at(i);
+  };
+  CHECK(row("memory.json", "run", 0)["trace_hash"] == row("disk.json", "run", 0)["trace_hash"]);
+  CHECK(row("memory.json", "policy", 0)["counters"] == row("disk.json", "policy", 0)["counters"]);
+  CHECK(rows_of(folder / "memory.json", "tier").empty());
+  for (int rank = 0; rank < ranks; ++rank) {
+    const auto cold = row("p.json", "tier", static_cast<size_t>(rank));
+    CHECK(cold["hot_bytes"] == 0);
+    CHECK(cold["in_memory"] == 0);
+    const auto tier = row("disk.json", "tier", static_cast<size_t>(rank));
+    CHECK(tier["rank"] == rank);
+    CHECK(tier["in_memory"] > 0);
+    CHECK(tier["in_memory"] < tier["needed"]);
+    CHECK(tier["read_bytes"] > 0);
+    CHECK(tier["moved_bytes"] > 0);
+    CHECK(tier["hot_bytes"] <= tier["budget_bytes"]);
+  }
+}
+
+TEST_CASE("a disk tier that cannot be says why") {
+  const TempDir folder;
+  const std::string common = std::string("run ") + kModel + "--limit 1 ";
+  const auto fails = [&](const std::string& arguments, int exit_code, const std::string& text) {
+    const CommandResult result = thermocline_command(common + arguments);
+    INFO(result.output);
+    CHECK(result.exit_code == exit_code);
+    CHECK_THAT(result.output, Contains(text));
+  };
+  fails("--disk-tier " + folder / "none", 1, "no file can be made there");
+  fails("--disk-tier " + folder / "" + " --disk-reads telepathy", 2, "io_uring or threads");
+  fails("--disk-tier " + folder / "" + " --audit-predictor --predictor sign", 2, "second decoder");
+  REQUIRE(thermocline_command(common + "--record " + folder / "p.h5").exit_code == 0);
+  fails("--disk-tier " + folder / "" + " --profile " + folder / "p.h5" +
+            " --policy fixed,ewma --budget 30%",
+        2, "one --policy at one --budget");
+}
+
+}  // namespace
+}  // namespace thermocline::test
