@@ -150,13 +150,6 @@ std::vector<int> split(int count, int unit) {
   return at;
 }
 
-// Instrumented code is slow.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kFewProblems = true;
-#else
-constexpr bool kFewProblems = false;
-#endif
-
 // Runs check(problem, label) over types, odd sizes, token counts and mask densities.
 template <class Check>
 void for_each_problem(Check check) {

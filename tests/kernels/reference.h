@@ -154,6 +154,14 @@ inline std::vector<uint64_t> random_mask(int token_count, int stride, double den
 
 inline bool bit_of(const uint64_t* mask, int index) { return mask[index / 64] >> (index % 64) & 1; }
 
+// Instrumented code is slow: fewer sizes of what the release build tries in full. No compiler's own
+// macro, which the others lack.
+#ifdef THERMOCLINE_SANITIZED
+constexpr bool kFewProblems = true;
+#else
+constexpr bool kFewProblems = false;
+#endif
+
 // A sum and the sum of its terms' sizes: rounding errors are proportional to the latter.
 struct Sum {
   double value = 0, size = 0;
