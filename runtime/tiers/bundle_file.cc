@@ -50,6 +50,8 @@ uint64_t BundleLayout::stride_max() const {
 
 BundleLayout lay_out_bundles(std::span<const uint64_t> bundle_bytes, uint32_t neuron_count,
                              uint64_t alignment) {
+  const auto pads = [=](uint64_t bytes) { return rounded_up(bytes, alignment) * 4 > bytes * 5; };
+  if (std::any_of(bundle_bytes.begin(), bundle_bytes.end(), pads)) alignment = kNotDirect;
   BundleLayout layout{neuron_count, {}, {}, kHead, alignment};
   for (const uint64_t bytes : bundle_bytes) {
     layout.strides.push_back(rounded_up(bytes, alignment));

@@ -17,6 +17,9 @@
 
 namespace thermocline {
 
+// Alignment of bundles that direct reads would pad too much: the budget would not hold.
+inline constexpr uint64_t kNotDirect = 16;
+
 // Where the bundles of each layer lie; bytes.
 struct BundleLayout {
   uint32_t neuron_count = 0;      // of a layer
@@ -25,13 +28,14 @@ struct BundleLayout {
   uint64_t file_bytes = 0;
   uint64_t alignment = 0;
 
+  bool is_direct() const { return alignment != kNotDirect; }  // read past the page cache
   uint64_t at(uint32_t layer, uint32_t neuron) const {
     return offsets[layer] + neuron * strides[layer];
   }
   uint64_t stride_max() const;
 };
 
-// bundle_bytes: of each layer.
+// bundle_bytes: of each layer. Where `alignment` would pad one by more than a quarter: kNotDirect.
 BundleLayout lay_out_bundles(std::span<const uint64_t> bundle_bytes, uint32_t neuron_count,
                              uint64_t alignment);
 

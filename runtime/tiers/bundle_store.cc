@@ -53,7 +53,7 @@ BundleStore::BundleStore(Backend& backend, const NeuronPool& pool, const BundleF
   ::madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint
   for (uint64_t place = hot_max_; place > 0; --place)
     free_.push_back(static_cast<uint32_t>(place - 1));
-  reader_ = open_disk_reader(file.path(), engine);
+  reader_ = open_disk_reader(file.path(), engine, layout_.is_direct());
 }
 
 BundleStore::~BundleStore() = default;

@@ -27,9 +27,9 @@ namespace asio = boost::asio;
 constexpr int kReadThreads = 32;  // of the engine that has nothing but pread
 
 // Past the page cache; where the file system cannot (tmpfs), through it.
-int open_direct(const std::string& path) {
-  int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
-  if (file < 0 && errno == EINVAL) file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+int open_file(const std::string& path, bool direct) {
+  int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
+  if (file < 0 && direct && errno == EINVAL) file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) throw work_failed(path + ": cannot be opened: " + std::strerror(errno));
   return file;
 }
@@ -88,9 +88,9 @@ DiskRead rest_of(const DiskRead& read, uint64_t bytes) {
 // shall see reads.
 class UringReader final : public DiskReader {
  public:
-  explicit UringReader(const std::string& path) : ended_(path), work_(context_.get_executor()) {
+  UringReader(const std::string& path, bool direct) : ended_(path), work_(context_.get_executor()) {
     for (int i = 0; i < kDepth; ++i) {
-      files_.emplace_back(context_, open_direct(path));
+      files_.emplace_back(context_, open_file(path, direct));
       idle_.push_back(&files_.back());
     }
     thread_ = std::thread([this] { context_.run(); });
@@ -153,7 +153,8 @@ class UringReader final : public DiskReader {
 
 class ThreadsReader final : public DiskReader {
  public:
-  explicit ThreadsReader(const std::string& path) : ended_(path), file_(open_direct(path)) {}
+  ThreadsReader(const std::string& path, bool direct)
+      : ended_(path), file_(open_file(path, direct)) {}
   ~ThreadsReader() override {
     threads_.join();
     ::close(file_);
@@ -186,22 +187,23 @@ class ThreadsReader final : public DiskReader {
 
 }  // namespace
 
-std::unique_ptr<DiskReader> open_disk_reader(const std::string& path, const std::string& engine) {
-  if (engine == "threads") return std::make_unique<ThreadsReader>(path);
+std::unique_ptr<DiskReader> open_disk_reader(const std::string& path, const std::string& engine,
+                                             bool direct) {
+  if (engine == "threads") return std::make_unique<ThreadsReader>(path, direct);
   if (engine != "auto" && engine != "io_uring") {
     throw bad_usage(engine + ": expected auto, io_uring or threads");
   }
   try {
-    return std::make_unique<UringReader>(path);
+    return std::make_unique<UringReader>(path, direct);
   } catch (const boost::system::system_error& error) {
-    if (engine == "auto") return std::make_unique<ThreadsReader>(path);
+    if (engine == "auto") return std::make_unique<ThreadsReader>(path, direct);
     throw work_failed(std::string("io_uring cannot be used here: ") + error.what());
   }
 }
 
 uint64_t direct_alignment(const std::string& path) {
   constexpr uint64_t kSector = 512, kPage = 4096;
-  const int file = open_direct(path);
+  const int file = open_file(path, true);
   alignas(kPage) std::byte room[kSector];
   const bool takes_sectors = ::pread(file, room, kSector, kSector) >= 0;
   ::close(file);

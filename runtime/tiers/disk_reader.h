@@ -1,4 +1,4 @@
-// DiskReader: pieces of a file, past the page cache, many at a time.
+// DiskReader: pieces of a file, past the page cache if asked, many at a time.
 //
 // Boost.Asio on io_uring, with one thread that waits for what ends; where the kernel refuses that,
 //   threads that call pread.
@@ -16,7 +16,7 @@
 
 namespace thermocline {
 
-// Offset, length and address of each are multiples of alignment().
+// Of direct reads, offset, length and address are multiples of direct_alignment().
 struct DiskRead {
   uint64_t offset;
   uint64_t bytes;
@@ -36,8 +36,10 @@ class DiskReader {
   virtual std::vector<uint64_t> wait() = 0;
 };
 
-// "auto": io_uring where it can be used, else threads. Usage Error for another name.
-std::unique_ptr<DiskReader> open_disk_reader(const std::string& path, const std::string& engine);
+// "auto": io_uring where it can be used, else threads. Usage Error for another name. Reads that are
+// not direct go through the page cache, and may begin anywhere.
+std::unique_ptr<DiskReader> open_disk_reader(const std::string& path, const std::string& engine,
+                                             bool direct = true);
 
 // What offsets, lengths and addresses of direct reads of this file are multiples of: at most 4096.
 uint64_t direct_alignment(const std::string& path);

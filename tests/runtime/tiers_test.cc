@@ -26,7 +26,7 @@ std::byte byte_of(uint32_t layer, uint32_t neuron, uint64_t i) {
   return static_cast<std::byte>(31 * layer + 7 * neuron + 3 * i + neuron * i / 64);
 }
 
-// A file of bundles of 1200 bytes, which direct reads pad to 1536, or of what `bytes` says.
+// A file of bundles of `bytes` in each layer: 1300, which direct reads pad to 1536, for example.
 std::unique_ptr<BundleFile> make_file(const std::string& path, const NeuronPool& pool,
                                       const std::vector<uint64_t>& bytes) {
   auto file = std::make_unique<BundleFile>(path, lay_out_bundles(bytes, pool.neuron_count, kSector),
@@ -69,7 +69,7 @@ std::vector<std::string> engines(const std::string& path) {
 TEST_CASE("reads bring what lies in the file, and say where they fail", "[tiers]") {
   const TempDir dir;
   const NeuronPool pool{0, 2, 0, 64};
-  const auto file = make_file(dir / "bundles", pool, {1200, 1200});
+  const auto file = make_file(dir / "bundles", pool, {1300, 1300});
   CHECK_THROWS_AS(open_disk_reader(dir / "nothing", "auto"), Error);
   CHECK_THROWS_AS(open_disk_reader(file->path(), "telepathy"), Error);
   for (const std::string& engine : engines(file->path())) {
@@ -104,10 +104,14 @@ TEST_CASE("a bundle file is made once, and anew where it is of something else", 
   const TempDir dir;
   const NeuronPool pool{0, 1, 0, 40};
   const std::string path = dir / "bundles";
-  const auto layout = lay_out_bundles(std::vector<uint64_t>{700}, 40, kSector);
+  const auto layout = lay_out_bundles(std::vector<uint64_t>{900}, 40, kSector);
   CHECK(layout.strides[0] == 1024);
   CHECK(layout.file_bytes == 4096 + 40 * 1024);
-  make_file(path, pool, {700});
+  CHECK(layout.is_direct());
+  const auto small = lay_out_bundles(std::vector<uint64_t>{900, 144}, 40, kSector);
+  CHECK_FALSE(small.is_direct());  // 144 bytes would take 512
+  CHECK(small.strides == std::vector<uint64_t>{912, 144});
+  make_file(path, pool, {900});
   CHECK(BundleFile(path, layout, "test").is_made());
   CHECK_FALSE(std::filesystem::exists(path + ".partial"));
   SECTION("another model") {
@@ -138,7 +142,7 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
   const TempDir dir;
   const NeuronPool pool{3, 4, 16, 150};
   std::mt19937_64 random(5);
-  const std::vector<uint64_t> bytes = GENERATE(std::vector<uint64_t>{1200, 1200, 1200, 1200},
+  const std::vector<uint64_t> bytes = GENERATE(std::vector<uint64_t>{1300, 1300, 1300, 1300},
                                                std::vector<uint64_t>{512, 9000, 600, 700});
   const auto file = make_file(dir / "bundles", pool, bytes);
   const auto backend = cpu();
