@@ -131,6 +131,18 @@ bool OrderedFile::write(uint64_t at, std::span<const std::byte> bytes) {
   return true;
 }
 
+// A kill may cut a write at a page's border. The last page goes first, so that what counts a
+// block's entries, at its beginning, is never ahead of them.
+bool OrderedFile::write_last_page_first(uint64_t at, std::span<const std::byte> bytes) {
+  constexpr uint64_t kPage = 4096;
+  while (!bytes.empty()) {
+    const uint64_t page = std::max(at, (at + bytes.size() - 1) / kPage * kPage);
+    if (!write(page, bytes.subspan(page - at))) return false;
+    bytes = bytes.first(page - at);
+  }
+  return true;
+}
+
 bool OrderedFile::write_now(uint64_t at, std::span<const std::byte> bytes) {
   forget_waiting(at, bytes.size());
   end_ = std::max(end_, at + bytes.size());
@@ -175,7 +187,7 @@ bool OrderedFile::commit() {
   for (const auto& [at, bytes] : waiting_) order.emplace_back(-urgency(at, bytes), at);
   std::sort(order.begin(), order.end());
   for (const auto& [unused, at] : order) {
-    if (!write(at, waiting_.at(at))) return false;
+    if (!write_last_page_first(at, waiting_.at(at))) return false;
   }
   for (const auto& [unused, at] : order) {
     committed_[at] = std::max<uint64_t>(committed_[at], waiting_.at(at).size());

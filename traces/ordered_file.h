@@ -51,6 +51,7 @@ class OrderedFile {
 
  private:
   bool write(uint64_t at, std::span<const std::byte> bytes);
+  bool write_last_page_first(uint64_t at, std::span<const std::byte> bytes);
   bool fail();
   void forget_waiting(uint64_t at, uint64_t size);
   int urgency(uint64_t at, std::span<const std::byte> bytes) const;
