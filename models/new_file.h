@@ -3,7 +3,7 @@
 // Goals: PATH.tmp until finish(); without finish() nothing is left; bytes may be written in order
 //   or at their offset, so that a file can be filled from its end.
 // Non-goals: pipes and devices, which cannot be renamed (models/cli.h's write_file takes them).
-// Thread-safety: one file, one thread.
+// Thread-safety: one file, one thread; but several may call write_at() at once.
 #pragma once
 
 #include <cstddef>

@@ -66,7 +66,8 @@ struct NeuronMask {
 };
 
 struct GateUpCall {
-  WeightView gate, up;  // (neurons, model_dim); up without rows: hidden is act(gate x) alone
+  WeightView gate, up;  // (neurons, model_dim); where has_tiers(), up may have no rows:
+                        // hidden is act(gate x) then
   FfnActivation activation;
   float threshold;        // ActivationRule::thresholds of the layer
   NeuronMask candidates;  // the neurons to look at; the others are inactive

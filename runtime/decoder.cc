@@ -223,9 +223,7 @@ void Decoder::scale_by_tiered(uint32_t layer, const NeuronMask& computed) {
                         : computed.words[static_cast<size_t>(t) * computed.stride + w];
   tiers.request(layer, needed_);
   backend_.scale_by_rows(up, within(computed, tiers.here()), normed_.data(), hidden_.data());
-  const uint64_t start = now_ns();
-  tiers.wait();
-  times_.transfer_ns += now_ns() - start;
+  times_.transfer_ns += tiers.wait();
   backend_.scale_by_rows(up, within(computed, tiers.coming()), normed_.data(), hidden_.data());
 }
 

@@ -62,6 +62,19 @@ inline float float_of(uint32_t bits) {
   return value;
 }
 
+// Values go into fixed point by a factor, and back by a unit, that follow from the bits of the
+// largest's size. A NaN's or an infinity's code is of no matter: its unit is NaN.
+[[gnu::always_inline]] inline bool is_usable(uint32_t largest) {
+  return largest < kInfinityBits && float_of(largest) >= kFixedMin;
+}
+[[gnu::always_inline]] inline float fixed_factor(uint32_t largest) {
+  return is_usable(largest) ? kFixedMax / float_of(largest) : 0.0f;
+}
+[[gnu::always_inline]] inline float fixed_unit(uint32_t largest) {
+  const float otherwise = largest < kInfinityBits ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+  return is_usable(largest) ? float_of(largest) / kFixedMax : otherwise;
+}
+
 // Codes of a block of 32 columns and their scale; returns their sum.
 inline int fix_block(const float* x, int16_t* codes, float* scale) {
   uint32_t largest = 0;
@@ -69,18 +82,14 @@ inline int fix_block(const float* x, int16_t* codes, float* scale) {
     const uint32_t size = bits_of(x[i]) & 0x7fffffff;
     largest = size > largest ? size : largest;
   }
-  const float size = float_of(largest);
-  const bool usable = largest < kInfinityBits && size >= kFixedMin;
-  const float factor = usable ? kFixedMax / size : 0.0f;
+  const float factor = fixed_factor(largest);
   int total = 0;
   for (int i = 0; i < kBlock; ++i) {
-    // A NaN or an infinity, times zero, is NaN: its code is of no matter, its scale is NaN.
     const auto code = static_cast<int16_t>(bits_of(x[i] * factor + kRounder) - bits_of(kRounder));
     codes[i] = code;
     total += code;
   }
-  *scale = largest >= kInfinityBits ? std::numeric_limits<float>::quiet_NaN()
-                                    : (usable ? size / kFixedMax : 0.0f);
+  *scale = fixed_unit(largest);
   return total;
 }
 

@@ -33,18 +33,6 @@ template <int kBytes>
   for (int at = 0; at < kBytes; at += kLine) __builtin_prefetch(from + at, 0, 2);
 }
 
-// A chunk of a quantised row. Chunks share lines of scales; asking again costs little.
-template <DType D>
-[[gnu::always_inline]] inline void prefetch_chunk(const std::byte* row, const RowPlanes& planes,
-                                                  int chunk) {
-  constexpr int kCodes = kChunkBlocks * code_bytes(D), kFurther = kChunkBlocks * further_bytes(D);
-  constexpr int kMore = more_scale_bytes(D);
-  prefetch<kCodes>(row + chunk * kCodes);
-  prefetch<kFurther>(row + planes.further + chunk * kFurther);
-  prefetch<16>(row + planes.scales + chunk * 16);
-  prefetch<kMore>(row + planes.more_scales + chunk * kMore);
-}
-
 // A group's codes, and the other planes of kColumns from column c on.
 template <DType D>
 [[gnu::always_inline]] inline void prefetch_codes(const std::byte* row, int group) {
@@ -58,6 +46,15 @@ template <DType D, int kColumns>
   prefetch<kColumns / kBlock * kFurther>(row + planes.further + c / kBlock * kFurther);
   prefetch<kColumns / kBlock * 2>(row + planes.scales + c / kBlock * 2);
   prefetch<kColumns / kChunk * kMore>(row + planes.more_scales + c / kChunk * kMore);
+}
+
+// A chunk of a quantised row. Chunks share lines of scales; asking again costs little.
+template <DType D>
+[[gnu::always_inline]] inline void prefetch_chunk(const std::byte* row, const RowPlanes& planes,
+                                                  int chunk) {
+  constexpr int kCodes = kChunkBlocks * code_bytes(D);
+  prefetch<kCodes>(row + chunk * kCodes);
+  prefetch_rest<D, kChunk>(row, planes, chunk * kChunk);
 }
 
 // Up to N rows, in ascending order, and the rows that will be wanted next: a tile prefetches those

@@ -69,20 +69,20 @@ struct FixedSum {
 
     // The products of `count` rows in fixed point.
     void fix(int count) {
-      float inverse[kFactors];
-      find_units(count, inverse);
+      float factor[kFactors];
+      find_units(count, factor);
       if (count % 2 != 0) std::memset(products[count], 0, sizeof products[count]);
       uint32_t sums[kFactors] = {};
       for (int r = 0; r < count; r += 2)
         for (int i = 0; i < kFactors; ++i) {
-          const uint32_t first = bits_of(products[r][i] * inverse[i] + kRounder),
-                         second = bits_of(products[r + 1][i] * inverse[i] + kRounder);
+          const uint32_t first = bits_of(products[r][i] * factor[i] + kRounder),
+                         second = bits_of(products[r + 1][i] * factor[i] + kRounder);
           pairs[r / 2][i] = static_cast<int32_t>((first & 0xffff) | second << 16);
           sums[i] += first + second - 2 * bits_of(kRounder);
         }
       for (int i = 0; i < kFactors; ++i) zeros[i] = static_cast<int32_t>(-zero_code(D) * sums[i]);
     }
-    void find_units(int count, float (&inverse)[kFactors]) {
+    void find_units(int count, float (&factor)[kFactors]) {
       uint32_t largest[kFactors] = {};
       for (int r = 0; r < count; ++r)
         for (int i = 0; i < kFactors; ++i) {
@@ -90,12 +90,8 @@ struct FixedSum {
           largest[i] = size > largest[i] ? size : largest[i];
         }
       for (int i = 0; i < kFactors; ++i) {
-        const float size = float_of(largest[i]);
-        const bool finite = largest[i] < kInfinityBits, usable = finite && size >= kFixedMin;
-        // A NaN's or an infinity's factor is of no matter: its unit is NaN.
-        inverse[i] = usable ? kFixedMax / size : 0.0f;
-        const float not_usable = finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
-        unit[i] = usable ? size / kFixedMax : not_usable;
+        factor[i] = fixed_factor(largest[i]);
+        unit[i] = fixed_unit(largest[i]);
       }
     }
   };

@@ -8,10 +8,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 
 #include "models/error.h"
-#include "models/units.h"
 #include "runtime/tiers/disk_reader.h"
 
 namespace thermocline {
@@ -31,15 +29,16 @@ std::vector<std::byte> head_of(const std::string& identity, const BundleLayout& 
   return head;
 }
 
-// Throws where the folder's file system has less than `bytes` to give.
-void require_room(const std::string& path, uint64_t bytes) {
-  const auto folder = std::filesystem::path(path).parent_path();
-  std::error_code error;
-  const auto space = std::filesystem::space(folder.empty() ? "." : folder, error);
-  if (error) throw work_failed(folder.string() + ": " + error.message());
-  if (space.available >= bytes) return;
-  throw work_failed(fmt::format("{}: the bundles take {}, but {} are free there", path,
-                                format_bytes(bytes), format_bytes(space.available)));
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// What was written leaves the page cache, which belongs to others.
+void forget_pages(const std::string& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+  ::close(file);
 }
 
 }  // namespace
@@ -76,21 +75,11 @@ uint64_t alignment_in(const std::string& folder) {
 }
 
 BundleFile::BundleFile(std::string path, BundleLayout layout, const std::string& identity)
-    : path_(std::move(path)),
-      partial_(path_ + ".partial"),
-      layout_(std::move(layout)),
-      head_(head_of(identity, layout_)) {
+    : path_(std::move(path)), layout_(std::move(layout)), head_(head_of(identity, layout_)) {
   if (found()) return;
   ::unlink(path_.c_str());  // of another model or version: its room is wanted
   require_room(path_, layout_.file_bytes);
-  file_ = ::open(partial_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file_ < 0) throw work_failed(partial_ + ": cannot be made: " + std::strerror(errno));
-}
-
-BundleFile::~BundleFile() {
-  if (file_ < 0) return;
-  ::close(file_);
-  ::unlink(partial_.c_str());
+  file_.emplace(path_);
 }
 
 bool BundleFile::found() const {
@@ -105,32 +94,16 @@ bool BundleFile::found() const {
   return same;
 }
 
-void BundleFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = ::pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) throw work_failed(partial_ + ": cannot be written: " + std::strerror(errno));
-    bytes = bytes.subspan(static_cast<size_t>(put));
-    offset += static_cast<uint64_t>(put);
-  }
-}
-
 void BundleFile::write(uint32_t layer, uint32_t neuron, std::span<const std::byte> bundles) {
-  write_at(layout_.at(layer, neuron), bundles);
+  file_->write_at(layout_.at(layer, neuron), text_of(bundles));
 }
 
-// What was written leaves the page cache, which belongs to others.
 void BundleFile::finish() {
-  if (file_ < 0) return;
-  write_at(0, head_);
-  const bool kept = ::fdatasync(file_) == 0;
-  ::posix_fadvise(file_, 0, 0, POSIX_FADV_DONTNEED);
-  const bool closed = ::close(file_) == 0;
-  file_ = -1;
-  if (kept && closed && ::rename(partial_.c_str(), path_.c_str()) == 0) return;
-  const std::string why = std::strerror(errno);
-  ::unlink(partial_.c_str());
-  throw work_failed(path_ + ": cannot be written: " + why);
+  if (is_made()) return;
+  file_->write_at(0, text_of(head_));
+  file_->finish();
+  file_.reset();
+  forget_pages(path_);
 }
 
 }  // namespace thermocline

@@ -11,9 +11,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "models/new_file.h"
 
 namespace thermocline {
 
@@ -46,13 +49,9 @@ class BundleFile {
  public:
   // `identity`, of at most 4000 bytes, names everything that the bytes depend on.
   BundleFile(std::string path, BundleLayout layout, const std::string& identity);
-  ~BundleFile();
-  BundleFile(const BundleFile&) = delete;
-  BundleFile& operator=(const BundleFile&) = delete;
-
   const std::string& path() const { return path_; }
   const BundleLayout& layout() const { return layout_; }
-  bool is_made() const { return file_ < 0; }  // by an earlier run, or finish()
+  bool is_made() const { return !file_.has_value(); }  // by an earlier run, or finish()
 
   // `bundles` (count, stride of the layer) for neurons from `neuron` on.
   void write(uint32_t layer, uint32_t neuron, std::span<const std::byte> bundles);
@@ -60,12 +59,11 @@ class BundleFile {
 
  private:
   bool found() const;
-  void write_at(uint64_t offset, std::span<const std::byte> bytes);
 
-  std::string path_, partial_;
+  std::string path_;
   BundleLayout layout_;
   std::vector<std::byte> head_;  // the first block
-  int file_ = -1;
+  std::optional<NewFile> file_;
 };
 
 }  // namespace thermocline

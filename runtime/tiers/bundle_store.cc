@@ -22,13 +22,6 @@ uint64_t nanoseconds_now() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
 }
 
-template <class Visit>
-void for_each_set_bit(std::span<const uint64_t> words, Visit visit) {
-  for (size_t w = 0; w < words.size(); ++w)
-    for (uint64_t word = words[w]; word != 0; word &= word - 1)
-      visit(static_cast<uint32_t>(64 * w + static_cast<size_t>(std::countr_zero(word))));
-}
-
 bool bit_at(std::span<const uint64_t> words, uint32_t i) { return words[i / 64] >> (i % 64) & 1; }
 
 }  // namespace
@@ -69,18 +62,16 @@ WeightView BundleStore::view(uint32_t layer, DType dtype, int cols, uint64_t off
 
 void BundleStore::follow(std::span<const uint64_t> hot) {
   settle(reader_->finished());
-  const uint32_t stride = pool_.words_per_layer();
-  const auto for_each_difference = [&](auto from, auto to, auto visit) {
-    for (uint32_t layer = 0; layer < pool_.layer_count; ++layer)
-      for (uint32_t w = 0; w < stride; ++w) {
-        const size_t at = size_t{layer} * stride + w;
-        for (uint64_t bits = to[at] & ~from[at]; bits != 0; bits &= bits - 1)
-          visit(layer, 64 * w + static_cast<uint32_t>(std::countr_zero(bits)));
-      }
+  const auto for_each_only_in = [&](auto here, auto there, auto visit) {
+    std::vector<uint64_t> words(here.begin(), here.end());
+    for (size_t w = 0; w < words.size(); ++w) words[w] &= ~there[w];
+    for_each_bit(pool_, words, [&](uint32_t flat_index) {
+      visit(flat_index / pool_.neuron_count, flat_index % pool_.neuron_count);
+    });
   };
-  for_each_difference(hot, wanted_, [&](uint32_t layer, uint32_t n) { evict(layer, n); });
+  for_each_only_in(wanted_, hot, [&](uint32_t layer, uint32_t n) { evict(layer, n); });
   std::vector<Run> runs;
-  for_each_difference(wanted_, hot, [&](uint32_t layer, uint32_t n) { admit(layer, n, runs); });
+  for_each_only_in(hot, wanted_, [&](uint32_t layer, uint32_t n) { admit(layer, n, runs); });
   wanted_.assign(hot.begin(), hot.end());
   start(runs);
 }
@@ -147,7 +138,8 @@ void BundleStore::request(uint32_t layer, std::span<const uint64_t> needed) {
     counters_.here += static_cast<uint64_t>(std::popcount(here_[w]));
   }
   std::vector<Run> runs;
-  for_each_set_bit(coming_, [&](uint32_t neuron) {
+  const NeuronPool one_layer{0, 1, 0, pool_.neuron_count};
+  for_each_bit(one_layer, coming_, [&](uint32_t neuron) {
     const State state = states_[flat(layer, neuron)];
     if (state == State::moving) {
       ++awaited_;
@@ -187,11 +179,13 @@ void BundleStore::add_demand(uint32_t neuron, std::vector<Run>& runs) const {
   runs.push_back({layer_, neuron, 1, 0, false});
 }
 
-void BundleStore::wait() {
-  if (awaited_ == 0) return;
+uint64_t BundleStore::wait() {
+  if (awaited_ == 0) return 0;
   const uint64_t start = nanoseconds_now();
   while (awaited_ > 0) settle(reader_->wait());
-  counters_.wait_ns += nanoseconds_now() - start;
+  const uint64_t took = nanoseconds_now() - start;
+  counters_.wait_ns += took;
+  return took;
 }
 
 void BundleStore::release() {

@@ -62,7 +62,8 @@ class BundleStore {
   void request(uint32_t layer, std::span<const uint64_t> needed);
   std::span<const uint64_t> here() const { return here_; }      // what request found in memory
   std::span<const uint64_t> coming() const { return coming_; }  // the rest of what is needed
-  void wait();     // until that is there, until release()
+  // Until that is there, until release(). Returns the ns that it took.
+  uint64_t wait();
   void release();  // the layer is done
 
   const TierCounters& counters() const { return counters_; }

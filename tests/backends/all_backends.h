@@ -25,4 +25,23 @@ inline std::vector<NamedBackend> all_backends(int thread_count = 2) {
   return all;
 }
 
+// A vector in a backend's memory.
+template <class T>
+struct Placed {
+  Backend& backend;
+  std::shared_ptr<std::byte> memory;
+  size_t count;
+
+  Placed(Backend& on, const std::vector<T>& values)
+      : backend(on), memory(on.allocate(values.size() * sizeof(T))), count(values.size()) {
+    backend.upload(data(), values.data(), count * sizeof(T));
+  }
+  T* data() const { return reinterpret_cast<T*>(memory.get()); }
+  std::vector<T> fetch() const {
+    std::vector<T> values(count);
+    backend.download(values.data(), data(), count * sizeof(T));
+    return values;
+  }
+};
+
 }  // namespace thermocline::test

@@ -15,24 +15,6 @@ namespace {
 
 constexpr uint64_t kUntouched = 0x5555'5555'5555'5555;
 
-template <class T>
-struct Placed {
-  Backend& backend;
-  std::shared_ptr<std::byte> memory;
-  size_t count;
-
-  Placed(Backend& on, const std::vector<T>& values)
-      : backend(on), memory(on.allocate(values.size() * sizeof(T))), count(values.size()) {
-    backend.upload(data(), values.data(), count * sizeof(T));
-  }
-  T* data() const { return reinterpret_cast<T*>(memory.get()); }
-  std::vector<T> fetch() const {
-    std::vector<T> values(count);
-    backend.download(values.data(), data(), count * sizeof(T));
-    return values;
-  }
-};
-
 void begin(Backend& backend, std::vector<TokenRow>& rows, int count) {
   rows.clear();
   for (int t = 0; t < count; ++t) rows.push_back({t, static_cast<uint32_t>(t), 0});

@@ -176,15 +176,22 @@ struct Timing {
   double seconds = 0, sum = 0;
 };
 
-Timing run_tier(BundleStore& store, Arithmetic* arithmetic, uint32_t layers, double active) {
+// compute(layer, words) for kSteps passes over the layers; drawing the words is not timed.
+template <class Compute>
+double seconds_of(uint32_t layers, double active, Compute compute) {
   std::mt19937_64 random(7);
-  const Clock::time_point begin = Clock::now();
-  double drawing = 0;
+  double seconds = 0;
   for (uint32_t i = 0; i < kSteps * layers; ++i) {
-    const Clock::time_point drawn = Clock::now();
     const auto words = random_words(active, random);
-    drawing += seconds_since(drawn);
-    const uint32_t layer = i % layers;
+    const Clock::time_point begin = Clock::now();
+    compute(i % layers, words);
+    seconds += seconds_since(begin);
+  }
+  return seconds;
+}
+
+Timing run_tier(BundleStore& store, Arithmetic* arithmetic, uint32_t layers, double active) {
+  const double seconds = seconds_of(layers, active, [&](uint32_t layer, const auto& words) {
     store.request(layer, words);
     const WeightView up = store.view(layer, DType::q4_0, kDim, 0);
     if (arithmetic != nullptr) arithmetic->up(up, store.here());
@@ -194,8 +201,8 @@ Timing run_tier(BundleStore& store, Arithmetic* arithmetic, uint32_t layers, dou
       arithmetic->down(store.view(layer, DType::q4_0, kDim, row_bytes()), words);
     }
     store.release();
-  }
-  return {seconds_since(begin) - drawing, arithmetic == nullptr ? 0 : arithmetic->sum()};
+  });
+  return {seconds, arithmetic == nullptr ? 0 : arithmetic->sum()};
 }
 
 Timing run_mapped(const BundleFile& file, Arithmetic& arithmetic, uint32_t layers, double active) {
@@ -203,25 +210,17 @@ Timing run_mapped(const BundleFile& file, Arithmetic& arithmetic, uint32_t layer
   const int fd = ::open(file.path().c_str(), O_RDONLY);
   void* map = ::mmap(nullptr, layout.file_bytes, PROT_READ, MAP_SHARED, fd, 0);
   if (map == MAP_FAILED) throw work_failed(file.path() + ": cannot be mapped");
-  std::mt19937_64 random(7);
-  const Clock::time_point begin = Clock::now();
-  double drawing = 0;
-  for (uint32_t i = 0; i < kSteps * layers; ++i) {
-    const Clock::time_point drawn = Clock::now();
-    const auto words = random_words(active, random);
-    drawing += seconds_since(drawn);
-    const auto* at = static_cast<const std::byte*>(map) + layout.offsets[i % layers];
+  const double seconds = seconds_of(layers, active, [&](uint32_t layer, const auto& words) {
     const auto view = [&](uint64_t offset) {
-      return WeightView{DType::q4_0, static_cast<int>(kNeurons), kDim, layout.strides[i % layers],
-                        at + offset};
+      return WeightView{DType::q4_0, static_cast<int>(kNeurons), kDim, layout.strides[layer],
+                        static_cast<const std::byte*>(map) + layout.offsets[layer] + offset};
     };
     arithmetic.up(view(0), words);
     arithmetic.down(view(row_bytes()), words);
-  }
-  const Timing timing{seconds_since(begin) - drawing, arithmetic.sum()};
+  });
   ::munmap(map, layout.file_bytes);
   ::close(fd);
-  return timing;
+  return {seconds, arithmetic.sum()};
 }
 
 void bench(const std::string& folder, uint32_t layers, double active, double hot_percent,

@@ -113,11 +113,11 @@ TEST_CASE("a bundle file is made once, and anew where it is of something else", 
   CHECK(small.strides == std::vector<uint64_t>{912, 144});
   make_file(path, pool, {900});
   CHECK(BundleFile(path, layout, "test").is_made());
-  CHECK_FALSE(std::filesystem::exists(path + ".partial"));
+  CHECK_FALSE(std::filesystem::exists(path + ".tmp"));
   SECTION("another model") {
     CHECK_FALSE(BundleFile(path, layout, "test of another").is_made());
     CHECK_FALSE(std::filesystem::exists(path));  // gone, and nothing unfinished took its name
-    CHECK_FALSE(std::filesystem::exists(path + ".partial"));
+    CHECK_FALSE(std::filesystem::exists(path + ".tmp"));
   }
   SECTION("cut short") {
     std::filesystem::resize_file(path, layout.file_bytes - 1);
@@ -130,7 +130,7 @@ TEST_CASE("a bundle file is made once, and anew where it is of something else", 
   SECTION("no room") {
     auto huge = layout;
     huge.file_bytes = uint64_t{1} << 60;
-    CHECK_THROWS_WITH(BundleFile(path, huge, "test"), Catch::Contains("are free there"));
+    CHECK_THROWS_WITH(BundleFile(path, huge, "test"), Catch::Contains("of which the disk has"));
   }
   SECTION("no folder") {
     CHECK_THROWS_AS(BundleFile(dir / "none/bundles", layout, "test"), Error);
