@@ -91,7 +91,11 @@ class RankRun {
 
   void open_profile() {
     if (plan_.live.policies.empty()) return;
-    profile_ = load_profile(options_.profile, share().pool(), plan_.shape, plan_.weight_hash);
+    const auto counts_of = [&](const std::string& path) {
+      return load_profile(path, share().pool(), plan_.shape, plan_.weight_hash);
+    };
+    known_.profile = counts_of(options_.profile);
+    if (!options_.future.empty()) known_.future = counts_of(options_.future);
   }
 
   void announce() const {
@@ -232,7 +236,7 @@ class RankRun {
       if (!plan_.live.policies.empty()) {
         const TierRates rates =
             plan_.live.rates(static_cast<size_t>(comm_.rank()), static_cast<size_t>(comm_.size()));
-        live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_types, rates);
+        live_.emplace(plan_.live, std::move(known_), plan_.shape, plan_.ffn_types, rates);
         hooks_.observers.push_back(&*live_);
       }
       BundleStore* tiers = decoder.weights().tiers.get();
@@ -378,6 +382,7 @@ class RankRun {
     together(comm_, [&] {
       if (logits_.has_value()) logits_->finish();
       if (samples_.has_value()) samples_->finish();
+      if (live_.has_value()) live_->check_future(options_.future);
     });
   }
 
@@ -426,7 +431,7 @@ class RankRun {
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
   std::unique_ptr<ActivationPredictor> predictor_;  // until the decoder takes it
-  ActivationProfile profile_;                       // until live policies take it
+  KnownActivity known_;                             // until live policies take it
   EngineHooks hooks_;
   std::optional<Resume> resume_;  // outlives the recorder
   std::optional<Recorder> recorder_;

@@ -143,16 +143,24 @@ void choose_decoding(const RunOptions& options, RunPlan& plan) {
   }
 }
 
+void check_foresight(const RunOptions& options, const PolicySpec& policy) {
+  const PolicyEntry& entry = *policy.entry;
+  if (entry.needs_future_uses) {
+    throw bad_usage("policy '" + policy.label() +
+                    "' looks up single uses in the future: use it with replay");
+  }
+  if (!entry.needs_future || !options.future.empty()) return;
+  throw bad_usage("policy '" + policy.label() +
+                  "' needs the future: --future TRACE, an earlier recording of this very run, or "
+                  "use it with replay");
+}
+
 LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& shape,
                                   const BundleTypes& ffn_types) {
   LivePolicyOptions live;
   if (options.policies.empty()) return live;
   live.policies = parse_policies(options.policies);
-  for (const PolicySpec& policy : live.policies) {
-    if (!policy.entry->needs_future) continue;
-    throw bad_usage("policy '" + policy.label() +
-                    "' needs the future, which a live run does not have: use it with replay");
-  }
+  for (const PolicySpec& policy : live.policies) check_foresight(options, policy);
   live.budgets =
       parse_budgets(options.budgets, ffn_bytes(shape, ffn_types), bundle_bytes(shape, ffn_types));
   live.migration_bytes =

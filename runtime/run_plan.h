@@ -42,6 +42,7 @@ struct RunOptions {
   bool overwrite = false;         // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string future;               // for oracles: a trace of this very run
   std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
   std::string disk_reads = "auto";  // how it is read: see open_disk_reader
   std::string cluster;              // whose rates policies may weigh; empty: that of replay
