@@ -172,6 +172,9 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
       .add_option("--disk-reads", options.disk_reads,
                   "auto, io_uring or threads: how --disk-tier is read")
       ->capture_default_str();
+  command.add_option("--read-ahead", options.read_ahead,
+                     "a predictor, as --predictor takes it, that says in front of each layer's "
+                     "attention what to read of --disk-tier; changes no result");
   command.add_option("--cluster", options.cluster,
                      "cluster file whose rates policies may weigh (default: that of replay)");
 }

@@ -63,6 +63,7 @@ class RankRun {
     Decoder decoder = load();
     place_threshold(decoder);
     decoder.use_predictor(std::move(predictor_));
+    if (lookahead_ != nullptr) decoder.use_lookahead(std::move(lookahead_));
     make_observers(decoder);
     if (options_.audit_predictor) begin_audit(decoder);
     const bool interrupted = execute(decoder);
@@ -135,9 +136,12 @@ class RankRun {
     together(comm_, [&] {
       weights = load_rank_weights(*plan_.source, plan_.partition, rank, *backend_,
                                   options_.check_finite, tier_options());
-      const PredictorSpec& predictor = plan_.predictor;
-      predictor_ = predictor.entry->make(
-          predictor.values, {*plan_.source, plan_.spec, share(), *backend_, row_max()});
+      const PredictorContext context{*plan_.source, plan_.spec, share(), *backend_, row_max()};
+      const auto made = [&](const PredictorSpec& spec) {
+        return spec.entry->make(spec.values, context);
+      };
+      predictor_ = made(plan_.predictor);
+      if (plan_.read_ahead.has_value()) lookahead_ = made(*plan_.read_ahead);
       plan_.source.reset();
     });
     return {comm_,
@@ -279,6 +283,7 @@ class RankRun {
     for (const RankShare& share : plan_.partition.ranks) {
       config["rank_stage"].push_back(share.stage);
     }
+    if (plan_.read_ahead.has_value()) config["read_ahead"] = plan_.read_ahead->text();
     config["ffn_tier"] = options_.disk_tier.empty() ? "memory" : "disk";
     config["gate"] = plan_.predictor.text();
     config["predictor"] = plan_.predictor.entry->name;
@@ -430,8 +435,8 @@ class RankRun {
   RunOutcome outcome_;
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
-  std::unique_ptr<ActivationPredictor> predictor_;  // until the decoder takes it
-  KnownActivity known_;                             // until live policies take it
+  std::unique_ptr<ActivationPredictor> predictor_, lookahead_;  // until the decoder takes them
+  KnownActivity known_;                                         // until live policies take it
   EngineHooks hooks_;
   std::optional<Resume> resume_;  // outlives the recorder
   std::optional<Recorder> recorder_;

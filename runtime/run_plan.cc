@@ -216,6 +216,15 @@ void choose_predictor(const RunOptions& options, RunPlan& plan) {
     throw bad_usage(
         "--record-magnitudes needs --predictor exact: neurons that are no candidates have no gate");
   }
+  if (options.read_ahead.empty()) return;
+  if (options.disk_tier.empty()) {
+    throw bad_usage("--read-ahead needs --disk-tier FOLDER, from which it reads");
+  }
+  plan.read_ahead = parse_predictor_spec(options.read_ahead);
+  if (plan.read_ahead->exact()) {
+    throw bad_usage("--read-ahead exact: expected a predictor that names fewer than all neurons");
+  }
+  plan.read_ahead->entry->check(plan.read_ahead->values, plan.spec, plan.shape);
 }
 
 }  // namespace

@@ -131,6 +131,9 @@ TEST_CASE("a disk tier that cannot be says why") {
   };
   fails("--disk-tier " + folder / "none", 1, "no file can be made there");
   fails("--disk-tier " + folder / "" + " --disk-reads telepathy", 2, "io_uring or threads");
+  fails("--read-ahead sign", 2, "needs --disk-tier");
+  fails("--disk-tier " + folder / "" + " --read-ahead exact", 2, "fewer than all neurons");
+  fails("--disk-tier " + folder / "" + " --read-ahead sgn", 2, "did you mean 'sign'");
   fails("--disk-tier " + folder / "" + " --audit-predictor --predictor sign", 2, "second decoder");
   REQUIRE(thermocline_command(common + "--record " + folder / "p.h5").exit_code == 0);
   fails("--disk-tier " + folder / "" + " --profile " + folder / "p.h5" +

@@ -146,9 +146,10 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
                                                std::vector<uint64_t>{512, 9000, 600, 700});
   const auto file = make_file(dir / "bundles", pool, bytes);
   const auto backend = cpu();
+  const bool ahead = GENERATE(false, true);
   for (const std::string& engine : engines(file->path()))
     for (const uint64_t budget : {0, 1, 200, 600, 5000}) {
-      INFO(engine << ", budget " << budget);
+      INFO(engine << ", budget " << budget << (ahead ? ", with reads ahead" : ""));
       BundleStore store(*backend, pool, *file, budget, engine);
       CHECK(store.hot_bytes() == std::min<uint64_t>(budget, 600) * file->layout().stride_max());
       HotSet hot = random_hot(pool, std::min<uint64_t>(budget, 600), random);
@@ -162,11 +163,20 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
           std::vector<uint64_t> needed(pool.words_per_layer());
           for (uint32_t n = 0; n < 150; ++n)
             needed[n / 64] |= uint64_t{random() % 100 < (step % 5 == 0 ? 95u : 20u)} << n % 64;
+          if (ahead) {  // half of it right
+            std::vector<uint64_t> likely = needed;
+            for (uint64_t& word : likely) word ^= random() & random();
+            likely.back() &= (uint64_t{1} << 150 % 64) - 1;
+            store.read_ahead(layer, likely);
+          }
           store.request(layer, needed);
           if (step % 3 == 0)  // all of the hot set had come
-            for (uint32_t n = 0; n < 150; ++n)
-              counted &= (store.here()[n / 64] >> n % 64 & 1) ==
-                         (needed[n / 64] >> n % 64 & 1 && hot.contains(layer * 150 + n));
+            for (uint32_t n = 0; n < 150; ++n) {
+              const bool here = (store.here()[n / 64] >> n % 64 & 1) != 0;
+              const bool hot_here =
+                  (needed[n / 64] >> n % 64 & 1) != 0 && hot.contains(layer * 150 + n);
+              counted &= ahead ? here || !hot_here : here == hot_here;
+            }
           store.wait();
           const WeightView view = store.view(layer, DType::f32, 25, 100);
           for (uint32_t n = 0; n < 150; ++n) {
@@ -198,7 +208,12 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
       CHECK(counters.needed == needed_count);
       CHECK((budget > 0 || counters.here == 0));
       CHECK((budget < 600 || counters.read_count == 0 || counters.moved_count > 0));
-      CHECK(store.staging_bytes() <= 150 * file->layout().stride_max());
+      const uint64_t place_max = ahead ? 150 + 150 / 4 : 150;
+      CHECK(store.staging_bytes() <= place_max * file->layout().stride_max());
+      CHECK((counters.ahead_count > 0) == (ahead && budget < 600));
+      CHECK(counters.ahead_used <= counters.ahead_count);
+      CHECK((budget > 1 || !ahead || counters.ahead_used > 0));
+      CHECK(counters.ahead_bytes <= counters.read_bytes);
     }
 }
 
@@ -291,11 +306,17 @@ TEST_CASE("tiers change no logit, whatever moves", "[tiers]") {
           return mover;
         };
         options.hot = [&](uint32_t rank) { return &movers[rank]->hot; };
-        const LocalRunResult tiered = run_locally(source, options);
-        CHECK(tiered.logits == whole.logits);
-        CHECK(tiered.active == whole.active);
-        CHECK(tiered.tiers[0].needed > 0);
-        if (percent == 0) CHECK(tiered.tiers[0].here == 0);
+        for (const char* lookahead : {"exact", "sign:threshold=0.48"}) {
+          options.lookahead = lookahead;
+          const LocalRunResult tiered = run_locally(source, options);
+          CHECK(tiered.logits == whole.logits);
+          CHECK(tiered.active == whole.active);
+          CHECK(tiered.tiers[0].needed > 0);
+          if (percent == 0) CHECK(tiered.tiers[0].here == 0);
+          const bool reads_ahead = std::string(lookahead) != "exact";
+          CHECK((tiered.tiers[0].ahead_used > 0) == reads_ahead);  // nothing is hot at first
+        }
+        options.lookahead = "exact";
       }
     }
   }
