@@ -48,6 +48,27 @@ HotSet random_hot(const NeuronPool& pool, uint64_t count, std::mt19937_64& rando
   return hot;
 }
 
+// A tenth of it is another.
+HotSet changed(const HotSet& hot, std::mt19937_64& random) {
+  const NeuronPool& pool = hot.pool();
+  const HotSet fresh = random_hot(pool, hot.count(), random);
+  HotSet mixed(pool);
+  for_each_bit(pool, hot.words(), [&](uint32_t flat) {
+    if (random() % 10 != 0) mixed.insert(flat);
+  });
+  for_each_bit(pool, fresh.words(), [&](uint32_t flat) {
+    if (mixed.count() < hot.count()) mixed.insert(flat);
+  });
+  return mixed;
+}
+
+// A guess at what 150 neurons need that is right for three of four.
+std::vector<uint64_t> mostly(std::vector<uint64_t> needed, std::mt19937_64& random) {
+  for (uint64_t& word : needed) word ^= random() & random();
+  needed.back() &= (uint64_t{1} << 150 % 64) - 1;
+  return needed;
+}
+
 const char* const kEngines[] = {"io_uring", "threads"};
 
 // The engines that can be used here.
@@ -163,12 +184,7 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
           std::vector<uint64_t> needed(pool.words_per_layer());
           for (uint32_t n = 0; n < 150; ++n)
             needed[n / 64] |= uint64_t{random() % 100 < (step % 5 == 0 ? 95u : 20u)} << n % 64;
-          if (ahead) {  // half of it right
-            std::vector<uint64_t> likely = needed;
-            for (uint64_t& word : likely) word ^= random() & random();
-            likely.back() &= (uint64_t{1} << 150 % 64) - 1;
-            store.read_ahead(layer, likely);
-          }
+          if (ahead) store.read_ahead(layer, mostly(needed, random));
           store.request(layer, needed);
           if (step % 3 == 0)  // all of the hot set had come
             for (uint32_t n = 0; n < 150; ++n) {
@@ -187,20 +203,7 @@ TEST_CASE("whatever is hot, a layer gets the bundles that it needs", "[tiers]") 
           }
           store.release();
         }
-        // A policy changes a tenth of its set, or all of it.
-        if (step % 7 == 6) {
-          hot = random_hot(pool, hot.count(), random);
-        } else if (hot.count() > 0) {
-          const HotSet fresh = random_hot(pool, hot.count(), random);
-          HotSet mixed(pool);
-          for_each_bit(pool, hot.words(), [&](uint32_t flat) {
-            if (random() % 10 != 0) mixed.insert(flat);
-          });
-          for_each_bit(pool, fresh.words(), [&](uint32_t flat) {
-            if (mixed.count() < hot.count()) mixed.insert(flat);
-          });
-          hot = mixed;
-        }
+        hot = step % 7 == 6 ? random_hot(pool, hot.count(), random) : changed(hot, random);
       }
       CHECK(right);
       CHECK(counted);
