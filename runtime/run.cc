@@ -122,6 +122,13 @@ class RankRun {
     outcome_.device = backend_->describe();
     if (!root()) return;
     fmt::print(text_out(), "backend  {} ({})\n", entry.name, outcome_.device);
+    const uint32_t cores = cores_of_process(static_cast<uint32_t>(place.count));
+    if (outcome_.thread_count > cores) {
+      fmt::print(text_out(),
+                 "         {} threads for {} cores: they sleep between jobs, and more of them than "
+                 "cores gain nothing\n",
+                 outcome_.thread_count, cores);
+    }
     for (const BackendEntry* other : backends().entries()) {
       const std::string reason = other->unusable();
       if (reason.empty()) continue;

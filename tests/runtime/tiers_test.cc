@@ -1,11 +1,16 @@
 // Tiers: what is read is what was written, budgets hold, and no hot set changes a result.
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <random>
+#include <thread>
 
+#include "models/cli.h"
 #include "models/error.h"
 #include "runtime/tiers/bundle_store.h"
 #include "tests/runtime/local_run.h"
@@ -119,6 +124,41 @@ TEST_CASE("reads bring what lies in the file, and say where they fail", "[tiers]
     reader->start({{file->layout().file_bytes, 1536, memory.get(), 0}});
     CHECK_THROWS_WITH(reader->wait(), Catch::Contains("bundles") && Catch::Contains("ends before"));
   }
+}
+
+// What a pipe's reader gets when somebody writes, an engine gets from a disk that hangs for a
+// while.
+TEST_CASE("a disk that answers nothing is named, and waited for", "[tiers]") {
+  const TempDir dir;
+  const std::string pipe = dir / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const int writer = ::open(pipe.c_str(), O_RDWR | O_CLOEXEC);
+  REQUIRE(writer >= 0);
+  std::unique_ptr<DiskReader> reader;
+  try {
+    reader = open_disk_reader(pipe, "io_uring", false, 0.05);
+  } catch (const Error& error) {
+    WARN("skipped: " << error.what());
+    ::close(writer);
+    return;
+  }
+  const std::string text = dir / "stderr";
+  const int log = ::open(text.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  const int before = ::dup(STDERR_FILENO);
+  std::byte room[8] = {};
+  reader->start({{0, 8, room, 7}});
+  std::thread answer([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    CHECK(::write(writer, "answered", 8) == 8);
+  });
+  ::dup2(log, STDERR_FILENO);
+  const std::vector<uint64_t> tags = reader->wait();
+  ::dup2(before, STDERR_FILENO);
+  answer.join();
+  for (const int file : {before, log, writer}) ::close(file);
+  CHECK(tags == std::vector<uint64_t>{7});
+  CHECK(std::memcmp(room, "answered", 8) == 0);
+  CHECK_THAT(read_file(text), Catch::Contains("pipe: no read has ended for 0.05 s, 1 are under"));
 }
 
 TEST_CASE("a bundle file is made once, and anew where it is of something else", "[tiers]") {
