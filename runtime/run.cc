@@ -351,6 +351,7 @@ class RankRun {
     }
     progress_.reset();
     facts_.sums = engine.sums();
+    sent_ = engine.sent();
     return stopped;
   }
 
@@ -391,6 +392,7 @@ class RankRun {
       outcome_.disk_reads = tiers->engine();
     }
     comm_.all_gather(&facts_, sizeof facts_, outcome_.ranks.data());
+    outcome_.sent = gather_sent(comm_, sent_);
     together(comm_, [&] {
       if (!root()) return;
       if (options_.json != "-") print_run(options_, plan_, outcome_);
@@ -425,6 +427,7 @@ class RankRun {
   RunOutcome outcome_;
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
+  SentBytes sent_;
   std::unique_ptr<ActivationPredictor> predictor_;  // until the decoder takes it
   ActivationProfile profile_;                       // until live policies take it
   EngineHooks hooks_;
