@@ -30,6 +30,14 @@ void LivePolicies::on_step(const StepInfo& info, const StepTimes& /*times*/, con
   }
 }
 
+std::vector<LivePolicyState> LivePolicies::states() const {
+  std::vector<LivePolicyState> states;
+  for (const auto& driver : drivers_) {
+    states.push_back({driver->stats(), driver->hot().count(), driver->hot_threshold()});
+  }
+  return states;
+}
+
 std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {
   std::vector<HotSetStats> mine;
   for (const auto& driver : drivers_) mine.push_back(driver->stats());

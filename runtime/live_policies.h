@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,13 @@ struct LivePolicyResult {
   HotSetStats stats;
 };
 
+// The same of one rank, before the run has ended.
+struct LivePolicyState {
+  HotSetStats stats;
+  uint64_t hot_count = 0;  // bundles that are hot now
+  std::optional<double> hot_threshold;
+};
+
 class LivePolicies final : public StepObserver {
  public:
   // `profile` is of this rank's pool.
@@ -47,6 +55,9 @@ class LivePolicies final : public StepObserver {
 
   // What the first policy at the first budget keeps hot now.
   const HotSet& hot() const { return drivers_.front()->hot(); }
+
+  // Of this rank, in the order of results().
+  std::vector<LivePolicyState> states() const;
 
   // Collective: policies in the order given, for each the budgets; the same on every rank.
   std::vector<LivePolicyResult> results(Comm& comm) const;

@@ -11,6 +11,7 @@
 #include "models/error.h"
 #include "models/npy_file.h"
 #include "runtime/backend.h"
+#include "runtime/listening.h"
 #include "runtime/node_facts.h"
 #include "runtime/predictor_audit.h"
 #include "runtime/recorder.h"
@@ -50,7 +51,10 @@ class RankRun {
 
   void run() {
     together(comm_, [&] { plan_ = make_run_plan(options_, static_cast<uint32_t>(comm_.size())); });
-    together(comm_, [&] { check_outputs(); });
+    together(comm_, [&] {
+      check_outputs();
+      listen();
+    });
     if (root()) announce();
     together(comm_, [&] { open_profile(); });
     const RankOnHost place = rank_on_this_host(comm_);
@@ -69,6 +73,7 @@ class RankRun {
     if (interrupted) leave_interrupted();
     finish();
     report(decoder);
+    if (listening_.has_value()) listening_->linger(options_.linger);
   }
 
  private:
@@ -89,6 +94,11 @@ class RankRun {
     if (options_.json != "-") require_folder_of(options_.json);
   }
 
+  // A port that another process has is better found now, too.
+  void listen() {
+    if (!options_.listen.empty()) listening_.emplace(comm_, plan_, options_);
+  }
+
   void open_profile() {
     if (plan_.live.policies.empty()) return;
     profile_ = load_profile(options_.profile, share().pool(), plan_.shape, plan_.weight_hash);
@@ -97,6 +107,7 @@ class RankRun {
   void announce() const {
     fmt::print(text_out(), "{}\n", describe(plan_));
     for (const std::string& note : plan_.notes) fmt::print(text_out(), "{}\n", note);
+    if (listening_.has_value()) fmt::print(text_out(), "listen   {}\n", listening_->url());
     std::fflush(text_out());
   }
 
@@ -244,6 +255,13 @@ class RankRun {
       hooks_.all_logits = !options_.logits.empty();
       if (root()) make_root_hooks();
     });
+    if (listening_.has_value()) begin_listening(decoder);
+  }
+
+  void begin_listening(const Decoder& decoder) {
+    listening_->begin(decoder, live_.has_value() ? &*live_ : nullptr);
+    hooks_.observers.push_back(&*listening_);
+    hooks_.on_report = [this](const PassReport& report) { listening_->on_report(report); };
   }
 
   void make_root_hooks() {
@@ -375,6 +393,7 @@ class RankRun {
   void finish() {
     if (recorder_.has_value()) outcome_.trace_hash = recorder_->finish(comm_);
     if (live_.has_value()) outcome_.policies = live_->results(comm_);
+    if (listening_.has_value()) listening_->finish(sent_);
     if (audit_.has_value()) outcome_.audit = audit_->finish();
     together(comm_, [&] {
       if (logits_.has_value()) logits_->finish();
@@ -430,6 +449,7 @@ class RankRun {
   SentBytes sent_;
   std::unique_ptr<ActivationPredictor> predictor_;  // until the decoder takes it
   ActivationProfile profile_;                       // until live policies take it
+  std::optional<Listening> listening_;
   EngineHooks hooks_;
   std::optional<Resume> resume_;  // outlives the recorder
   std::optional<Recorder> recorder_;
