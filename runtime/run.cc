@@ -73,7 +73,7 @@ class RankRun {
     if (interrupted) leave_interrupted();
     finish();
     report(decoder);
-    if (listening_.has_value()) listening_->linger(options_.linger);
+    if (listening_.has_value()) linger();
   }
 
  private:
@@ -281,6 +281,11 @@ class RankRun {
     if (options_.samples.empty()) return;
     samples_.emplace(options_.samples, plan_);
     hooks_.observers.push_back(&*samples_);
+  }
+
+  void linger() {
+    std::fflush(text_out());  // a file or a pipe would get the tables when it is over
+    listening_->linger(options_.linger);
   }
 
   std::string config_json() const {
