@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "models/cli.h"
 #include "runtime/listening.h"
 #include "tests/exposition.h"
+#include "tests/support.h"
 
 namespace thermocline::test {
 namespace {
@@ -47,6 +49,8 @@ LiveSnapshot snapshot_of_two() {
   snapshot.tasks_total = 9;
   snapshot.recent_tokens_per_second = 12.5;
   snapshot.ranks = {rank_counters(10), rank_counters(20)};
+  snapshot.ranks[0].sent = {{0, 20}, {0, 16}};
+  snapshot.ranks[1].sent = {{20, 0}, {25, 0}};
   snapshot.ranks[1].policies[0].hot_threshold = 0.5;
   return snapshot;
 }
@@ -128,6 +132,22 @@ TEST_CASE("every counter of a policy is in both renderings, to the last integer"
   CHECK(json["policies"][1]["hot_threshold"].is_null());
   CHECK(json["policies"][1]["parameters"].get<std::string>().find("halflife=4") !=
         std::string::npos);
+}
+
+TEST_CASE("Prometheus' own library reads the exposition, and finds what the JSON says") {
+  const std::string python = oracle_python("prometheus_client");
+  if (python.empty()) return;
+  const TempDir folder;
+  LiveSnapshot snapshot = snapshot_of_two();
+  snapshot.disk_tier = true;
+  write_file(folder / "metrics.txt", prometheus_text(snapshot));
+  write_file(folder / "counters.json", counters_json(snapshot));
+  const CommandResult result =
+      run_command(python + " " + THERMOCLINE_SOURCE_DIR + "/tests/oracles/check_exposition.py " +
+                  folder / "metrics.txt" + " " + folder / "counters.json");
+  INFO(result.output);
+  CHECK(result.exit_code == 0);
+  CHECK(result.output.find("as the JSON has them") != std::string::npos);
 }
 
 TEST_CASE("a threshold that is no number is told as each form tells it") {
