@@ -7,8 +7,8 @@
 namespace thermocline::test {
 namespace {
 
-constexpr uint32_t kChunk = 350;  // rows of kDim floats: more than one exchange of whole vectors
-constexpr uint32_t kDim = 48, kLayers = 4, kVocab = 80, kTasks = 2, kForced = 20;
+constexpr uint32_t kChunk = 90;  // rows of kDim floats: more than one exchange of whole vectors
+constexpr uint32_t kDim = 192, kLayers = 4, kVocab = 80, kTasks = 2, kForced = 20;
 constexpr uint32_t kPrompt = 2 * kChunk + 30;  // three chunks, which three stages work on at once
 constexpr uint64_t kBallotBytes = 20;          // of one task's next token, from one rank
 
@@ -18,9 +18,9 @@ ModelShape small_shape() {
           .ffn_dim = 96,
           .head_count = 6,
           .kv_head_count = 3,
-          .head_dim = 8,
+          .head_dim = 32,
           .vocab_size = kVocab,
-          .context_length = 800,
+          .context_length = 256,
           .activation = FfnActivation::relu};
 }
 
