@@ -87,13 +87,16 @@ class Comm {
 // While it lives, nothing that its rank sends is counted: for what only a report asks for.
 class UncountedExchange {
  public:
-  explicit UncountedExchange(Comm& comm) : comm_(comm) { comm_.sent_->counting = false; }
-  ~UncountedExchange() { comm_.sent_->counting = true; }
+  explicit UncountedExchange(Comm& comm) : comm_(comm), counting_(comm.sent_->counting) {
+    comm_.sent_->counting = false;
+  }
+  ~UncountedExchange() { comm_.sent_->counting = counting_; }
   UncountedExchange(const UncountedExchange&) = delete;
   UncountedExchange& operator=(const UncountedExchange&) = delete;
 
  private:
   Comm& comm_;
+  bool counting_;  // before
 };
 
 // values[i] = the sum over ranks, added in rank order; the same bits on every rank.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 
 #include "models/cli.h"
 #include "models/error.h"
+#include "models/utf8.h"
 
 namespace thermocline {
 namespace {
@@ -50,17 +52,19 @@ void take(std::span<const std::byte>& bytes, T* values, size_t count) {
   bytes = bytes.subspan(count * sizeof(T));
 }
 
+// The format is UTF-8: bytes that are none become U+FFFD.
 std::string escaped(std::string_view text, bool quotes) {
   std::string result;
-  for (const char c : text) {
-    if (c == '\\') {
-      result += "\\\\";
-    } else if (c == '\n') {
+  for (size_t size = 0; !text.empty(); text.remove_prefix(std::max<size_t>(size, 1))) {
+    size = utf8_size(text);
+    const std::string_view character = text.substr(0, size);
+    if (size == 0) {
+      result += "\xef\xbf\xbd";
+    } else if (character == "\n") {
       result += "\\n";
-    } else if (c == '"' && quotes) {
-      result += "\\\"";
     } else {
-      result += c;
+      if (character == "\\" || (character == "\"" && quotes)) result += '\\';
+      result += character;
     }
   }
   return result;

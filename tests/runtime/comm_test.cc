@@ -135,6 +135,7 @@ TEST_CASE("what only a report asks for is not counted") {
     std::vector<std::byte> mine(8), all(16);
     {
       const UncountedExchange quiet(comm);
+      { const UncountedExchange within(comm); }
       comm.all_gather(mine.data(), 8, all.data());
       comm.split(0)->all_gather(mine.data(), 8, all.data());
     }

@@ -150,6 +150,14 @@ TEST_CASE("Prometheus' own library reads the exposition, and finds what the JSON
   CHECK(result.output.find("as the JSON has them") != std::string::npos);
 }
 
+TEST_CASE("bytes that are no UTF-8 leave a page that is") {
+  LiveSnapshot snapshot = snapshot_of_two();
+  snapshot.model = "m\xc3\xa4\xff\xe2\x82";
+  CHECK(prometheus_text(snapshot).find("model=\"m\xc3\xa4\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"") !=
+        std::string::npos);
+  CHECK(nlohmann::json::accept(counters_json(snapshot)));
+}
+
 TEST_CASE("a threshold that is no number is told as each form tells it") {
   LiveSnapshot snapshot = snapshot_of_two();
   const double value =
