@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 namespace thermocline {
 namespace {
@@ -64,6 +65,20 @@ void sum_by_slices(Comm& comm, float* values, size_t count, std::vector<float>& 
 }
 
 }  // namespace
+
+Comm::Comm(int rank, int size)
+    : rank_(rank), world_ranks_(static_cast<size_t>(size)), sent_(std::make_shared<Sent>()) {
+  std::iota(world_ranks_.begin(), world_ranks_.end(), 0);
+  sent_->bytes.resize(world_ranks_.size());
+}
+
+std::unique_ptr<Comm> Comm::split(int color) {
+  std::unique_ptr<Comm> part = do_split(color);
+  const int mine = world_ranks_[static_cast<size_t>(rank_)];
+  part->do_all_gather(&mine, sizeof mine, part->world_ranks_.data());
+  part->sent_ = sent_;
+  return part;
+}
 
 void sum_in_rank_order(Comm& comm, float* values, size_t count, std::vector<float>& scratch) {
   if (comm.size() == 1) return;

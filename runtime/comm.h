@@ -4,12 +4,14 @@
 //   sums in rank order, so that a layout gives the same bits every time, on either.
 // Non-goals: overlapping communication with compute; surviving a lost rank (Open MPI 4.1 is
 //   fail-stop: the job ends promptly and is run again).
-// Every call but rank() and size() is collective over the ranks that it names, in the same order.
+// Every call but rank(), size() and sent_bytes() is collective over the ranks that it names, in the
+//   same order.
 // Thread-safety: one rank's Comm belongs to one thread.
 // Usage: with_ranks(0, [&](Comm& comm) { comm.barrier(); });
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -23,18 +25,78 @@ namespace thermocline {
 class Comm {
  public:
   virtual ~Comm() = default;
-  virtual int rank() const = 0;
-  virtual int size() const = 0;
+  Comm(const Comm&) = delete;
+  Comm& operator=(const Comm&) = delete;
+  int rank() const { return rank_; }
+  int size() const { return static_cast<int>(world_ranks_.size()); }
 
   virtual void barrier() = 0;
-  virtual void send(int to, const void* data, size_t bytes) = 0;
-  virtual void receive(int from, void* data, size_t bytes) = 0;
+  void send(int to, const void* data, size_t bytes) {
+    do_send(to, data, bytes);
+    count_sent(to, bytes);
+  }
+  void receive(int from, void* data, size_t bytes) { do_receive(from, data, bytes); }
   // all: (size, bytes), the block of every rank in rank order.
-  virtual void all_gather(const void* mine, size_t bytes, void* all) = 0;
+  void all_gather(const void* mine, size_t bytes, void* all) {
+    do_all_gather(mine, bytes, all);
+    count_sent_to_all(bytes);
+  }
   // mine, all: (size, bytes); block i of `mine` goes to rank i.
-  virtual void all_to_all(const void* mine, size_t bytes, void* all) = 0;
+  void all_to_all(const void* mine, size_t bytes, void* all) {
+    do_all_to_all(mine, bytes, all);
+    count_sent_to_all(bytes);
+  }
   // The ranks that give the same colour, in rank order. Outlives nothing: drop it first.
-  virtual std::unique_ptr<Comm> split(int color) = 0;
+  std::unique_ptr<Comm> split(int color);
+
+  // Payload bytes that this rank has addressed to each rank of the whole job, itself left out, by
+  // this Comm and all that were split from the same one: (ranks of the job). Which ways they take,
+  // and in which pieces, is the network's; barriers have none.
+  const std::vector<uint64_t>& sent_bytes() const { return sent_->bytes; }
+
+ protected:
+  // Of the whole job; split() makes it one of its part.
+  Comm(int rank, int size);
+
+ private:
+  friend class UncountedExchange;
+  struct Sent {
+    std::vector<uint64_t> bytes;  // (ranks of the job)
+    bool counting = true;
+  };
+
+  virtual void do_send(int to, const void* data, size_t bytes) = 0;
+  virtual void do_receive(int from, void* data, size_t bytes) = 0;
+  virtual void do_all_gather(const void* mine, size_t bytes, void* all) = 0;
+  virtual void do_all_to_all(const void* mine, size_t bytes, void* all) = 0;
+  virtual std::unique_ptr<Comm> do_split(int color) = 0;
+
+  void count_sent(int to, size_t bytes) {
+    const auto rank = static_cast<size_t>(world_ranks_[static_cast<size_t>(to)]);
+    if (to != rank_ && sent_->counting) sent_->bytes[rank] += bytes;
+  }
+  void count_sent_to_all(size_t bytes) {
+    for (int to = 0; to < size(); ++to) count_sent(to, bytes);
+  }
+
+  int rank_;
+  std::vector<int> world_ranks_;  // of this Comm's ranks, within the job
+  std::shared_ptr<Sent> sent_;    // of the job: every part has the same
+};
+
+// While it lives, nothing that its rank sends is counted: for what only a report asks for.
+class UncountedExchange {
+ public:
+  explicit UncountedExchange(Comm& comm) : comm_(comm), counting_(comm.sent_->counting) {
+    comm_.sent_->counting = false;
+  }
+  ~UncountedExchange() { comm_.sent_->counting = counting_; }
+  UncountedExchange(const UncountedExchange&) = delete;
+  UncountedExchange& operator=(const UncountedExchange&) = delete;
+
+ private:
+  Comm& comm_;
+  bool counting_;  // before
 };
 
 // values[i] = the sum over ranks, added in rank order; the same bits on every rank.

@@ -72,62 +72,63 @@ class LocalWorld {
 class LocalComm final : public Comm {
  public:
   LocalComm(LocalWorld& world, int group, int rank, std::vector<int> members)
-      : world_(world), group_(group), rank_(rank), members_(std::move(members)) {}
-
-  int rank() const override { return rank_; }
-  int size() const override { return static_cast<int>(members_.size()); }
+      : Comm(rank, static_cast<int>(members.size())),
+        world_(world),
+        group_(group),
+        members_(std::move(members)) {}
 
   void barrier() override {
     std::vector<std::byte> all(members_.size());
     const std::byte here{1};
-    all_gather(&here, 1, all.data());
-  }
-
-  void send(int to, const void* data, size_t bytes) override {
-    world_.put(group_, member(rank_), member(to), data, bytes);
-  }
-
-  void receive(int from, void* data, size_t bytes) override {
-    world_.take(group_, member(from), member(rank_), data, bytes);
-  }
-
-  void all_gather(const void* mine, size_t bytes, void* all) override {
-    for (int to = 0; to < size(); ++to) send(to, mine, bytes);
-    receive_all(bytes, all);
-  }
-
-  void all_to_all(const void* mine, size_t bytes, void* all) override {
-    const auto* blocks = static_cast<const std::byte*>(mine);
-    for (int to = 0; to < size(); ++to) send(to, blocks + static_cast<size_t>(to) * bytes, bytes);
-    receive_all(bytes, all);
-  }
-
-  std::unique_ptr<Comm> split(int color) override {
-    std::vector<int> colors(members_.size());
-    all_gather(&color, sizeof color, colors.data());
-    std::vector<int> members;
-    int rank = 0;
-    for (int other = 0; other < size(); ++other) {
-      if (colors[static_cast<size_t>(other)] != color) continue;
-      if (other == rank_) rank = static_cast<int>(members.size());
-      members.push_back(member(other));
-    }
-    const int group = world_.group_of(group_, splits_++, color);
-    return std::make_unique<LocalComm>(world_, group, rank, std::move(members));
+    do_all_gather(&here, 1, all.data());
   }
 
  private:
+  void do_send(int to, const void* data, size_t bytes) override {
+    world_.put(group_, member(rank()), member(to), data, bytes);
+  }
+
+  void do_receive(int from, void* data, size_t bytes) override {
+    world_.take(group_, member(from), member(rank()), data, bytes);
+  }
+
+  void do_all_gather(const void* mine, size_t bytes, void* all) override {
+    for (int to = 0; to < size(); ++to) do_send(to, mine, bytes);
+    receive_all(bytes, all);
+  }
+
+  void do_all_to_all(const void* mine, size_t bytes, void* all) override {
+    const auto* blocks = static_cast<const std::byte*>(mine);
+    for (int to = 0; to < size(); ++to) {
+      do_send(to, blocks + static_cast<size_t>(to) * bytes, bytes);
+    }
+    receive_all(bytes, all);
+  }
+
+  std::unique_ptr<Comm> do_split(int color) override {
+    std::vector<int> colors(members_.size());
+    do_all_gather(&color, sizeof color, colors.data());
+    std::vector<int> members;
+    int mine = 0;
+    for (int other = 0; other < size(); ++other) {
+      if (colors[static_cast<size_t>(other)] != color) continue;
+      if (other == rank()) mine = static_cast<int>(members.size());
+      members.push_back(member(other));
+    }
+    const int group = world_.group_of(group_, splits_++, color);
+    return std::make_unique<LocalComm>(world_, group, mine, std::move(members));
+  }
+
   int member(int rank) const { return members_[static_cast<size_t>(rank)]; }
   void receive_all(size_t bytes, void* all) {
     auto* blocks = static_cast<std::byte*>(all);
     for (int from = 0; from < size(); ++from) {
-      receive(from, blocks + static_cast<size_t>(from) * bytes, bytes);
+      do_receive(from, blocks + static_cast<size_t>(from) * bytes, bytes);
     }
   }
 
   LocalWorld& world_;
   int group_;
-  int rank_;
   std::vector<int> members_;  // ranks of the whole job
   int splits_ = 0;
 };

@@ -29,49 +29,53 @@ int count_of(size_t bytes) {
   return static_cast<int>(bytes);
 }
 
+int rank_in(MPI_Comm comm) {
+  int rank = 0;
+  check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
+  return rank;
+}
+
+int size_of(MPI_Comm comm) {
+  int size = 0;
+  check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+  return size;
+}
+
 class MpiComm final : public Comm {
  public:
-  explicit MpiComm(MPI_Comm comm, bool owned) : comm_(comm), owned_(owned) {
+  explicit MpiComm(MPI_Comm comm, bool owned)
+      : Comm(rank_in(comm), size_of(comm)), comm_(comm), owned_(owned) {
     check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-    check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
-    check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
   }
   ~MpiComm() override {
     if (owned_) MPI_Comm_free(&comm_);
   }
-  MpiComm(const MpiComm&) = delete;
-  MpiComm& operator=(const MpiComm&) = delete;
-
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
 
   void barrier() override { check(MPI_Barrier(comm_), "MPI_Barrier"); }
 
-  void send(int to, const void* data, size_t bytes) override {
+ private:
+  void do_send(int to, const void* data, size_t bytes) override {
     check(MPI_Send(data, count_of(bytes), MPI_BYTE, to, 0, comm_), "MPI_Send");
   }
-  void receive(int from, void* data, size_t bytes) override {
+  void do_receive(int from, void* data, size_t bytes) override {
     check(MPI_Recv(data, count_of(bytes), MPI_BYTE, from, 0, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
   }
-  void all_gather(const void* mine, size_t bytes, void* all) override {
+  void do_all_gather(const void* mine, size_t bytes, void* all) override {
     check(MPI_Allgather(mine, count_of(bytes), MPI_BYTE, all, count_of(bytes), MPI_BYTE, comm_),
           "MPI_Allgather");
   }
-  void all_to_all(const void* mine, size_t bytes, void* all) override {
+  void do_all_to_all(const void* mine, size_t bytes, void* all) override {
     check(MPI_Alltoall(mine, count_of(bytes), MPI_BYTE, all, count_of(bytes), MPI_BYTE, comm_),
           "MPI_Alltoall");
   }
-  std::unique_ptr<Comm> split(int color) override {
+  std::unique_ptr<Comm> do_split(int color) override {
     MPI_Comm part = MPI_COMM_NULL;
-    check(MPI_Comm_split(comm_, color, rank_, &part), "MPI_Comm_split");
+    check(MPI_Comm_split(comm_, color, rank(), &part), "MPI_Comm_split");
     return std::make_unique<MpiComm>(part, true);
   }
 
- private:
   MPI_Comm comm_;
   bool owned_;
-  int rank_ = 0;
-  int size_ = 1;
 };
 
 // MPI_Init to MPI_Finalize. Only the thread that runs a rank calls MPI.

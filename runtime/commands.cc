@@ -14,6 +14,7 @@
 #include "runtime/backend.h"
 #include "runtime/disk_bench.h"
 #include "runtime/machine_bench.h"
+#include "runtime/metrics_server.h"
 #include "runtime/node_facts.h"
 #include "runtime/predictor.h"
 #include "runtime/run.h"
@@ -26,6 +27,7 @@ constexpr uint32_t kLocalRanksMax = 256;
 constexpr uint32_t kThreadsMax = 1024;
 constexpr uint32_t kBatchMax = 1024;
 constexpr uint32_t kSamplesPerTaskMax = 1024;
+constexpr double kLingerMax = 1e6;  // seconds
 
 // What can be said before the ranks meet: each finds it by itself.
 void check_limits(const RunOptions& options) {
@@ -49,6 +51,14 @@ void check_limits(const RunOptions& options) {
   if (options.max_new_tokens == 0) {
     throw bad_usage("--max-new-tokens 0: expected at least 1");
   }
+  if (!options.listen.empty()) (void)parse_listen_address(options.listen);
+  if (options.linger != 0 && options.listen.empty()) {
+    throw bad_usage("--linger goes on serving what --listen serves: give --listen HOST:PORT, too");
+  }
+  if (!(options.linger >= 0 && options.linger <= kLingerMax)) {
+    throw bad_usage(
+        fmt::format("--linger {}: expected seconds from 0 to {}", options.linger, kLingerMax));
+  }
 }
 
 void run(const RunOptions& options) {
@@ -60,7 +70,7 @@ void run(const RunOptions& options) {
 // Whether only the machine is asked about.
 bool names_no_work(const CLI::App& command) {
   for (const char* option : {"--model", "--prompt", "--prompts", "--record", "--policy",
-                             "--samples", "--predictor", "--audit-predictor"}) {
+                             "--samples", "--predictor", "--audit-predictor", "--listen"}) {
     if (command.count(option) > 0) return false;
   }
   return true;
@@ -153,6 +163,16 @@ void add_output_options(CLI::App& command, RunOptions& options) {
                    "fed with the same tokens: recall, precision, cost, logit error");
 }
 
+void add_listen_options(CLI::App& command, RunOptions& options) {
+  command.add_option("--listen", options.listen,
+                     "HOST:PORT of this machine (127.0.0.1:9100, [::1]:0; 0: any free port): serve "
+                     "live counters over HTTP: /metrics for Prometheus, /counters.json");
+  command
+      .add_option("--linger", options.linger,
+                  "SECONDS for which --listen goes on after the end; Ctrl-C ends it")
+      ->capture_default_str();
+}
+
 void add_policy_options(CLI::App& command, RunOptions& options) {
   command.add_option("--policy", options.policies,
                      "NAME[:key=value,...][,NAME...]: run these live; they change no result");
@@ -222,6 +242,7 @@ void add_run(CLI::App& app) {
   add_input_options(*command, *options);
   add_decoding_options(*command, *options);
   add_output_options(*command, *options);
+  add_listen_options(*command, *options);
   add_policy_options(*command, *options);
   add_machine_options(*command, *options);
   command->callback([options, command] {

@@ -54,6 +54,19 @@ void gather_vocabulary(Comm& comm, const Partition& partition, uint32_t vocab_si
   }
 }
 
+std::vector<SentBytes> gather_sent(Comm& comm, const SentBytes& mine) {
+  const size_t size = mine.run.size();
+  std::vector<uint64_t> run(size * size), decode(size * size);
+  comm.all_gather(mine.run.data(), size * sizeof(uint64_t), run.data());
+  comm.all_gather(mine.decode.data(), size * sizeof(uint64_t), decode.data());
+  std::vector<SentBytes> all(size);
+  for (size_t rank = 0; rank < size; ++rank) {
+    all[rank].run.assign(&run[rank * size], &run[rank * size] + size);
+    all[rank].decode.assign(&decode[rank * size], &decode[rank * size] + size);
+  }
+  return all;
+}
+
 Engine::Engine(Comm& comm, const ModelShape& shape, const Partition& partition, Decoder& decoder,
                EngineHooks& hooks, EngineOptions options)
     : comm_(comm),
@@ -63,6 +76,8 @@ Engine::Engine(Comm& comm, const ModelShape& shape, const Partition& partition, 
       hooks_(hooks),
       options_(std::move(options)),
       sampler_(options_.sampling),
+      decode_sent_(static_cast<size_t>(comm.size())),
+      sent_before_run_(comm.sent_bytes()),
       step_total_(options_.step_begin),
       pass_(options_.pass_begin) {
   TC_CHECK(options_.batch > 0 && options_.batch <= decoder.slot_count(), "a slot for each task");
@@ -210,6 +225,7 @@ Engine::Outcome Engine::execute(Phase phase, uint32_t voter_count) {
   // An observer's time on one rank is no step's waiting time on another.
   if (voter_count > 0) comm_.barrier();
   decoder_.times() = {};
+  sent_before_pass_ = comm_.sent_bytes();
   const uint64_t start = now_ns();
   const auto count = static_cast<uint32_t>(rows_.size());
   decoder_.forward(rows_, std::span(words_).first(count * decoder_.neuron_pool().words_per_step()));
@@ -236,6 +252,7 @@ Engine::Outcome Engine::execute(Phase phase, uint32_t voter_count) {
   if (hooks_.on_logits) pass_logits(count);
   observe(phase, times);
   if (hooks_.on_pass) hooks_.on_pass(rows_);
+  if (hooks_.on_report) hooks_.on_report({phase, count, times, voter_count > 0, sent()});
   return outcome;
 }
 
@@ -263,6 +280,15 @@ void Engine::add_decode_pass(const StepTimes& times, uint64_t head_ns) {
   sums_.predictor_ns += decoder_.times().predictor_ns;
   sums_.needed_neurons += in_any_row(words_);
   sums_.candidates += in_any_row(decoder_.candidate_words());
+  for (size_t to = 0; to < decode_sent_.size(); ++to) {
+    decode_sent_[to] += comm_.sent_bytes()[to] - sent_before_pass_[to];
+  }
+}
+
+SentBytes Engine::sent() const {
+  SentBytes sent{comm_.sent_bytes(), decode_sent_};
+  for (size_t to = 0; to < sent.run.size(); ++to) sent.run[to] -= sent_before_run_[to];
+  return sent;
 }
 
 // How many neurons have a bit in any row of the pass.

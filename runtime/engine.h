@@ -58,6 +58,29 @@ class TokenObserver {
   virtual void on_task_end(const TaskInput& task) = 0;  // as it ends; not if interrupted
 };
 
+// Payload bytes that this rank sent to each rank of the job: (ranks), its own entry zero.
+struct SentBytes {
+  std::vector<uint64_t> run;  // since the engine was made: all passes, and what is agreed between
+  std::vector<uint64_t> decode;  // of these, in decode steps
+};
+
+// Of every rank, by rank. Collective.
+std::vector<SentBytes> gather_sent(Comm& comm, const SentBytes& mine);
+
+// A pass that this rank went through, its time taken.
+struct PassReport {
+  Phase phase;
+  uint32_t step_count;
+  StepTimes times;  // of the whole pass
+  // Whether all ranks met at its end. Where they did not, other stages may still be at it.
+  bool all_met;
+  SentBytes sent;  // so far
+
+  uint64_t duration_ns() const {
+    return times.compute_ns + times.transfer_ns + times.comm_ns + times.wait_ns;
+  }
+};
+
 struct EngineHooks {
   std::vector<StepObserver*> observers;
   // On rank 0 only: every step's logits (vocab_size), in order. Set on all ranks or on none.
@@ -67,6 +90,8 @@ struct EngineHooks {
   // After a pass's time was taken, with its rows. Set on all ranks or on none: it may be
   // collective.
   std::function<void(std::span<const DecoderRow> rows)> on_pass;
+  // Behind it, with what the pass took. Likewise.
+  std::function<void(const PassReport& report)> on_report;
 };
 
 // Sums over decode passes, for means. Times of the parts include their communication.
@@ -124,6 +149,7 @@ class Engine {
   TaskResult run(const TaskInput& task) { return run({&task, 1}).front(); }
 
   const DecodeSums& sums() const { return sums_; }
+  SentBytes sent() const;
 
  private:
   // A task in flight.
@@ -181,6 +207,8 @@ class Engine {
   EngineOptions options_;
   Sampler sampler_;
   DecodeSums sums_;
+  // By rank: of decode steps; the Comm's counts before the engine, and before the pass.
+  std::vector<uint64_t> decode_sent_, sent_before_run_, sent_before_pass_;
   uint32_t step_total_ = 0;  // steps so far
   uint32_t pass_ = 0;        // forwards so far
   std::string failure_;      // of an observer on this rank, until the next ballot

@@ -48,6 +48,14 @@ void LivePolicies::check_future(const std::string& path) {
       path, other, seen.size()));
 }
 
+std::vector<LivePolicyState> LivePolicies::states() const {
+  std::vector<LivePolicyState> states;
+  for (const auto& driver : drivers_) {
+    states.push_back({driver->stats(), driver->hot().count(), driver->hot_threshold()});
+  }
+  return states;
+}
+
 std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {
   std::vector<HotSetStats> mine;
   for (const auto& driver : drivers_) mine.push_back(driver->stats());

@@ -41,6 +41,13 @@ struct LivePolicyResult {
   HotSetStats stats;
 };
 
+// The same of one rank, before the run has ended.
+struct LivePolicyState {
+  HotSetStats stats;
+  uint64_t hot_count = 0;  // bundles that are hot now
+  std::optional<double> hot_threshold;
+};
+
 // What policies know when the run begins; of this rank's pool.
 struct KnownActivity {
   ActivationProfile profile;                // of other prompts
@@ -56,6 +63,9 @@ class LivePolicies final : public StepObserver {
 
   // What the first policy at the first budget keeps hot now.
   const HotSet& hot() const { return drivers_.front()->hot(); }
+
+  // Of this rank, in the order of results().
+  std::vector<LivePolicyState> states() const;
 
   // Collective: policies in the order given, for each the budgets; the same on every rank.
   std::vector<LivePolicyResult> results(Comm& comm) const;

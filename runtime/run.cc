@@ -11,6 +11,7 @@
 #include "models/error.h"
 #include "models/npy_file.h"
 #include "runtime/backend.h"
+#include "runtime/listening.h"
 #include "runtime/node_facts.h"
 #include "runtime/predictor_audit.h"
 #include "runtime/recorder.h"
@@ -50,7 +51,10 @@ class RankRun {
 
   void run() {
     together(comm_, [&] { plan_ = make_run_plan(options_, static_cast<uint32_t>(comm_.size())); });
-    together(comm_, [&] { check_outputs(); });
+    together(comm_, [&] {
+      check_outputs();
+      listen();
+    });
     if (root()) announce();
     together(comm_, [&] { open_profile(); });
     const RankOnHost place = rank_on_this_host(comm_);
@@ -70,6 +74,7 @@ class RankRun {
     if (interrupted) leave_interrupted();
     finish();
     report(decoder);
+    if (listening_.has_value()) linger();
   }
 
  private:
@@ -90,6 +95,11 @@ class RankRun {
     if (options_.json != "-") require_folder_of(options_.json);
   }
 
+  // A port that another process has is better found now, too.
+  void listen() {
+    if (!options_.listen.empty()) listening_.emplace(comm_, plan_, options_);
+  }
+
   void open_profile() {
     if (plan_.live.policies.empty()) return;
     const auto counts_of = [&](const std::string& path) {
@@ -102,6 +112,7 @@ class RankRun {
   void announce() const {
     fmt::print(text_out(), "{}\n", describe(plan_));
     for (const std::string& note : plan_.notes) fmt::print(text_out(), "{}\n", note);
+    if (listening_.has_value()) fmt::print(text_out(), "listen   {}\n", listening_->url());
     std::fflush(text_out());
   }
 
@@ -259,6 +270,13 @@ class RankRun {
       hooks_.all_logits = !options_.logits.empty();
       if (root()) make_root_hooks();
     });
+    if (listening_.has_value()) begin_listening(decoder);
+  }
+
+  void begin_listening(const Decoder& decoder) {
+    listening_->begin(decoder, live_.has_value() ? &*live_ : nullptr);
+    hooks_.observers.push_back(&*listening_);
+    hooks_.on_report = [this](const PassReport& report) { listening_->on_report(report); };
   }
 
   void make_root_hooks() {
@@ -278,6 +296,11 @@ class RankRun {
     if (options_.samples.empty()) return;
     samples_.emplace(options_.samples, plan_);
     hooks_.observers.push_back(&*samples_);
+  }
+
+  void linger() {
+    std::fflush(text_out());  // a file or a pipe would get the tables when it is over
+    listening_->linger(options_.linger);
   }
 
   std::string config_json() const {
@@ -367,6 +390,7 @@ class RankRun {
     }
     progress_.reset();
     facts_.sums = engine.sums();
+    sent_ = engine.sent();
     return stopped;
   }
 
@@ -390,6 +414,7 @@ class RankRun {
   void finish() {
     if (recorder_.has_value()) outcome_.trace_hash = recorder_->finish(comm_);
     if (live_.has_value()) outcome_.policies = live_->results(comm_);
+    if (listening_.has_value()) listening_->finish(sent_);
     if (audit_.has_value()) outcome_.audit = audit_->finish();
     together(comm_, [&] {
       if (logits_.has_value()) logits_->finish();
@@ -408,6 +433,7 @@ class RankRun {
       outcome_.disk_reads = tiers->engine();
     }
     comm_.all_gather(&facts_, sizeof facts_, outcome_.ranks.data());
+    outcome_.sent = gather_sent(comm_, sent_);
     together(comm_, [&] {
       if (!root()) return;
       if (options_.json != "-") print_run(options_, plan_, outcome_);
@@ -442,8 +468,10 @@ class RankRun {
   RunOutcome outcome_;
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
+  SentBytes sent_;
   std::unique_ptr<ActivationPredictor> predictor_, lookahead_;  // until the decoder takes them
   KnownActivity known_;                                         // until live policies take it
+  std::optional<Listening> listening_;
   EngineHooks hooks_;
   std::optional<Resume> resume_;  // outlives the recorder
   std::optional<Recorder> recorder_;

@@ -60,6 +60,8 @@ struct RunOptions {
   uint32_t device = 0;        // of the backend
   bool check_finite = false;  // weights as they are loaded, the residual stream as it runs
   std::string json;
+  std::string listen;  // "127.0.0.1:9100" serves live counters; empty: nobody listens
+  double linger = 0;   // seconds for which it goes on after the end
 };
 
 // Where the recorded bits of a SiLU model begin: a value, or a percentile of the first prompt.

@@ -191,6 +191,52 @@ Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& f
   return row;
 }
 
+double per_decode_step(uint64_t bytes, const RunOutcome& outcome) {
+  const uint64_t steps = outcome.ranks.at(0).sums.step_count;
+  return steps == 0 ? 0.0 : static_cast<double>(bytes) / static_cast<double>(steps);
+}
+
+// Payload that one rank sent to another.
+void add_link_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
+                   Json& rows) {
+  for (size_t from = 0; from < outcome.sent.size(); ++from) {
+    const SentBytes& sent = outcome.sent[from];
+    for (size_t to = 0; to < sent.run.size(); ++to) {
+      if (sent.run[to] == 0) continue;
+      Json row = origin("link", options, plan);
+      row["from"] = from;
+      row["to"] = to;
+      row["run_bytes"] = sent.run[to];
+      row["decode_bytes"] = sent.decode[to];
+      row["decode_bytes_per_step"] = per_decode_step(sent.decode[to], outcome);
+      row["source"] = "measured";
+      rows.push_back(row);
+    }
+  }
+}
+
+void print_links(const RunOutcome& outcome) {
+  if (outcome.sent.size() < 2) return;
+  uint64_t run = 0, decode = 0, most = 0;
+  size_t most_from = 0, most_to = 0;
+  for (size_t from = 0; from < outcome.sent.size(); ++from) {
+    for (size_t to = 0; to < outcome.sent[from].decode.size(); ++to) {
+      const uint64_t bytes = outcome.sent[from].decode[to];
+      run += outcome.sent[from].run[to];
+      decode += bytes;
+      if (bytes <= most) continue;
+      most = bytes;
+      most_from = from;
+      most_to = to;
+    }
+  }
+  const auto step_text = [&](uint64_t bytes) {
+    return format_bytes(static_cast<uint64_t>(per_decode_step(bytes, outcome)));
+  };
+  fmt::print("links: {} per decode step, at most {} (from rank {} to {}); {} in the whole run\n",
+             step_text(decode), step_text(most), most_from, most_to, format_bytes(run));
+}
+
 // What the disk tier did on a rank, over all passes.
 Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
               uint32_t rank) {
@@ -297,6 +343,7 @@ void print_ranks(const RunPlan& plan, const RunOutcome& outcome) {
   }
   fmt::print("peak RSS {}: {}\n", outcome.one_process ? "of the one process" : "in total",
              format_bytes(total_rss(outcome)));
+  print_links(outcome);
 }
 
 void print_figures(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
@@ -355,6 +402,7 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   for (const RankShare& share : plan.partition.ranks) {
     rows.push_back(rank_row(options, plan, outcome.ranks[share.rank], share));
   }
+  add_link_rows(options, plan, outcome, rows);
   for (uint32_t rank = 0; !outcome.disk_reads.empty() && rank < outcome.ranks.size(); ++rank) {
     rows.push_back(tier_row(options, plan, outcome, rank));
   }

@@ -1,6 +1,7 @@
 // The outcome of a run as rows for --json and as a table for people.
 //
-// Row kinds: "run" (one), "rank" (one a rank), "policy" (one a policy and budget), with --bench
+// Row kinds: "run" (one), "rank" (one a rank), "link" (one for each two ranks of which one sent the
+//   other something), "policy" (one a policy and budget), with --bench
 //   "bench" (name, bytes, ms, gb_per_s, share_of_limit), and with --audit-predictor "predictor"
 //   (one for the model, whose layer is null, and one a layer). Every time is measured.
 // A decode pass of N tasks in flight is N steps: rank rows have its times shared among them, bench
@@ -34,6 +35,7 @@ struct RankFacts {
 };
 
 struct RunOutcome {
+  std::vector<SentBytes> sent;  // by rank
   std::string backend, device;  // of rank 0: "cpu", "avx2, 2 threads"
   std::vector<RankFacts> ranks;
   std::vector<double> ttft_ms, tpot_ms;  // per task, per decode step

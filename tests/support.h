@@ -43,13 +43,13 @@ inline CommandResult run_command(const std::string& command) {
 
 // A Python with the packages of tests/oracles/requirements.txt: THERMOCLINE_ORACLE_PYTHON, or what
 // docker/oracles made; empty where there is none, after a warning: the caller then returns.
-inline std::string oracle_python() {
+inline std::string oracle_python(
+    const std::string& packages = "cachetools, gguf, numpy, safetensors, tokenizers") {
   const char* named = std::getenv("THERMOCLINE_ORACLE_PYTHON");
   const auto made =
       std::filesystem::path(THERMOCLINE_SOURCE_DIR) / "build" / "oracle" / "bin" / "python";
   const std::string python = named != nullptr ? named : made.string();
-  const std::string imports = " -c 'import cachetools, gguf, numpy, safetensors, tokenizers'";
-  if (run_command(python + imports).exit_code == 0) return python;
+  if (run_command(python + " -c 'import " + packages + "'").exit_code == 0) return python;
   WARN("skipped: no oracle packages for " << python << "; run docker/oracles");
   return "";
 }

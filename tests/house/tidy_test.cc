@@ -52,7 +52,7 @@ const std::vector<Gate>& gates() {
       {"hdf5", {"traces/hdf5.cc", "traces/hdf5.h"}},
       {"H5", {"traces/hdf5.cc", "traces/hdf5.h"}},
       {"cuda", {"runtime/kernels/cuda_body.h", "runtime/kernels/cuda_launch.h"}},
-      {"boost/asio", {"runtime/tiers/disk_reader.cc"}},
+      {"boost/asio", {"runtime/tiers/disk_reader.cc", "runtime/metrics_server.cc"}},
       {"pcre2", {"models/pre_tokenizer.cc"}},
   };
   return table;

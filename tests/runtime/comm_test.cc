@@ -1,6 +1,8 @@
 // Ranks as threads: collectives, sums in rank order, errors that all ranks share.
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cstddef>
+#include <functional>
 #include <numeric>
 
 #include "runtime/comm.h"
@@ -66,6 +68,80 @@ TEST_CASE("splitting makes groups that do not hear each other") {
              by_parity->rank() == mine / 2 && halves->size() == 3;
   });
   CHECK(right == 6);
+}
+
+using Table = std::vector<std::vector<uint64_t>>;  // bytes by rank that sent, rank that received
+
+// What each of `size` ranks has sent when `body` is done.
+Table sent_in(int size, const std::function<void(Comm&)>& body) {
+  Table table(static_cast<size_t>(size));
+  run_local_ranks(size, [&](Comm& comm) {
+    body(comm);
+    table[static_cast<size_t>(comm.rank())] = comm.sent_bytes();
+  });
+  return table;
+}
+
+TEST_CASE("payload is counted by who it is for, once, and by nobody for itself") {
+  const auto gather = [](Comm& comm) {
+    std::vector<std::byte> mine(10), all(30);
+    comm.all_gather(mine.data(), 10, all.data());
+    comm.barrier();
+  };
+  CHECK(sent_in(3, gather) == Table{{0, 10, 10}, {10, 0, 10}, {10, 10, 0}});
+  const auto exchange = [](Comm& comm) {
+    std::vector<std::byte> mine(21), all(21);
+    comm.all_to_all(mine.data(), 7, all.data());
+  };
+  CHECK(sent_in(3, exchange) == Table{{0, 7, 7}, {7, 0, 7}, {7, 7, 0}});
+  const auto around = [](Comm& comm) {
+    std::vector<std::byte> message(100);
+    const size_t bytes = 100 - static_cast<size_t>(comm.rank());
+    comm.send((comm.rank() + 1) % 3, message.data(), bytes);
+    const int from = (comm.rank() + 2) % 3;
+    comm.receive(from, message.data(), 100 - static_cast<size_t>(from));
+    comm.send(comm.rank(), message.data(), 5);
+    comm.receive(comm.rank(), message.data(), 5);
+  };
+  CHECK(sent_in(3, around) == Table{{0, 100, 0}, {0, 0, 99}, {98, 0, 0}});
+}
+
+TEST_CASE("parts of a job count into the table of the whole") {
+  const auto body = [](Comm& comm) {
+    const auto parity = comm.split(comm.rank() % 2);  // 0 2, 1 3
+    const auto alone = parity->split(parity->rank());
+    const auto back = comm.split(comm.rank() / 2);  // 0 1, 2 3
+    std::vector<float> values(3), scratch;
+    sum_in_rank_order(*parity, values.data(), 3, scratch);
+    sum_in_rank_order(*alone, values.data(), 3, scratch);
+    const int64_t mine = 0;
+    std::vector<int64_t> all(2);
+    back->all_gather(&mine, sizeof mine, all.data());
+  };
+  CHECK(sent_in(4, body) == Table{{0, 8, 12, 0}, {8, 0, 0, 12}, {12, 0, 0, 8}, {0, 12, 8, 0}});
+}
+
+TEST_CASE("a sum over many numbers sends each rank's slice twice") {
+  const auto body = [](Comm& comm) {
+    std::vector<float> values(20000), scratch;
+    sum_in_rank_order(comm, values.data(), values.size(), scratch);
+  };
+  const uint64_t bytes = 2 * 6667 * sizeof(float);
+  CHECK(sent_in(3, body) == Table{{0, bytes, bytes}, {bytes, 0, bytes}, {bytes, bytes, 0}});
+}
+
+TEST_CASE("what only a report asks for is not counted") {
+  const auto body = [](Comm& comm) {
+    std::vector<std::byte> mine(8), all(16);
+    {
+      const UncountedExchange quiet(comm);
+      { const UncountedExchange within(comm); }
+      comm.all_gather(mine.data(), 8, all.data());
+      comm.split(0)->all_gather(mine.data(), 8, all.data());
+    }
+    comm.all_gather(mine.data(), 3, all.data());
+  };
+  CHECK(sent_in(2, body) == Table{{0, 3}, {3, 0}});
 }
 
 TEST_CASE("an error on one rank becomes an error of all, said once") {

@@ -147,6 +147,7 @@ void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& 
   const std::vector<TaskResult> results = engine.run(tasks);
   for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
   if (const auto& tiers = decoder.weights().tiers) result.tiers[rank] = tiers->counters();
+  result.sent[rank] = engine.sent();
   const PredictorAuditResult audited = audit ? audit->audit.finish() : PredictorAuditResult{};
   if (rank != 0) return;
   result.audit = audited;
@@ -179,6 +180,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   if (options.magnitudes_every > 0) result.magnitudes.assign(result.active.size(), -1.0f);
   result.step_counts.resize(rank_count);
   result.tiers.resize(rank_count);
+  result.sent.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     run_on_rank(comm, source, options, tasks, static_cast<uint32_t>(position_max), result);
   });

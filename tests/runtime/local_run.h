@@ -52,6 +52,7 @@ struct LocalRunResult {
   std::vector<StepInfo> steps;
   std::vector<uint32_t> step_counts;  // by rank
   std::vector<TierCounters> tiers;    // by rank
+  std::vector<SentBytes> sent;        // by rank
   // Likewise: who was looked at, with a predictor; who is active by the exact gate, with an audit.
   std::vector<uint8_t> candidates, exact;
   PredictorAuditResult audit;     // as rank 0 has it
