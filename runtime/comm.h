@@ -29,12 +29,17 @@ class Comm {
   virtual void barrier() = 0;
   virtual void send(int to, const void* data, size_t bytes) = 0;
   virtual void receive(int from, void* data, size_t bytes) = 0;
+  // As receive(), for a message that is minutes away: costs no core until it comes, and up to 20 ms
+  // more. An MPI receive or barrier polls all the while, on a core that other ranks could use.
+  virtual void receive_asleep(int from, void* data, size_t bytes) = 0;
   // all: (size, bytes), the block of every rank in rank order.
   virtual void all_gather(const void* mine, size_t bytes, void* all) = 0;
   // mine, all: (size, bytes); block i of `mine` goes to rank i.
   virtual void all_to_all(const void* mine, size_t bytes, void* all) = 0;
-  // The ranks that give the same colour, in rank order. Outlives nothing: drop it first.
-  virtual std::unique_ptr<Comm> split(int color) = 0;
+  // The ranks that give the same colour, by rising key, of equal keys in rank order. Outlives
+  // nothing: drop it first.
+  virtual std::unique_ptr<Comm> split(int color, int key) = 0;
+  std::unique_ptr<Comm> split(int color) { return split(color, 0); }
 };
 
 // values[i] = the sum over ranks, added in rank order; the same bits on every rank.

@@ -1,4 +1,5 @@
 // LocalComm: ranks as threads of one process, with a mailbox for each pair of ranks.
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -91,6 +92,9 @@ class LocalComm final : public Comm {
     world_.take(group_, member(from), member(rank_), data, bytes);
   }
 
+  // A mailbox is waited for asleep anyway.
+  void receive_asleep(int from, void* data, size_t bytes) override { receive(from, data, bytes); }
+
   void all_gather(const void* mine, size_t bytes, void* all) override {
     for (int to = 0; to < size(); ++to) send(to, mine, bytes);
     receive_all(bytes, all);
@@ -102,13 +106,20 @@ class LocalComm final : public Comm {
     receive_all(bytes, all);
   }
 
-  std::unique_ptr<Comm> split(int color) override {
-    std::vector<int> colors(members_.size());
-    all_gather(&color, sizeof color, colors.data());
+  using Comm::split;
+  std::unique_ptr<Comm> split(int color, int key) override {
+    const std::pair<int, int> mine{color, key};
+    std::vector<std::pair<int, int>> all(members_.size());
+    all_gather(&mine, sizeof mine, all.data());
+    std::vector<std::pair<int, int>> group_ranks;  // (key, rank here)
+    for (int other = 0; other < size(); ++other) {
+      const auto& [its_color, its_key] = all[static_cast<size_t>(other)];
+      if (its_color == color) group_ranks.emplace_back(its_key, other);
+    }
+    std::sort(group_ranks.begin(), group_ranks.end());
     std::vector<int> members;
     int rank = 0;
-    for (int other = 0; other < size(); ++other) {
-      if (colors[static_cast<size_t>(other)] != color) continue;
+    for (const auto& [its_key, other] : group_ranks) {
       if (other == rank_) rank = static_cast<int>(members.size());
       members.push_back(member(other));
     }

@@ -1,6 +1,8 @@
 // MpiComm: ranks as processes that mpirun or srun started. The only file that includes mpi.h.
+#include <chrono>
 #include <cstdio>
 #include <limits>
+#include <thread>
 
 #include "runtime/comm.h"
 
@@ -53,6 +55,13 @@ class MpiComm final : public Comm {
   void receive(int from, void* data, size_t bytes) override {
     check(MPI_Recv(data, count_of(bytes), MPI_BYTE, from, 0, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
   }
+  void receive_asleep(int from, void* data, size_t bytes) override {
+    for (int here = 0;;) {
+      check(MPI_Iprobe(from, 0, comm_, &here, MPI_STATUS_IGNORE), "MPI_Iprobe");
+      if (here != 0) return receive(from, data, bytes);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
   void all_gather(const void* mine, size_t bytes, void* all) override {
     check(MPI_Allgather(mine, count_of(bytes), MPI_BYTE, all, count_of(bytes), MPI_BYTE, comm_),
           "MPI_Allgather");
@@ -61,9 +70,10 @@ class MpiComm final : public Comm {
     check(MPI_Alltoall(mine, count_of(bytes), MPI_BYTE, all, count_of(bytes), MPI_BYTE, comm_),
           "MPI_Alltoall");
   }
-  std::unique_ptr<Comm> split(int color) override {
+  using Comm::split;
+  std::unique_ptr<Comm> split(int color, int key) override {
     MPI_Comm part = MPI_COMM_NULL;
-    check(MPI_Comm_split(comm_, color, rank_, &part), "MPI_Comm_split");
+    check(MPI_Comm_split(comm_, color, key, &part), "MPI_Comm_split");
     return std::make_unique<MpiComm>(part, true);
   }
 

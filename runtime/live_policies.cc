@@ -6,18 +6,18 @@
 namespace thermocline {
 
 LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile profile,
-                           const ModelShape& shape, const BundleTypes& ffn_types,
-                           const TierRates& rates)
+                           const ModelShape& shape, const BundleTypes& ffn_types, size_t rank)
     : options_(options), profile_(std::move(profile)) {
   const uint64_t bundle = bundle_bytes(shape, ffn_types);
-  const auto share = [&](uint64_t bytes) {
-    return bundles_of_pool(bytes, bundle, profile_.pool, shape.neuron_count());
-  };
+  const NeuronPool& pool = profile_.pool;
+  const uint64_t admit_max =
+      bundles_of_pool(options_.migration_bytes, bundle, pool, shape.neuron_count());
   for (const PolicySpec& policy : options_.policies) {
-    for (const uint64_t budget : options_.budgets) {
-      const PolicyContext context{
-          profile_.pool, &profile_, nullptr, share(budget), share(options_.migration_bytes),
-          nullptr,       bundle,    rates};
+    for (const HotBudget& budget : options_.budgets) {
+      const uint64_t hot_max =
+          bundles_of_rank(budget, rank, bundle, pool, pool.total(), shape.neuron_count());
+      const PolicyContext context{pool,      &profile_, nullptr, hot_max,
+                                  admit_max, nullptr,   bundle,  options_.rates(rank)};
       drivers_.push_back(std::make_unique<PolicyDriver>(policy, context));
     }
   }
@@ -38,8 +38,8 @@ std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {
 
   std::vector<LivePolicyResult> results;
   for (const PolicySpec& policy : options_.policies) {
-    for (const uint64_t budget : options_.budgets) {
-      LivePolicyResult result{policy, budget, {}};
+    for (const HotBudget& budget : options_.budgets) {
+      LivePolicyResult result{policy, budget.bytes, {}};
       for (size_t i = results.size(); i < all.size(); i += mine.size()) {
         add_pool(result.stats, all[i]);
       }

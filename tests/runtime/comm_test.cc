@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "runtime/comm.h"
+#include "runtime/used_ranks.h"
 
 namespace thermocline::test {
 namespace {
@@ -66,6 +67,58 @@ TEST_CASE("splitting makes groups that do not hear each other") {
              by_parity->rank() == mine / 2 && halves->size() == 3;
   });
   CHECK(right == 6);
+}
+
+TEST_CASE("a group is in the order of its keys, ranks of one key in rank order") {
+  std::atomic<int> right = 0;
+  run_local_ranks(5, [&](Comm& comm) {
+    const int keys[] = {2, 0, 1, 0, 7};
+    const auto group = comm.split(comm.rank() == 2 ? 1 : 0, keys[comm.rank()]);
+    const int mine = comm.rank();
+    std::vector<int> all(static_cast<size_t>(group->size()));
+    group->all_gather(&mine, sizeof mine, all.data());
+    right += all == (mine == 2 ? std::vector<int>{2} : std::vector<int>{1, 3, 0, 4}) &&
+             all[static_cast<size_t>(group->rank())] == mine;
+  });
+  CHECK(right == 5);
+}
+
+TEST_CASE("ranks that are left out wait for the end of the others, and end as they do") {
+  const std::vector<uint32_t> used = {3, 0};
+  std::atomic<int> ran = 0, ended = 0;
+  run_local_ranks(4, [&](Comm& comm) {
+    with_used_ranks(comm, used, [&](Comm& part) {
+      const int expected = comm.rank() == 3 ? 0 : 1;
+      if (part.size() != 2 || part.rank() != expected) throw work_failed("another place");
+      part.barrier();
+      ++ran;
+    });
+    ++ended;
+  });
+  CHECK(ran == 2);
+  CHECK(ended == 4);
+  std::atomic<int> agreed = 0;
+  const auto failing = [&](Comm& comm) {
+    try {
+      with_used_ranks(comm, used, [&](Comm& part) {
+        together(part, [&] {
+          if (part.rank() == 1) throw bad_input("weights", "a model", "nothing");
+        });
+      });
+    } catch (const AgreedError& error) {
+      agreed += error.kind() == ErrorKind::input;
+      throw;
+    }
+  };
+  CHECK_THROWS_WITH(run_local_ranks(4, failing), "weights: expected a model, found nothing");
+  CHECK(agreed == 4);
+  const auto alone = [&](Comm& comm) {
+    with_used_ranks(comm, used, [&](Comm& part) {
+      if (part.rank() == 0) throw work_failed("no space left");
+      part.barrier();
+    });
+  };
+  CHECK_THROWS_WITH(run_local_ranks(4, alone), "no space left");
 }
 
 TEST_CASE("an error on one rank becomes an error of all, said once") {

@@ -168,10 +168,11 @@ TEST_CASE("a budget of the cluster is what its fast tiers have left, and nodes m
   const RecordingConfig config = config_of(two_ranks(), R"({"dense_bytes":[0,9000]})");
   Cluster cluster = cluster_of(2);
   const CostModel model(two_ranks(), config, cluster, GateReads::predicted);
-  CHECK(model.room_by_rank() == std::vector<uint64_t>{16 * 384, 1000});
-  CHECK(model.over_ranks(std::vector<uint64_t>{500, 700}) == std::vector<uint64_t>{500, 700});
+  CHECK(model.budget_ranks().room() == std::vector<uint64_t>{16 * 384, 1000});
+  CHECK(model.budget_ranks().over_ranks(std::vector<uint64_t>{500, 700}) ==
+        std::vector<uint64_t>{500, 700});
   const CostModel one(two_ranks(), config, cluster_of(1), GateReads::predicted);
-  CHECK(one.room_by_rank() == std::vector<uint64_t>{500, 500});
+  CHECK(one.budget_ranks().room() == std::vector<uint64_t>{500, 500});
   CHECK_THROWS_WITH(at_border(cluster, Tier::host), Catch::Contains("--tier host"));
   CHECK_THROWS_WITH(at_border(cluster, Tier::disk), Catch::Contains("--tier disk"));
   for (NodeProfile& node : cluster.nodes) node.tiers[2] = {1 << 20, 10.0};
