@@ -32,11 +32,14 @@ std::vector<uint64_t> parse_parts(std::string_view text) {
 // the cluster.
 HotBudget unequal_budget(std::string_view text, const BudgetRanks& ranks) {
   const std::vector<uint64_t> parts = parse_parts(text);
-  if (parts.size() == ranks.neurons.size()) return HotBudget(parts);
-  if (!ranks.job_ranks.empty() && parts.size() == ranks.job_size) {
-    std::vector<uint64_t> of_used;
-    for (const uint32_t rank : ranks.job_ranks) of_used.push_back(parts[rank]);
-    return HotBudget(of_used);
+  const bool of_job = !ranks.job_ranks.empty() && parts.size() == ranks.job_size;
+  if (parts.size() == ranks.neurons.size() || of_job) {
+    std::vector<uint64_t> of_ranks;
+    for (size_t rank = 0; rank < ranks.neurons.size(); ++rank) {
+      of_ranks.push_back(std::min(parts[of_job ? ranks.job_ranks[rank] : rank],
+                                  ranks.neurons[rank] * ranks.bundle_bytes));
+    }
+    return HotBudget(of_ranks);
   }
   if (parts.size() == ranks.fast_bytes.size()) return HotBudget(ranks.over_ranks(parts));
   throw bad_usage(fmt::format(

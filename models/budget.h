@@ -45,7 +45,7 @@ struct BudgetRanks {
 };
 
 // A comma list of what parse_budgets (models/units.h) reads, "A+B+..." and "cluster"; ascending by
-// bytes. Errors: usage, naming what was expected.
+// bytes; no rank has more than its bundles take. Errors: usage, naming what was expected.
 std::vector<HotBudget> parse_hot_budgets(std::string_view text, uint64_t full_bytes,
                                          const BudgetRanks& ranks);
 

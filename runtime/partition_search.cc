@@ -41,6 +41,15 @@ size_t order_count(const std::vector<uint32_t>& sorted) {
   return count > kOrdersMax ? kOrdersMax + 1 : static_cast<size_t>(count + 0.5);
 }
 
+bool keep_better(std::optional<Arrangement>& best, const std::optional<Arrangement>& other) {
+  if (!other.has_value()) return false;
+  if (best.has_value() && !better(other->seconds, other->fullness, best->seconds, best->fullness)) {
+    return false;
+  }
+  best = other;
+  return true;
+}
+
 // The least of a DP over stages for `count` layers.
 struct Best {
   double seconds = kNever, fullness = kNever;
@@ -106,12 +115,28 @@ uint64_t PartitionSearch::least_bytes(uint32_t rank_count) const {
   return least;
 }
 
-// Different ways to lay ranks out over stages: rank order, all orders of the kinds where these are
-// few, else the kinds one behind the other in each of their orders.
-std::vector<PartitionSearch::Ranks> PartitionSearch::orders_of(const Ranks& ranks,
-                                                               const Layout& layout) const {
-  std::vector<Ranks> orders = {ranks};
-  if (layout.pipeline == 1) return orders;
+double PartitionSearch::rate_of(uint32_t rank) const {
+  return weight_tier(problem_, kind_nodes_[kinds_[rank]]).bytes_per_second;
+}
+
+// Its part of its node's.
+uint64_t PartitionSearch::memory_of_rank(uint32_t rank) const {
+  const auto& nodes = problem_.rank_nodes;
+  const auto ranks = std::count(nodes.begin(), nodes.end(), nodes[rank]);
+  return memory_of(problem_, nodes[rank]) / static_cast<uint64_t>(ranks);
+}
+
+// Of equal ones the lower rank first.
+PartitionSearch::Ranks PartitionSearch::by_falling(
+    Ranks ranks, const std::function<double(uint32_t)>& value) const {
+  std::stable_sort(ranks.begin(), ranks.end(),
+                   [&](uint32_t a, uint32_t b) { return value(a) > value(b); });
+  return ranks;
+}
+
+// All orders of the kinds where these are few, the ranks of a kind being alike; else the kinds one
+// behind the other in each of their orders, if these are few.
+std::vector<PartitionSearch::Ranks> PartitionSearch::orders_of_kinds(const Ranks& ranks) const {
   std::map<uint32_t, Ranks> of_kinds;
   Ranks sequence;
   for (const uint32_t rank : ranks) of_kinds[kinds_[rank]].push_back(rank);
@@ -119,7 +144,8 @@ std::vector<PartitionSearch::Ranks> PartitionSearch::orders_of(const Ranks& rank
   std::sort(sequence.begin(), sequence.end());
   const bool few = order_count(sequence) <= kOrdersMax;
   if (!few) sequence.erase(std::unique(sequence.begin(), sequence.end()), sequence.end());
-  size_t count = 0;
+  std::vector<Ranks> orders;
+  if (order_count(sequence) > kOrdersMax) return orders;
   do {
     Ranks order;
     std::map<uint32_t, size_t> next;
@@ -131,12 +157,27 @@ std::vector<PartitionSearch::Ranks> PartitionSearch::orders_of(const Ranks& rank
         order.insert(order.end(), of_kind.begin(), of_kind.end());
       }
     }
+    orders.push_back(std::move(order));
+  } while (std::next_permutation(sequence.begin(), sequence.end()));
+  return orders;
+}
+
+// Different ways to lay ranks out over stages; rank order first.
+std::vector<PartitionSearch::Ranks> PartitionSearch::orders_of(const Ranks& ranks,
+                                                               const Layout& layout) const {
+  std::vector<Ranks> orders = {ranks};
+  if (layout.pipeline == 1) return orders;
+  std::vector<Ranks> more = orders_of_kinds(ranks);
+  more.push_back(by_falling(ranks, [&](uint32_t rank) { return rate_of(rank); }));
+  more.push_back(by_falling(ranks, [&](uint32_t rank) { return -rate_of(rank); }));
+  std::set<Ranks> seen = {ranks};
+  for (Ranks& order : more) {
     for (uint32_t stage = 0; stage < layout.pipeline; ++stage) {  // within one it does not matter
       const auto first = order.begin() + stage * layout.tensor;
       std::sort(first, first + layout.tensor);
     }
-    if (std::find(orders.begin(), orders.end(), order) == orders.end()) orders.push_back(order);
-  } while (++count < kOrdersMax && std::next_permutation(sequence.begin(), sequence.end()));
+    if (seen.insert(order).second) orders.push_back(std::move(order));
+  }
   return orders;
 }
 
@@ -280,11 +321,7 @@ std::optional<Arrangement> PartitionSearch::best_of_choices(
       ranks.insert(ranks.end(), of_kind.begin(), of_kind.end());
     }
     std::sort(ranks.begin(), ranks.end());
-    const auto found = ranks.empty() ? std::nullopt : best_of(ranks);
-    if (found.has_value() && (!best.has_value() || better(found->seconds, found->fullness,
-                                                          best->seconds, best->fullness))) {
-      best = found;
-    }
+    if (!ranks.empty()) keep_better(best, best_of(ranks));
     more = false;
     for (size_t kind = 0; kind < choices.size() && !more; ++kind) {
       more = ++at[kind] < choices[kind].size();
@@ -302,36 +339,42 @@ std::optional<Arrangement> PartitionSearch::best() {
     subsets *= static_cast<double>(choices.back().size());
   }
   if (subsets <= kSubsetsMax) return best_of_choices(choices);
-  std::vector<Ranks> all, none;
-  for (const auto& of_kind : choices) {
-    all.push_back(of_kind.front());
-    none.push_back(of_kind.back());
-  }
+  return best_of_many(choices);
+}
+
+// Too many subsets to try all: the fastest ranks, as many as help, and likewise the largest; then
+// one kind after the other, until none changes any more.
+std::optional<Arrangement> PartitionSearch::best_of_many(
+    const std::vector<std::vector<Ranks>>& choices) {
+  Ranks ranks(kinds_.size());
+  std::iota(ranks.begin(), ranks.end(), 0u);
   std::optional<Arrangement> best;
-  improve(all, choices, best);
-  improve(none, choices, best);
+  const auto consider_first = [&](const Ranks& sorted) {
+    for (size_t count = sorted.size(); count > 0; --count) {
+      Ranks first(sorted.begin(), sorted.begin() + static_cast<ptrdiff_t>(count));
+      std::sort(first.begin(), first.end());
+      keep_better(best, best_of(first));
+    }
+  };
+  consider_first(by_falling(ranks, [&](uint32_t rank) { return rate_of(rank); }));
+  consider_first(
+      by_falling(ranks, [&](uint32_t rank) { return static_cast<double>(memory_of_rank(rank)); }));
+  if (best.has_value()) improve(choices, best);
   return best;
 }
 
-// One kind after the other, until none changes any more.
-void PartitionSearch::improve(std::vector<Ranks> now,
-                              const std::vector<std::vector<Ranks>>& choices,
+void PartitionSearch::improve(const std::vector<std::vector<Ranks>>& choices,
                               std::optional<Arrangement>& best) {
   for (bool changed = true; changed;) {
     changed = false;
     for (uint32_t kind = 0; kind < choices.size(); ++kind) {
       for (const Ranks& choice : choices[kind]) {
-        std::vector<std::vector<Ranks>> only;
-        for (const Ranks& ranks : now) only.push_back({ranks});
-        only[kind] = {choice};
-        const auto found = best_of_choices(only);
-        if (!found.has_value() || (best.has_value() && !better(found->seconds, found->fullness,
-                                                               best->seconds, best->fullness))) {
-          continue;
+        Ranks with = choice;
+        for (const uint32_t rank : best->job_ranks) {
+          if (kinds_[rank] != kind) with.push_back(rank);
         }
-        best = found;
-        now[kind] = choice;
-        changed = true;
+        std::sort(with.begin(), with.end());
+        if (!with.empty() && keep_better(best, best_of(with))) changed = true;
       }
     }
   }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <tuple>
@@ -59,15 +60,19 @@ class PartitionSearch {
     Ranks layout_ranks;  // of the stage, on this node
   };
 
+  double rate_of(uint32_t rank) const;
+  uint64_t memory_of_rank(uint32_t rank) const;
+  Ranks by_falling(Ranks ranks, const std::function<double(uint32_t)>& value) const;
   std::vector<Ranks> orders_of(const Ranks& ranks, const Layout& layout) const;
+  std::vector<Ranks> orders_of_kinds(const Ranks& ranks) const;
   std::vector<Ranks> choices_of(uint32_t kind) const;
   void consider(const Layout& layout, const Ranks& ranks, std::optional<Arrangement>& best);
   std::vector<Place> places_of(const Ranks& ranks, const Layout& layout, uint32_t stage) const;
   static StageKey key_of(const std::vector<Place>& places, const Layout& layout, uint32_t stage);
   const std::optional<StageSplit>& split_of(const StageKey& key);
   std::optional<Arrangement> best_of_choices(const std::vector<std::vector<Ranks>>& choices);
-  void improve(std::vector<Ranks> now, const std::vector<std::vector<Ranks>>& choices,
-               std::optional<Arrangement>& best);
+  std::optional<Arrangement> best_of_many(const std::vector<std::vector<Ranks>>& choices);
+  void improve(const std::vector<std::vector<Ranks>>& choices, std::optional<Arrangement>& best);
 
   const PartitionProblem& problem_;
   std::vector<uint32_t> kinds_;          // (ranks of the job)

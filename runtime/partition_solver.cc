@@ -58,6 +58,9 @@ std::string reason_of_share(const PartitionProblem& problem, const SolvedPartiti
   if (taken + task.unit_bytes[kNeuronUnits] > memory) {
     return fmt::format("full: holds what fits, {}", of_memory);
   }
+  if (taken + task.unit_bytes[kHeadUnits] > memory) {
+    return fmt::format("no room for another kv head with its cache, {}", of_memory);
+  }
   return fmt::format("as much as {:.4g} GB/s read while the others read theirs, {}", rate * 1e-9,
                      of_memory);
 }

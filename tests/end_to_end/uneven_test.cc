@@ -39,7 +39,7 @@ std::string cluster_file(const TempDir& folder, const std::string& name,
 std::string uneven_cluster(const TempDir& folder) {
   return cluster_file(
       folder, "uneven.toml",
-      {{"big", "1GB", "100MB/s"}, {"tiny", "1MiB", "100MB/s"}, {"small", "5MiB", "400MB/s"}});
+      {{"big", "1GB", "100MB/s"}, {"tiny", "1MiB", "100MB/s"}, {"small", "1800KiB", "400MB/s"}});
 }
 
 CommandResult command(const std::string& arguments) {
@@ -111,7 +111,7 @@ TEST_CASE(
   CHECK(rows[1]["rank"] == 2);
   CHECK(rows[1]["layout_rank"] == 1);
   CHECK(rows[1]["node"] == "small");
-  CHECK(rows[1]["predicted_bytes"] <= 5 << 20);
+  CHECK(rows[1]["predicted_bytes"] <= 1800 << 10);
   CHECK_THAT(rows[1]["reason"], Contains("full: holds what fits"));
   CHECK(rows[2]["rank"] == 1);
   CHECK(rows[2]["neurons"] == 0);
@@ -188,8 +188,8 @@ TEST_CASE("budgets of single ranks and nodes count live what they count in repla
   // One a rank of the job, of which one is left out; one a rank that is used; one a node; and what
   // the nodes have left beside the dense weights.
   const Case one =
-      GENERATE(Case{"600KiB+5MiB+100KiB", "600KiB+100KiB"}, Case{"600KiB+100KiB", "600KiB+100KiB"},
-               Case{"600KiB+0B+100KiB", "600KiB+0B+100KiB"}, Case{"10%,cluster", "10%,cluster"});
+      GENERATE(Case{"120KiB+90KiB+20KiB", "120KiB+20KiB"}, Case{"120KiB+20KiB", "120KiB+20KiB"},
+               Case{"30KiB+9MiB+90KiB", "30KiB+0B+90KiB"}, Case{"10%,cluster", "10%,cluster"});
   INFO(one.live);
   const std::string policies = " --profile " + folder / "p.h5 --policy fixed,ewma,hermes" +
                                " --migration 64KiB --cluster " + cluster + " --budget " + one.live;
@@ -204,18 +204,18 @@ TEST_CASE("the disk tier keeps of each rank what its own budget allows") {
   command(common + "--split train --limit 1 --record " + folder / "p.h5");
   const std::string live = " --profile " + folder / "p.h5 --policy ewma --migration 64KiB ";
   const std::string run = common + "--split test --limit 2 --local-ranks 2" + live;
-  command(run + "--budget 900KiB+150KiB --record " + folder / "memory.h5 --json " +
+  command(run + "--budget 150KiB+30KiB --record " + folder / "memory.h5 --json " +
           folder / "memory.json");
-  command(run + "--budget 900KiB+150KiB --disk-tier " + folder / "" + " --record " +
+  command(run + "--budget 150KiB+30KiB --disk-tier " + folder / "" + " --record " +
           folder / "disk.h5 --json " + folder / "disk.json");
   CHECK(open_trace(folder / "memory.h5")->hash() == open_trace(folder / "disk.h5")->hash());
   CHECK(rows_of(folder / "memory.json", "policy").at(0)["counters"] ==
         rows_of(folder / "disk.json", "policy").at(0)["counters"]);
   const auto tiers = rows_of(folder / "disk.json", "tier");
   REQUIRE(tiers.size() == 2);
-  CHECK(tiers[0]["hot_bytes"] <= 900 << 10);
-  CHECK(tiers[0]["hot_bytes"] > 400 << 10);
-  CHECK(tiers[1]["hot_bytes"] <= 150 << 10);
+  CHECK(tiers[0]["hot_bytes"] <= 150 << 10);
+  CHECK(tiers[0]["hot_bytes"] > 60 << 10);
+  CHECK(tiers[1]["hot_bytes"] <= 30 << 10);
   CHECK(tiers[1]["hot_bytes"] > 0);
 }
 

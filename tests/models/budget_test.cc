@@ -46,8 +46,8 @@ TEST_CASE("where a job leaves ranks out, a budget may name all of its ranks") {
   BudgetRanks ranks = three_ranks();
   ranks.job_ranks = {3, 0, 1};  // rank 2 is left out, 3 is first in the layout
   ranks.job_size = 4;
-  CHECK(parse("1kB+2kB+3kB+4kB", ranks).front() == HotBudget(Bytes{4000, 1000, 2000}));
-  CHECK(parse("1kB+2kB+3kB", ranks).front() == HotBudget(Bytes{1000, 2000, 3000}));
+  CHECK(parse("1kB+2kB+3kB+400B", ranks).front() == HotBudget(Bytes{400, 1000, 2000}));
+  CHECK(parse("1kB+2kB+3kB", ranks).front() == HotBudget(Bytes{1000, 2000, 2000}));
 }
 
 TEST_CASE("budgets that are none are usage errors") {

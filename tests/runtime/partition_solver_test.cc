@@ -321,6 +321,24 @@ TEST_CASE("a node that would slow the others down is left out, with both times")
   CHECK_THAT(solved.ranks[1].reason, Contains("with it a step would take") && Contains("ms"));
 }
 
+TEST_CASE("of many different nodes the ones that help are found") {
+  const uint64_t whole = whole_bytes(problem_of(large_shape(), {host_node("n", 1, 1)}, 1));
+  std::vector<NodeProfile> nodes, fastest;
+  for (uint32_t i = 0; i < 23; ++i) {
+    const double rate = 1e9 * static_cast<double>(1 + 7 * i % 23);
+    nodes.push_back(host_node("n", whole / 4 + i * 4096, rate));
+    if (rate > 15e9) fastest.push_back(nodes.back());
+  }
+  REQUIRE(fastest.size() == 8);
+  const auto solve = [](const std::vector<NodeProfile>& from) {
+    return solve_partition(problem_of(large_shape(), from, from.size(), {10e9, 1e-6}));
+  };
+  const SolvedPartition solved = solve(nodes);
+  CHECK(solved.forecast.fits);
+  CHECK(solved.forecast.seconds <= solve(fastest).forecast.seconds);
+  CHECK(solved.job_ranks.size() < nodes.size());
+}
+
 TEST_CASE("ranks of a node share its memory and its bandwidth") {
   const uint64_t whole = whole_bytes(problem_of(large_shape(), {host_node("n", 1, 1)}, 1));
   NodeProfile two = host_node("two", whole, 2e9), one = host_node("one", whole, 2e9);

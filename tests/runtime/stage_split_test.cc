@@ -80,6 +80,7 @@ TEST_CASE("of many units each is given once, no node is above its memory, and ti
   for (int round = 0; round < 50; ++round) {
     StageTask task = random_task(random, 3000);
     for (StageNode& node : task.nodes) node.memory_bytes = 4'000'000;
+    for (uint32_t& units : task.units) units += 6;  // at least one a rank
     const auto split = split_stage(task);
     REQUIRE(split.has_value());
     PerKind<uint32_t> sum = {};
