@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <optional>
 
@@ -102,14 +103,21 @@ std::string limit_of(const PartitionProblem& problem, const SolvedPartition& sol
     return fmt::format("the network: {:.4g} of {:.4g} ms are exchanges", ms(exchange),
                        ms(forecast.seconds));
   }
-  uint32_t slowest = 0;
+  const auto& stages = forecast.stage_seconds;
+  const auto stage =
+      static_cast<uint32_t>(std::max_element(stages.begin(), stages.end()) - stages.begin());
+  std::map<uint32_t, double> of_nodes;  // seconds
   for (uint32_t rank = 0; rank < forecast.ranks.size(); ++rank) {
-    if (forecast.ranks[rank].seconds > forecast.ranks[slowest].seconds) slowest = rank;
+    if (solved.partition.ranks[rank].stage != stage) continue;
+    of_nodes[problem.rank_nodes[solved.job_ranks[rank]]] += forecast.ranks[rank].seconds;
   }
-  const NodeProfile& node = node_of(problem, solved.job_ranks[slowest]);
-  return fmt::format("reading: rank {} on node '{}' takes {:.4g} of {:.4g} ms at {:.4g} GB/s",
-                     solved.job_ranks[slowest], node.name, ms(forecast.ranks[slowest].seconds),
-                     ms(forecast.seconds), weight_tier(problem, node).bytes_per_second * 1e-9);
+  const auto slowest =
+      std::max_element(of_nodes.begin(), of_nodes.end(),
+                       [](const auto& x, const auto& y) { return x.second < y.second; });
+  const NodeProfile& node = problem.cluster.nodes[slowest->first];
+  return fmt::format("reading: node '{}' takes {:.4g} of {:.4g} ms in stage {}, at {:.4g} GB/s",
+                     node.name, ms(slowest->second), ms(forecast.seconds), stage,
+                     weight_tier(problem, node).bytes_per_second * 1e-9);
 }
 
 SolvedPartition described(const PartitionProblem& problem, Partition partition,

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -13,6 +14,7 @@
 #include <set>
 
 #include "models/error.h"
+#include "sim/cost.h"
 
 namespace thermocline::test {
 namespace {
@@ -351,6 +353,39 @@ TEST_CASE("ranks of a node share its memory and its bandwidth") {
     (solved.job_ranks[rank] < 2 ? of_two : of_one) += solved.partition.ranks[rank].neurons.count;
   }
   CHECK(static_cast<double>(of_two) == Approx(static_cast<double>(of_one)).epsilon(0.1));
+}
+
+TEST_CASE("a forecast is what the cost model of replay says of the same pass") {
+  const auto layout = GENERATE(Layout{1, 4}, Layout{2, 2}, Layout{4, 1});
+  const uint32_t positions = GENERATE(1u, 4u);
+  std::vector<NodeProfile> nodes = {host_node("a", uint64_t{1} << 34, 4e9),
+                                    host_node("b", uint64_t{1} << 34, 1e9)};
+  nodes[1].rank_count = 3;
+  nodes[1].tiers[static_cast<int>(Tier::host)].operations_per_second = 1e9;
+  PartitionProblem problem = problem_of(large_shape(), nodes, 4, {1e9, 2e-4});
+  problem.slot_count = positions;
+  const Partition partition = make_partition(problem.shape, DType::f32, layout, {4, 1, 2, 1});
+  const std::vector<uint32_t> order = {0, 1, 2, 3};
+  const PartitionForecast predicted = forecast(problem, partition, order);
+
+  TraceHeader header;
+  header.shape = problem.shape;
+  header.ffn_types = DType::f32;
+  header.pools = partition.pools();
+  RecordingConfig config;
+  std::vector<RankLoad> loads;
+  for (const RankShare& share : partition.ranks) {
+    config.dense_bytes.push_back(predicted.ranks[share.rank].dense_bytes);
+    config.rank_stage.push_back(share.stage);
+    config.rank_node.push_back(problem.rank_nodes[share.rank]);
+    const double neurons = static_cast<double>(share.pool().total());
+    const double needed = neurons * (1 - std::pow(0.75, positions));
+    loads.push_back({needed, 0, 0, 0, 0.25 * positions * neurons});
+  }
+  config.node_count = 2;
+  const CostModel model(header, config, problem.cluster, GateReads::exact);
+  const std::vector<uint64_t> none(4);
+  CHECK(predicted.seconds == Approx(model.pass_time(loads, none, positions).seconds).epsilon(1e-9));
 }
 
 TEST_CASE("where nothing fits, the error says what is needed, what there is and what helps") {
