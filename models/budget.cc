@@ -28,12 +28,13 @@ std::vector<uint64_t> parse_parts(std::string_view text) {
       fmt::format("--budget {}: expected at most {} in all", text, format_bytes(kSumMax)));
 }
 
-// "24GiB+8GiB": bytes for each rank that has neurons, for each rank of the job, or for each node of
-// the cluster.
+// "24GiB+8GiB": bytes for each rank that has neurons, in the order that a trace has them; else for
+// each rank of the job, or for each node of the cluster.
 HotBudget unequal_budget(std::string_view text, const BudgetRanks& ranks) {
   const std::vector<uint64_t> parts = parse_parts(text);
-  const bool of_job = !ranks.job_ranks.empty() && parts.size() == ranks.job_size;
-  if (parts.size() == ranks.neurons.size() || of_job) {
+  const bool of_used = parts.size() == ranks.neurons.size();
+  const bool of_job = !of_used && !ranks.job_ranks.empty() && parts.size() == ranks.job_size;
+  if (of_used || of_job) {
     std::vector<uint64_t> of_ranks;
     for (size_t rank = 0; rank < ranks.neurons.size(); ++rank) {
       of_ranks.push_back(std::min(parts[of_job ? ranks.job_ranks[rank] : rank],

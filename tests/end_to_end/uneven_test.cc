@@ -144,6 +144,81 @@ TEST_CASE("a slow node gets fewer neurons and heads") {
   CHECK(rows[0]["neurons"].get<int>() > 2 * rows[1]["neurons"].get<int>());
 }
 
+TEST_CASE("stages in another order than the ranks compute, record and keep hot the same", "[mpi]") {
+  if (!have_mpirun()) return;
+  const TempDir folder;
+  // A slow network makes stages of the two; the fast one has no room for all layers, and is last,
+  // where the output head is.
+  const std::string cluster = folder / "stages.toml";
+  std::ofstream(cluster) << R"([cluster]
+name = "stages"
+[network]
+bandwidth = "1GB/s"
+latency = "1ms"
+[[node]]
+name = "fast"
+host = {memory = "5MiB", bandwidth = "300MB/s"}
+disk = {memory = "1TB", bandwidth = "30GB/s"}
+migration = {bandwidth = "1GB/s"}
+[[node]]
+name = "slow"
+host = {memory = "1GB", bandwidth = "100MB/s"}
+disk = {memory = "1TB", bandwidth = "10GB/s"}
+migration = {bandwidth = "1GB/s"}
+)";
+  const std::string common = std::string("run ") + kModel;
+  command(common + "--split train --limit 1 --record " + folder / "p.h5");
+  const std::string tasks = common + "--split test --limit 4 ";
+  command(tasks + "--logits " + folder / "one.npy");
+  const CommandResult run =
+      mpirun(2, tasks + "--cluster " + cluster + " --profile " + folder / "p.h5" +
+                    " --policy fixed,ewma --budget 40KiB+90KiB --migration 64KiB --logits " +
+                    folder / "two.npy --record " + folder / "two.h5 --json " + folder / "run.json");
+  INFO(run.output);
+  REQUIRE(run.exit_code == 0);
+  CHECK(greatest_difference(folder / "one.npy", folder / "two.npy") < 1e-4f);
+  const auto rows = rows_of(folder / "run.json", "rank");
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[0]["node"] == "slow");
+  CHECK(rows[0]["rank"] == 1);
+  CHECK(rows[0]["stage"] == 0);
+  CHECK(rows[1]["node"] == "fast");
+  CHECK(rows[1]["layers"].get<int>() > rows[0]["layers"].get<int>());
+  command("replay " + folder / "two.h5 --profile " + folder / "p.h5 --policy fixed,ewma" +
+          " --budget 40KiB+90KiB --migration 64KiB --cluster " + cluster + " --json " +
+          folder / "replay.json");
+  const auto live = rows_of(folder / "run.json", "policy");
+  const auto replay = rows_of(folder / "replay.json", "policy");
+  REQUIRE(live.size() == 2);
+  REQUIRE(replay.size() == 2);
+  for (size_t i = 0; i < 2; ++i) CHECK(live[i]["counters"] == replay[i]["counters"]);
+}
+
+TEST_CASE("on unlike nodes with the FFN on disk each holds what its own budget leaves room for") {
+  const TempDir folder;
+  const std::string cluster = uneven_cluster(folder);
+  const std::string common = std::string("run ") + kModel;
+  command(common + "--split train --limit 1 --record " + folder / "p.h5");
+  const std::string run = common + "--split test --limit 2 --local-ranks 3 --cluster " + cluster +
+                          " --profile " + folder / "p.h5 --policy ewma --migration 64KiB" +
+                          " --budget 60KiB+9MiB+12KiB --disk-tier " + folder / "";
+  command(run + " --record " + folder / "t.h5 --json " + folder / "run.json");
+  const auto tiers = rows_of(folder / "run.json", "tier");
+  REQUIRE(tiers.size() == 2);
+  CHECK(tiers[0]["rank"] == 0);
+  CHECK(tiers[1]["rank"] == 2);
+  CHECK(tiers[0]["hot_bytes"] <= 60 << 10);
+  CHECK(tiers[1]["hot_bytes"] <= 12 << 10);
+  CHECK(tiers[1]["hot_bytes"] > 0);
+  const auto ranks = rows_of(folder / "run.json", "rank");
+  CHECK(ranks[1]["predicted_bytes"] <= 1800 << 10);
+  command("replay " + folder / "t.h5 --profile " + folder / "p.h5 --policy ewma" +
+          " --budget 60KiB+12KiB --migration 64KiB --cluster " + cluster + " --json " +
+          folder / "replay.json");
+  CHECK(rows_of(folder / "run.json", "policy").at(0)["counters"] ==
+        rows_of(folder / "replay.json", "policy").at(0)["counters"]);
+}
+
 TEST_CASE("alike nodes run the default partition, to the bit") {
   const TempDir folder;
   const std::string cluster =

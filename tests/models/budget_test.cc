@@ -48,6 +48,9 @@ TEST_CASE("where a job leaves ranks out, a budget may name all of its ranks") {
   ranks.job_size = 4;
   CHECK(parse("1kB+2kB+3kB+400B", ranks).front() == HotBudget(Bytes{400, 1000, 2000}));
   CHECK(parse("1kB+2kB+3kB", ranks).front() == HotBudget(Bytes{1000, 2000, 2000}));
+  ranks.job_ranks = {2, 0, 1};  // none is left out: ranks as the trace has them
+  ranks.job_size = 3;
+  CHECK(parse("400B+500B+600B", ranks).front() == HotBudget(Bytes{400, 500, 600}));
 }
 
 TEST_CASE("budgets that are none are usage errors") {
