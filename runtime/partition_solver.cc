@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 
 #include "models/error.h"
 #include "models/units.h"
@@ -52,6 +53,7 @@ std::string reason_of_share(const PartitionProblem& problem, const SolvedPartiti
   const std::string of_memory =
       fmt::format("{} of {} of its {} memory", format_bytes(taken), format_bytes(memory),
                   tier_name(problem, node_of(problem, job_rank)));
+  if (taken > memory) return fmt::format("does not fit: takes {}", of_memory);
   if (layout.tensor == 1) return fmt::format("a whole stage, {}", of_memory);
   const StageTask task = stage_task(problem, layout.tensor, share.layers.count, share.stage == 0,
                                     share.stage + 1 == layout.pipeline);
@@ -140,29 +142,44 @@ SolvedPartition described(const PartitionProblem& problem, Partition partition,
   return solved;
 }
 
+// What the nodes of the ranks have: in all, and one by one as far as a line goes.
+struct NodesMemory {
+  uint64_t bytes = 0;
+  bool devices = false;  // of which the host may have more memory
+  std::string text, refusals;
+};
+
+NodesMemory memory_of_nodes(const PartitionProblem& problem) {
+  constexpr size_t kNodesShown = 8;
+  const std::set<uint32_t> nodes(problem.rank_nodes.begin(), problem.rank_nodes.end());
+  NodesMemory all;
+  size_t count = 0;
+  for (const uint32_t node : nodes) {
+    const NodeProfile& profile = problem.cluster.nodes[node];
+    const std::string refusal = refusal_of_node(problem, profile);
+    const uint64_t memory = refusal.empty() ? memory_of(problem, node) : 0;
+    all.bytes += memory;
+    all.devices = all.devices || tier_name(problem, profile) == "device";
+    if (++count > kNodesShown) continue;
+    all.text += fmt::format("{}{} {}", count == 1 ? "" : ", ", profile.name, format_bytes(memory));
+    if (!refusal.empty()) all.refusals += "; " + refusal;
+  }
+  if (count > kNodesShown) all.text += fmt::format(" and {} more", count - kNodesShown);
+  return all;
+}
+
 [[noreturn]] void refuse(const PartitionProblem& problem) {
   const auto count = static_cast<uint32_t>(problem.rank_nodes.size());
   const uint32_t stages = std::min(count, problem.shape.layer_count);
   const StageTask task = stage_task(problem, 1, problem.shape.layer_count, true, true);
   const uint64_t needed = bytes_of(task, StageNode{.rank_count = stages}, task.units);
-  uint64_t there = 0;
-  std::string nodes, refusals;
-  for (uint32_t node = 0; node < problem.cluster.nodes.size(); ++node) {
-    const auto& ranks = problem.rank_nodes;
-    if (std::find(ranks.begin(), ranks.end(), node) == ranks.end()) continue;
-    const NodeProfile& profile = problem.cluster.nodes[node];
-    const std::string refusal = refusal_of_node(problem, profile);
-    if (!refusal.empty()) refusals += "; " + refusal;
-    const uint64_t memory = refusal.empty() ? memory_of(problem, node) : 0;
-    there += memory;
-    nodes += fmt::format("{}{} {}", nodes.empty() ? "" : ", ", profile.name, format_bytes(memory));
-  }
+  const NodesMemory there = memory_of_nodes(problem);
   throw bad_usage(fmt::format(
       "no partition of this model fits the {} ranks of cluster '{}': weights, KV cache of {} x {} "
       "positions and buffers take about {}, the nodes have {} ({}){}; what helps: more or larger "
       "nodes, {}a smaller --batch, fewer --max-new-tokens, a model type of fewer bits{}",
       count, problem.cluster.name, problem.slot_count, problem.position_max, format_bytes(needed),
-      format_bytes(there), nodes, refusals, problem.host_only ? "" : "--backend cpu, ",
+      format_bytes(there.bytes), there.text, there.refusals, there.devices ? "--backend cpu, " : "",
       problem.ffn_on_disk ? ", a smaller --budget" : ", --disk-tier"));
 }
 

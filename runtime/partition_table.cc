@@ -108,6 +108,7 @@ void print_partition(std::FILE* out, const RunPlan& plan) {
              "node", "stage", "layers", "heads", "neurons", "vocab", "weights", "memory",
              "ms (model)", "why");
   for (uint32_t rank = 0; rank < solved.ranks.size(); ++rank) print_line(out, plan, rank);
+  if (!solved.forecast.fits) fmt::print(out, "this partition does not fit into its nodes\n");
   fmt::print(out,
              "a decode step is predicted to take {:.3f} ms (modelled), {:.3f} of them exchanges; "
              "it waits most for {}\n",

@@ -125,6 +125,29 @@ BudgetRanks budget_ranks(const RunPlan& plan, uint32_t job_size) {
   return ranks;
 }
 
+// Budgets of ranks and nodes were set aside before it was known who holds what: held to it now.
+void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
+  if (options.disk_tier.empty() || !plan.solved.has_value()) return;
+  const SolvedPartition& solved = *plan.solved;
+  const Cluster& cluster = plan.live.cluster;
+  std::vector<uint64_t> taken = solved.forecast.node_bytes;
+  const std::vector<uint64_t>& of_ranks = plan.live.budgets.front().by_rank;
+  for (size_t rank = 0; rank < of_ranks.size(); ++rank) {
+    const uint64_t gate = bytes_of(plan.ffn_types.gate, plan.shape.model_dim);
+    const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
+    taken[plan.live.rank_nodes[rank]] += of_ranks[rank] / bundle * (bundle - gate);
+  }
+  for (size_t node = 0; node < taken.size(); ++node) {
+    const uint64_t memory = cluster.nodes[node].tiers[static_cast<int>(Tier::host)].memory_bytes;
+    if (taken[node] <= memory) continue;
+    throw bad_usage(fmt::format(
+        "--budget {}: node '{}' would hold {}, hot bundles among them, and has {}: expected less "
+        "for its ranks",
+        options.budgets, cluster.nodes[node].name, format_bytes(taken[node]),
+        format_bytes(memory)));
+  }
+}
+
 }  // namespace
 
 void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
@@ -152,6 +175,7 @@ void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) 
   if (plan.live.policies.empty()) return;
   plan.live.budgets = parse_hot_budgets(options.budgets, ffn_bytes(plan.shape, plan.ffn_types),
                                         budget_ranks(plan, rank_count));
+  check_hot_memory(options, plan);
 }
 
 uint32_t ranks_to_print(const RunOptions& options) {

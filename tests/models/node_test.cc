@@ -138,8 +138,9 @@ TEST_CASE("a cluster file that ends anywhere is read or refused") {
 
 TEST_CASE("the help lists every key once") {
   const std::string keys = cluster_keys();
-  for (const char* key : {"cluster.name:", "cluster.overlap:", "network.latency:", "node.count:",
-                          "node.device|host|disk.memory:", "node.migration.bandwidth:"}) {
+  for (const char* key :
+       {"cluster.name:", "cluster.overlap:", "network.latency:", "node.count:", "node.ranks:",
+        "node.device|host|disk.memory:", "node.migration.bandwidth:"}) {
     CHECK_THAT(keys, Catch::Contains(key));
   }
 }
