@@ -43,8 +43,10 @@ struct RunOptions {
   bool overwrite = false;         // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string future;               // for oracles: a trace of this very run
   std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
   std::string disk_reads = "auto";  // how it is read: see open_disk_reader
+  std::string read_ahead;           // the predictor that says what is read early; empty: nothing
   // Whose rates policies may weigh, and whose nodes the partition is solved for unless `layout` or
   // `rank_weights` give one; empty: that of replay, and the default partition.
   std::string cluster;
@@ -100,6 +102,7 @@ struct RunPlan {
   uint32_t batch = 1;         // tasks in flight, at most as many as there are
   MagnitudeSampling magnitudes;
   PredictorSpec predictor;
+  std::optional<PredictorSpec> read_ahead;
 
   // Which rank of the job a rank of the layout is.
   uint32_t job_rank(uint32_t layout_rank) const {
