@@ -11,6 +11,7 @@ namespace thermocline {
 namespace {
 
 constexpr int64_t kNodeCountMax = 4096;
+constexpr int64_t kNodeRanksMax = 256;
 
 // PowerInfer, SOSP'24, section 8.1: i9-13900K with 192 GB at 67.2 GB/s, RTX 4090 with 24 GB at
 // about 1 TB/s, PCIe 4.0. The paper's 64 GB/s of PCIe counts both directions. Rates of computing
@@ -122,12 +123,16 @@ const std::vector<TomlKey<TierProfile>>& tier_keys() {
 struct NodeEntry {
   std::string name;
   int64_t count = 1;
+  int64_t ranks = 0;
 };
 
 const std::vector<TomlKey<NodeEntry>>& node_keys() {
   static const std::vector<TomlKey<NodeEntry>> keys = {
       name_key("name", &NodeEntry::name, "of this kind of node"),
       integer_key("count", &NodeEntry::count, 1, kNodeCountMax, "1", "how many such nodes"),
+      integer_key("ranks", &NodeEntry::ranks, 1, kNodeRanksMax, "ranks are spread evenly",
+                  "ranks of a job on each such node, in the order of the nodes; 1 on nodes without "
+                  "it where others have it; ranks of a node share its memory and bandwidth"),
   };
   return keys;
 }
@@ -178,6 +183,7 @@ class ClusterParser {
     read(entry, node_keys(), table, "node.", {"device", "host", "disk", "migration"});
     NodeProfile node;
     node.name = entry.name;
+    node.rank_count = static_cast<uint32_t>(entry.ranks);
     int tier_count = 0;
     for (int tier = 0; tier < kTierCount; ++tier) {
       const std::string name(kTierNames[tier]);
@@ -228,6 +234,27 @@ const TierProfile& NodeProfile::slow() const {
     return tier.present() && &tier != first;
   });
   return found == tiers.end() ? *first : *found;
+}
+
+uint64_t ranks_wanted(const Cluster& cluster) {
+  uint64_t said = 0, silent = 0;
+  for (const NodeProfile& node : cluster.nodes) {
+    said += node.rank_count;
+    silent += node.rank_count == 0 ? 1 : 0;
+  }
+  return said == 0 ? 0 : said + silent;
+}
+
+std::vector<uint32_t> nodes_of_ranks(const Cluster& cluster, size_t rank_count) {
+  const bool said = ranks_wanted(cluster) == rank_count;
+  std::vector<uint32_t> nodes;
+  for (size_t rank = 0; rank < rank_count && !said; ++rank) {
+    nodes.push_back(static_cast<uint32_t>(rank * cluster.nodes.size() / rank_count));
+  }
+  for (uint32_t node = 0; node < cluster.nodes.size() && said; ++node) {
+    nodes.insert(nodes.end(), std::max(1u, cluster.nodes[node].rank_count), node);
+  }
+  return nodes;
 }
 
 Cluster parse_cluster(std::string_view toml, const std::string& origin) {

@@ -16,6 +16,7 @@
 //   [[node]]
 //   name = "box"
 //   count = 2
+//   ranks = 1
 //   device = {memory = "24GB", bandwidth = "900GB/s"}
 //   host = {memory = "64GB", bandwidth = "42GB/s", compute = "1.2TFLOP/s"}
 //   migration = {bandwidth = "25GB/s", latency = "10us"}
@@ -58,7 +59,8 @@ struct LinkProfile {
 struct NodeProfile {
   std::string name;
   std::array<TierProfile, kTierCount> tiers;
-  LinkProfile migration;  // from the slow tier into the fast one
+  LinkProfile migration;    // from the slow tier into the fast one
+  uint32_t rank_count = 0;  // ranks of a job that run here; 0: the file does not say
 
   // Hot neurons live in the fast tier, cold ones in the slow tier. A node with one tier has both
   // there.
@@ -77,6 +79,12 @@ struct Cluster {
   std::vector<NodeProfile> nodes;
   LinkProfile network;
 };
+
+// The node of each rank of a job: as the file's `ranks` say, one where only other nodes say it, if
+// they add up to `rank_count`; else spread over the nodes in order, as evenly as they go.
+std::vector<uint32_t> nodes_of_ranks(const Cluster& cluster, size_t rank_count);
+// The ranks that the file asks for; 0: it does not say.
+uint64_t ranks_wanted(const Cluster& cluster);
 
 // Errors: an input Error with file:line where a key is unknown, a value has the wrong unit or is
 // out of range, or a node lacks what it needs.

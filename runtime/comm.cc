@@ -66,14 +66,18 @@ void sum_by_slices(Comm& comm, float* values, size_t count, std::vector<float>& 
 
 }  // namespace
 
-Comm::Comm(int rank, int size)
-    : rank_(rank), world_ranks_(static_cast<size_t>(size)), sent_(std::make_shared<Sent>()) {
+Comm::Comm(int rank, int size) : rank_(rank), world_ranks_(static_cast<size_t>(size)) {
+  count_as_job();
+}
+
+void Comm::count_as_job() {
   std::iota(world_ranks_.begin(), world_ranks_.end(), 0);
+  sent_ = std::make_shared<Sent>();
   sent_->bytes.resize(world_ranks_.size());
 }
 
-std::unique_ptr<Comm> Comm::split(int color) {
-  std::unique_ptr<Comm> part = do_split(color);
+std::unique_ptr<Comm> Comm::split(int color, int key) {
+  std::unique_ptr<Comm> part = do_split(color, key);
   const int mine = world_ranks_[static_cast<size_t>(rank_)];
   part->do_all_gather(&mine, sizeof mine, part->world_ranks_.data());
   part->sent_ = sent_;

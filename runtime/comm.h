@@ -36,6 +36,9 @@ class Comm {
     count_sent(to, bytes);
   }
   void receive(int from, void* data, size_t bytes) { do_receive(from, data, bytes); }
+  // As receive(), for a message that is minutes away: costs no core until it comes, and up to 20 ms
+  // more. An MPI receive or barrier polls all the while, on a core that other ranks could use.
+  virtual void receive_asleep(int from, void* data, size_t bytes) = 0;
   // all: (size, bytes), the block of every rank in rank order.
   void all_gather(const void* mine, size_t bytes, void* all) {
     do_all_gather(mine, bytes, all);
@@ -46,13 +49,16 @@ class Comm {
     do_all_to_all(mine, bytes, all);
     count_sent_to_all(bytes);
   }
-  // The ranks that give the same colour, in rank order. Outlives nothing: drop it first.
-  std::unique_ptr<Comm> split(int color);
+  // The ranks that give the same colour, by rising key, of equal keys in rank order. Outlives
+  // nothing: drop it first.
+  std::unique_ptr<Comm> split(int color, int key = 0);
 
   // Payload bytes that this rank has addressed to each rank of the whole job, itself left out, by
   // this Comm and all that were split from the same one: (ranks of the job). Which ways they take,
   // and in which pieces, is the network's; barriers have none.
   const std::vector<uint64_t>& sent_bytes() const { return sent_->bytes; }
+  // From now on it and what is split from it count by its own ranks, as if it were the whole job.
+  void count_as_job();
 
  protected:
   // Of the whole job; split() makes it one of its part.
@@ -69,7 +75,7 @@ class Comm {
   virtual void do_receive(int from, void* data, size_t bytes) = 0;
   virtual void do_all_gather(const void* mine, size_t bytes, void* all) = 0;
   virtual void do_all_to_all(const void* mine, size_t bytes, void* all) = 0;
-  virtual std::unique_ptr<Comm> do_split(int color) = 0;
+  virtual std::unique_ptr<Comm> do_split(int color, int key) = 0;
 
   void count_sent(int to, size_t bytes) {
     const auto rank = static_cast<size_t>(world_ranks_[static_cast<size_t>(to)]);

@@ -1,4 +1,5 @@
 // LocalComm: ranks as threads of one process, with a mailbox for each pair of ranks.
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -83,6 +84,11 @@ class LocalComm final : public Comm {
     do_all_gather(&here, 1, all.data());
   }
 
+  // A mailbox is waited for asleep anyway.
+  void receive_asleep(int from, void* data, size_t bytes) override {
+    do_receive(from, data, bytes);
+  }
+
  private:
   void do_send(int to, const void* data, size_t bytes) override {
     world_.put(group_, member(rank()), member(to), data, bytes);
@@ -105,18 +111,24 @@ class LocalComm final : public Comm {
     receive_all(bytes, all);
   }
 
-  std::unique_ptr<Comm> do_split(int color) override {
-    std::vector<int> colors(members_.size());
-    do_all_gather(&color, sizeof color, colors.data());
-    std::vector<int> members;
-    int mine = 0;
+  std::unique_ptr<Comm> do_split(int color, int key) override {
+    const std::pair<int, int> mine{color, key};
+    std::vector<std::pair<int, int>> all(members_.size());
+    do_all_gather(&mine, sizeof mine, all.data());
+    std::vector<std::pair<int, int>> group_ranks;  // (key, rank here)
     for (int other = 0; other < size(); ++other) {
-      if (colors[static_cast<size_t>(other)] != color) continue;
-      if (other == rank()) mine = static_cast<int>(members.size());
+      const auto& [its_color, its_key] = all[static_cast<size_t>(other)];
+      if (its_color == color) group_ranks.emplace_back(its_key, other);
+    }
+    std::sort(group_ranks.begin(), group_ranks.end());
+    std::vector<int> members;
+    int its_rank = 0;
+    for (const auto& [its_key, other] : group_ranks) {
+      if (other == rank()) its_rank = static_cast<int>(members.size());
       members.push_back(member(other));
     }
     const int group = world_.group_of(group_, splits_++, color);
-    return std::make_unique<LocalComm>(world_, group, mine, std::move(members));
+    return std::make_unique<LocalComm>(world_, group, its_rank, std::move(members));
   }
 
   int member(int rank) const { return members_[static_cast<size_t>(rank)]; }

@@ -1,6 +1,8 @@
 // MpiComm: ranks as processes that mpirun or srun started. The only file that includes mpi.h.
+#include <chrono>
 #include <cstdio>
 #include <limits>
+#include <thread>
 
 #include "runtime/comm.h"
 
@@ -53,6 +55,14 @@ class MpiComm final : public Comm {
 
   void barrier() override { check(MPI_Barrier(comm_), "MPI_Barrier"); }
 
+  void receive_asleep(int from, void* data, size_t bytes) override {
+    for (int here = 0;;) {
+      check(MPI_Iprobe(from, 0, comm_, &here, MPI_STATUS_IGNORE), "MPI_Iprobe");
+      if (here != 0) return do_receive(from, data, bytes);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
  private:
   void do_send(int to, const void* data, size_t bytes) override {
     check(MPI_Send(data, count_of(bytes), MPI_BYTE, to, 0, comm_), "MPI_Send");
@@ -68,9 +78,9 @@ class MpiComm final : public Comm {
     check(MPI_Alltoall(mine, count_of(bytes), MPI_BYTE, all, count_of(bytes), MPI_BYTE, comm_),
           "MPI_Alltoall");
   }
-  std::unique_ptr<Comm> do_split(int color) override {
+  std::unique_ptr<Comm> do_split(int color, int key) override {
     MPI_Comm part = MPI_COMM_NULL;
-    check(MPI_Comm_split(comm_, color, rank(), &part), "MPI_Comm_split");
+    check(MPI_Comm_split(comm_, color, key, &part), "MPI_Comm_split");
     return std::make_unique<MpiComm>(part, true);
   }
 

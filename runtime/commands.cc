@@ -16,14 +16,18 @@
 #include "runtime/machine_bench.h"
 #include "runtime/metrics_server.h"
 #include "runtime/node_facts.h"
+#include "runtime/partition_table.h"
 #include "runtime/predictor.h"
 #include "runtime/run.h"
+#include "runtime/run_partition.h"
+#include "runtime/run_report.h"
 #include "runtime/synth_command.h"
 
 namespace thermocline {
 namespace {
 
 constexpr uint32_t kLocalRanksMax = 256;
+constexpr uint32_t kRanksMax = 4096;  // of --print-partition
 constexpr uint32_t kThreadsMax = 1024;
 constexpr uint32_t kBatchMax = 1024;
 constexpr uint32_t kSamplesPerTaskMax = 1024;
@@ -37,6 +41,9 @@ void check_limits(const RunOptions& options) {
   if (options.local_ranks > kLocalRanksMax) {
     throw bad_usage(
         fmt::format("--local-ranks {}: expected at most {}", options.local_ranks, kLocalRanksMax));
+  }
+  if (options.ranks > kRanksMax) {
+    throw bad_usage(fmt::format("--ranks {}: expected at most {}", options.ranks, kRanksMax));
   }
   if (options.threads > kThreadsMax) {
     throw bad_usage(fmt::format("--threads {}: expected at most {}", options.threads, kThreadsMax));
@@ -61,8 +68,26 @@ void check_limits(const RunOptions& options) {
   }
 }
 
+// Every rank finds the same, one prints it.
+void print_partition(const RunOptions& options) {
+  const RunPlan plan = make_run_plan(options, ranks_to_print(options));
+  if (launched_rank().rank != 0) return;
+  if (options.json != "-") {
+    fmt::print("{}\n", describe(plan));
+    for (const std::string& note : plan.notes) fmt::print("{}\n", note);
+    print_partition(stdout, plan);
+  }
+  if (!options.json.empty()) write_json(options.json, "run", partition_rows(plan));
+}
+
 void run(const RunOptions& options) {
   check_limits(options);
+  if (options.print_partition) return print_partition(options);
+  if (options.ranks > 0) {
+    throw bad_usage(
+        "--ranks is what --print-partition asks about: a run has mpirun -n or "
+        "--local-ranks");
+  }
   install_interrupt_handler();
   with_ranks(static_cast<int>(options.local_ranks), [&](Comm& comm) { run_rank(comm, options); });
 }
@@ -176,7 +201,11 @@ void add_listen_options(CLI::App& command, RunOptions& options) {
 void add_policy_options(CLI::App& command, RunOptions& options) {
   command.add_option("--policy", options.policies,
                      "NAME[:key=value,...][,NAME...]: run these live; they change no result");
-  command.add_option("--budget", options.budgets, "BYTES, PERCENT, FROM..TO/STEP or auto")
+  command
+      .add_option(
+          "--budget", options.budgets,
+          "BYTES, PERCENT, FROM..TO/STEP, A+B+... (each rank or each node its own), cluster "
+          "(what its fast tiers have left) or auto")
       ->capture_default_str();
   command.add_option("--profile", options.profile, "the trace that policies start from");
   command.add_option("--future", options.future,
@@ -195,8 +224,11 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
   command.add_option("--read-ahead", options.read_ahead,
                      "a predictor, as --predictor takes it, that says in front of each layer's "
                      "attention what to read of --disk-tier; changes no result");
-  command.add_option("--cluster", options.cluster,
-                     "cluster file whose rates policies may weigh (default: that of replay)");
+  command.add_option(
+      "--cluster", options.cluster,
+      "cluster file: without --layout and --rank-weights each rank gets what its node can do, or "
+      "nothing; policies may weigh its rates (default: those of replay's); keys: " +
+          std::string("see replay --help; ranks = N of a node: how many run there"));
 }
 
 // "cpu (what it is), cuda (what it is; built, but unusable here: why)"
@@ -220,6 +252,13 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
                      "ppN,tpM: pipeline stages x ranks that share a layer; default: tp first");
   command.add_option("--rank-weights", options.rank_weights,
                      "2,1,1: how much each rank takes, relative to the others");
+  command.add_flag("--print-partition", options.print_partition,
+                   "say what each rank of --ranks or of the cluster would hold and take, and why; "
+                   "run nothing");
+  command.add_option("--ranks", options.ranks, "of --print-partition; default: the cluster's");
+  command.add_option("--active-share", options.active_share,
+                     "share of the neurons that --cluster expects to be active for a token; "
+                     "default: 25%, with SiLU 100%");
   command.add_option("--threads", options.threads, "per rank; default: the rank's share of cores");
   command.add_option("--local-ranks", options.local_ranks,
                      "ranks as threads of this process, without mpirun");

@@ -7,22 +7,21 @@
 namespace thermocline {
 
 LivePolicies::LivePolicies(const LivePolicyOptions& options, KnownActivity known,
-                           const ModelShape& shape, const BundleTypes& ffn_types,
-                           const TierRates& rates)
+                           const ModelShape& shape, const BundleTypes& ffn_types, size_t rank)
     : options_(options), known_(std::move(known)) {
   const NeuronPool& pool = known_.profile.pool;
   if (known_.future.has_value()) seen_.emplace(pool);
   const uint64_t bundle = bundle_bytes(shape, ffn_types);
-  const auto share = [&](uint64_t bytes) {
-    return bundles_of_pool(bytes, bundle, pool, shape.neuron_count());
-  };
+  const uint64_t admit_max =
+      bundles_of_pool(options_.migration_bytes, bundle, pool, shape.neuron_count());
   for (const PolicySpec& policy : options_.policies) {
-    for (const uint64_t budget : options_.budgets) {
+    for (const HotBudget& budget : options_.budgets) {
       const ActivationProfile* future =
           policy.entry->needs_future ? &known_.future.value() : nullptr;
-      const PolicyContext context{
-          pool,    &known_.profile, future, share(budget), share(options_.migration_bytes),
-          nullptr, bundle,          rates};
+      const uint64_t hot_max =
+          bundles_of_rank(budget, rank, bundle, pool, pool.total(), shape.neuron_count());
+      const PolicyContext context{pool,      &known_.profile, future, hot_max,
+                                  admit_max, nullptr,         bundle, options_.rates(rank)};
       drivers_.push_back(std::make_unique<PolicyDriver>(policy, context));
     }
   }
@@ -64,8 +63,8 @@ std::vector<LivePolicyResult> LivePolicies::results(Comm& comm) const {
 
   std::vector<LivePolicyResult> results;
   for (const PolicySpec& policy : options_.policies) {
-    for (const uint64_t budget : options_.budgets) {
-      LivePolicyResult result{policy, budget, {}};
+    for (const HotBudget& budget : options_.budgets) {
+      LivePolicyResult result{policy, budget.bytes, {}};
       for (size_t i = results.size(); i < all.size(); i += mine.size()) {
         add_pool(result.stats, all[i]);
       }

@@ -24,13 +24,13 @@ namespace thermocline {
 
 struct LivePolicyOptions {
   std::vector<PolicySpec> policies;
-  std::vector<uint64_t> budgets;  // bytes of the whole model
-  uint64_t migration_bytes = 0;   // per step, of the whole model
-  Cluster cluster = {};           // whose rates policies may weigh; no nodes: none are known
+  std::vector<HotBudget> budgets;
+  uint64_t migration_bytes = 0;  // per step, of the whole model
+  Cluster cluster = {};          // whose rates policies may weigh; no nodes: none are known
+  std::vector<uint32_t> rank_nodes = {};  // (ranks) of the cluster
 
-  TierRates rates(size_t rank, size_t rank_count) const {
-    if (cluster.nodes.empty()) return {};
-    return tier_rates(cluster.nodes[rank * cluster.nodes.size() / rank_count]);
+  TierRates rates(size_t rank) const {
+    return cluster.nodes.empty() ? TierRates{} : tier_rates(cluster.nodes[rank_nodes[rank]]);
   }
 };
 
@@ -56,8 +56,9 @@ struct KnownActivity {
 
 class LivePolicies final : public StepObserver {
  public:
+  // `known` is of the pool of `rank`, whose budgets and rates these are.
   LivePolicies(const LivePolicyOptions& options, KnownActivity known, const ModelShape& shape,
-               const BundleTypes& ffn_types, const TierRates& rates = {});
+               const BundleTypes& ffn_types, size_t rank);
 
   void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override;
 

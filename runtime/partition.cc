@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "models/error.h"
 #include "models/text.h"
@@ -41,40 +42,53 @@ Range scaled(const Range& units, uint32_t per_unit, uint32_t item_count) {
   return {begin, std::min(units.end() * per_unit, item_count) - begin};
 }
 
-void require_units(uint32_t wanted, uint32_t available, std::string_view what,
-                   const Layout& layout) {
-  if (wanted <= available) return;
-  throw bad_usage(fmt::format("layout {} needs {} {}, the model has {}", layout.text(), wanted,
-                              what, available));
+std::string lack_of_units(uint32_t wanted, uint32_t available, std::string_view what,
+                          const Layout& layout) {
+  if (wanted <= available) return "";
+  return fmt::format("layout {} needs {} {}, the model has {}", layout.text(), wanted, what,
+                     available);
 }
 
-void require_fit(const ModelShape& shape, DType o_dtype, const Layout& layout) {
-  require_units(layout.pipeline, shape.layer_count, "layers (pp <= layer_count)", layout);
-  const uint32_t unit = heads_per_unit(shape, o_dtype);
-  const std::string heads =
-      unit == 1 ? std::string("kv heads (tp <= kv_head_count)")
-                : fmt::format("groups of {} kv heads (blocks of {})", unit, facts(o_dtype).name);
-  require_units(layout.tensor, head_unit_count(shape, o_dtype), heads, layout);
-  require_units(layout.tensor, units_of(shape.ffn_dim, 8), "groups of 8 neurons", layout);
-  require_units(layout.tensor, shape.vocab_size, "vocabulary rows", layout);
+std::vector<Range> side_by_side(const std::vector<uint32_t>& counts) {
+  std::vector<Range> ranges;
+  uint32_t begin = 0;
+  for (const uint32_t count : counts) {
+    ranges.push_back({begin, count});
+    begin += count;
+  }
+  return ranges;
 }
 
-// The parts of one stage, by the weights of its ranks.
-void split_stage(const ModelShape& shape, DType o_dtype, const std::vector<double>& weights,
+// The ranges of one stage's ranks, which are counted in units.
+void place_stage(const ModelShape& shape, DType o_dtype, std::span<const StagePart> parts,
                  RankShare* ranks) {
-  const auto tensor = static_cast<uint32_t>(weights.size());
-  const uint32_t head_unit = heads_per_unit(shape, o_dtype);
-  const uint32_t neuron_unit = neurons_per_unit(shape.ffn_dim, tensor);
-  const auto heads = split_units(head_unit_count(shape, o_dtype), weights);
-  const auto neurons = split_units(units_of(shape.ffn_dim, neuron_unit), weights);
-  const auto vocab = split_units(shape.vocab_size, weights);
+  const auto tensor = static_cast<uint32_t>(parts.size());
+  const StageUnits units = stage_units(shape, o_dtype, tensor);
+  Range heads, neurons, vocab;
   for (uint32_t i = 0; i < tensor; ++i) {
-    ranks[i].kv_heads = scaled(heads[i], head_unit, shape.kv_head_count);
-    ranks[i].neurons = scaled(neurons[i], neuron_unit, shape.ffn_dim);
-    ranks[i].vocab = vocab[i];
+    heads = {heads.end(), parts[i].heads};
+    neurons = {neurons.end(), parts[i].neurons};
+    vocab = {vocab.end(), parts[i].vocab};
+    ranks[i].kv_heads = scaled(heads, units.heads_per_unit, shape.kv_head_count);
+    ranks[i].neurons = scaled(neurons, units.neurons_per_unit, shape.ffn_dim);
+    ranks[i].vocab = vocab;
   }
   // Heads that fill no whole unit stay with the last rank.
   ranks[tensor - 1].kv_heads.count = shape.kv_head_count - ranks[tensor - 1].kv_heads.begin;
+}
+
+// The parts of one stage, by the weights of its ranks.
+std::vector<StagePart> weighted_parts(const ModelShape& shape, DType o_dtype,
+                                      const std::vector<double>& weights) {
+  const StageUnits units = stage_units(shape, o_dtype, static_cast<uint32_t>(weights.size()));
+  const auto heads = split_units(units.head_units, weights);
+  const auto neurons = split_units(units.neuron_units, weights);
+  const auto vocab = split_units(shape.vocab_size, weights);
+  std::vector<StagePart> parts;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    parts.push_back({heads[i].count, neurons[i].count, vocab[i].count});
+  }
+  return parts;
 }
 
 uint32_t parse_degree(std::string_view text, std::string_view whole) {
@@ -167,29 +181,64 @@ std::vector<Range> split_units(uint32_t unit_count, const std::vector<double>& w
   return ranges;
 }
 
+StageUnits stage_units(const ModelShape& shape, DType o_dtype, uint32_t tensor) {
+  const uint32_t neuron_unit = neurons_per_unit(shape.ffn_dim, tensor);
+  return {heads_per_unit(shape, o_dtype), head_unit_count(shape, o_dtype), neuron_unit,
+          units_of(shape.ffn_dim, neuron_unit)};
+}
+
+std::string refusal_of_layout(const ModelShape& shape, DType o_dtype, const Layout& layout) {
+  const uint32_t unit = heads_per_unit(shape, o_dtype);
+  const std::string heads =
+      unit == 1 ? std::string("kv heads (tp <= kv_head_count)")
+                : fmt::format("groups of {} kv heads (blocks of {})", unit, facts(o_dtype).name);
+  for (const std::string& lack :
+       {lack_of_units(layout.pipeline, shape.layer_count, "layers (pp <= layer_count)", layout),
+        lack_of_units(layout.tensor, head_unit_count(shape, o_dtype), heads, layout),
+        lack_of_units(layout.tensor, units_of(shape.ffn_dim, 8), "groups of 8 neurons", layout),
+        lack_of_units(layout.tensor, shape.vocab_size, "vocabulary rows", layout)}) {
+    if (!lack.empty()) return lack;
+  }
+  return "";
+}
+
+Partition partition_of_parts(const ModelShape& shape, DType o_dtype, const Layout& layout,
+                             const std::vector<uint32_t>& layers,
+                             const std::vector<StagePart>& parts) {
+  TC_CHECK(layers.size() == layout.pipeline && parts.size() == layout.rank_count(),
+           "layers for each stage, a part for each rank");
+  Partition partition{layout, std::vector<RankShare>(layout.rank_count())};
+  const std::vector<Range> stage_layers = side_by_side(layers);
+  for (uint32_t rank = 0; rank < layout.rank_count(); ++rank) {
+    const uint32_t stage = rank / layout.tensor;
+    partition.ranks[rank] = {rank, stage, rank % layout.tensor, stage_layers[stage], {}, {}, {}};
+  }
+  for (uint32_t stage = 0; stage < layout.pipeline; ++stage) {
+    const size_t first = size_t{stage} * layout.tensor;
+    place_stage(shape, o_dtype, std::span(parts).subspan(first, layout.tensor),
+                partition.ranks.data() + first);
+  }
+  return partition;
+}
+
 Partition make_partition(const ModelShape& shape, DType o_dtype, const Layout& layout,
                          const std::vector<double>& rank_weights) {
   TC_CHECK(rank_weights.size() == layout.rank_count(), "one weight a rank");
-  require_fit(shape, o_dtype, layout);
-  Partition partition{layout, std::vector<RankShare>(layout.rank_count())};
+  const std::string refusal = refusal_of_layout(shape, o_dtype, layout);
+  if (!refusal.empty()) throw bad_usage(refusal);
   std::vector<double> stage_weights(layout.pipeline);
-  for (uint32_t rank = 0; rank < layout.rank_count(); ++rank) {
-    stage_weights[rank / layout.tensor] += rank_weights[rank];
-  }
-  const std::vector<Range> layers = split_units(shape.layer_count, stage_weights);
+  std::vector<StagePart> parts;
   for (uint32_t stage = 0; stage < layout.pipeline; ++stage) {
-    const size_t first_rank = size_t{stage} * layout.tensor;
-    RankShare* ranks = partition.ranks.data() + first_rank;
-    const double* weights = rank_weights.data() + first_rank;
-    split_stage(shape, o_dtype, {weights, weights + layout.tensor}, ranks);
-    for (uint32_t i = 0; i < layout.tensor; ++i) {
-      ranks[i].rank = static_cast<uint32_t>(first_rank) + i;
-      ranks[i].stage = stage;
-      ranks[i].index = i;
-      ranks[i].layers = layers[stage];
-    }
+    const auto first = rank_weights.begin() + stage * layout.tensor;
+    const std::vector<double> weights(first, first + layout.tensor);
+    stage_weights[stage] = std::accumulate(weights.begin(), weights.end(), 0.0);
+    for (const StagePart& part : weighted_parts(shape, o_dtype, weights)) parts.push_back(part);
   }
-  return partition;
+  std::vector<uint32_t> layers;
+  for (const Range& range : split_units(shape.layer_count, stage_weights)) {
+    layers.push_back(range.count);
+  }
+  return partition_of_parts(shape, o_dtype, layout, layers, parts);
 }
 
 }  // namespace thermocline

@@ -2,10 +2,10 @@
 //
 // A layout "pp2,tp2" has 2 pipeline stages (whole layers, one after the other) of 2 tensor-parallel
 // ranks (heads, neurons and vocabulary of the same layers). Rank = stage * tp + index.
-// Goals: any split that the shape allows, equal or by weight (3 ranks work); neurons begin at
-//   multiples of 8, so that pools meet at byte borders in a trace; the columns of the output
-//   projection are cut at block borders of its type.
-// Non-goals: choosing a layout by cost (the planner's).
+// Goals: any split that the shape allows, equal, by weight (3 ranks work) or as somebody counted it
+//   out; neurons begin at multiples of 8, so that pools meet at byte borders in a trace; the
+//   columns of the output projection are cut at block borders of its type.
+// Non-goals: choosing a layout by cost (partition_solver.h).
 // Thread-safety: plain data and pure functions.
 #pragma once
 
@@ -67,6 +67,27 @@ Layout default_layout(const ModelShape& shape, DType o_dtype, uint32_t rank_coun
 // "2,1,1": how much each rank takes, relative to the others. Usage Error unless one positive number
 // a rank. Empty text: equal.
 std::vector<double> parse_rank_weights(std::string_view text, uint32_t rank_count);
+
+// What the heads and neurons of a stage are counted out in.
+struct StageUnits {
+  uint32_t heads_per_unit, head_units;  // kv heads; those that fill no unit stay with the last rank
+  uint32_t neurons_per_unit, neuron_units;  // the last unit may be short
+};
+StageUnits stage_units(const ModelShape& shape, DType o_dtype, uint32_t tensor);
+
+// How much of a stage's layers one of its ranks takes, in units; vocabulary in rows.
+struct StagePart {
+  uint32_t heads = 0, neurons = 0, vocab = 0;
+  bool operator==(const StagePart&) const = default;
+};
+
+// layers: (stages); parts: (ranks). What they add up to is the model.
+Partition partition_of_parts(const ModelShape& shape, DType o_dtype, const Layout& layout,
+                             const std::vector<uint32_t>& layers,
+                             const std::vector<StagePart>& parts);
+
+// Why ranks of this layout would have nothing to hold; empty: all have something.
+std::string refusal_of_layout(const ModelShape& shape, DType o_dtype, const Layout& layout);
 
 // Usage Error where the layout has more ranks than the shape has heads, layers, neurons or rows.
 Partition make_partition(const ModelShape& shape, DType o_dtype, const Layout& layout,

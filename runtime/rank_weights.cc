@@ -118,7 +118,7 @@ void refuse_what_cannot_run(const std::vector<Part>& parts, const ModelShape& sh
 }
 
 void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& backend,
-                             const TierOptions& tiers) {
+                             const TierOptions& tiers, uint64_t hot_bytes) {
   const bool tiered = !tiers.folder.empty();
   if (tiered && !backend.has_tiers()) {
     throw bad_usage("--disk-tier: " + backend.describe() +
@@ -128,7 +128,7 @@ void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& back
   const auto is_tiered = [&](const Part& part) {
     return tiered && std::ranges::find(kTieredMatrices, part.matrix) != kTieredMatrices.end();
   };
-  uint64_t total = tiered ? tiers.budget_bytes : 0;
+  uint64_t total = hot_bytes;
   for (const Part& part : parts) total += is_tiered(part) ? 0 : part.byte_count();
   if (total <= backend.free_bytes()) return;
   throw work_failed(fmt::format(
@@ -288,7 +288,7 @@ class TierLoader {
     }
   }
 
-  std::shared_ptr<BundleStore> load(uint64_t model_neuron_count) const {
+  std::shared_ptr<BundleStore> load(uint64_t hot_max) const {
     std::vector<uint64_t> bytes;
     for (const TieredParts& parts : parts_) bytes.push_back(bundle_bytes(parts));
     BundleFile file(path(),
@@ -302,8 +302,6 @@ class TierLoader {
     } else if (loader_.checks_finite()) {  // who made it may not have looked
       pack_all(file.layout(), [](uint32_t, int, std::span<const std::byte>) {});
     }
-    const uint64_t hot_max = bundles_of_pool(options_.budget_bytes, options_.bundle_bytes,
-                                             share_.pool(), model_neuron_count);
     return std::make_shared<BundleStore>(backend_, share_.pool(), file, hot_max, options_.engine);
   }
 
@@ -392,10 +390,14 @@ RankWeights load_rank_weights(const WeightSource& source, const Partition& parti
   const Plan plan(source, partition, rank);
   const auto parts = plan.parts(first_stage, last_stage);
   refuse_what_cannot_run(parts, source.shape(), backend);
-  refuse_what_has_no_room(parts, backend, tiers);
+  const bool tiered = !tiers.folder.empty();
+  const NeuronPool pool = share.pool();
+  const uint64_t hot_max = !tiered ? 0
+                                   : bundles_of_rank(tiers.budget, rank, tiers.bundle_bytes, pool,
+                                                     pool.total(), source.shape().neuron_count());
+  refuse_what_has_no_room(parts, backend, tiers, hot_max * tiers.bundle_bytes);
   const Loader loader(source, backend, check_finite);
   RankWeights weights;
-  const bool tiered = !tiers.folder.empty();
   for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
     weights.layers.push_back(tiered ? load_dense(loader, plan, layer)
                                     : load_layer(loader, plan, layer));
@@ -403,7 +405,7 @@ RankWeights load_rank_weights(const WeightSource& source, const Partition& parti
   }
   if (tiered) {
     const TierLoader tier_loader(loader, plan, share, backend, tiers);
-    weights.tiers = tier_loader.load(source.shape().neuron_count());
+    weights.tiers = tier_loader.load(hot_max);
     for (uint32_t i = 0; i < share.layers.count; ++i)
       tier_loader.place(*weights.tiers, weights.layers[i], i);
   }

@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "models/budget.h"
 #include "models/weights.h"
 #include "runtime/backend.h"
 #include "runtime/partition.h"
@@ -64,7 +65,7 @@ struct RankWeights {
 // Where the FFN lies, if not in the backend's memory.
 struct TierOptions {
   std::string folder;           // of the bundle file; empty: no tiers
-  uint64_t budget_bytes = 0;    // of the whole model's hot bundles
+  HotBudget budget = 0;         // of hot bundles
   std::string weight_hash;      // of the whole model: whose bundles an old file holds
   uint64_t bundle_bytes = 0;    // as budgets count them
   std::string engine = "auto";  // of its DiskReader

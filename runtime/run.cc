@@ -13,12 +13,14 @@
 #include "runtime/backend.h"
 #include "runtime/listening.h"
 #include "runtime/node_facts.h"
+#include "runtime/partition_table.h"
 #include "runtime/predictor_audit.h"
 #include "runtime/recorder.h"
 #include "runtime/resume.h"
 #include "runtime/run_report.h"
 #include "runtime/samples_file.h"
 #include "runtime/text_output.h"
+#include "runtime/used_ranks.h"
 
 namespace thermocline {
 namespace {
@@ -47,10 +49,10 @@ void require_folder_of(const std::string& path) {
 // One run on one rank, in the order in which it happens.
 class RankRun {
  public:
-  RankRun(Comm& comm, const RunOptions& options) : comm_(comm), options_(options) {}
+  RankRun(Comm& comm, const RunOptions& options, RunPlan plan)
+      : comm_(comm), options_(options), plan_(std::move(plan)) {}
 
   void run() {
-    together(comm_, [&] { plan_ = make_run_plan(options_, static_cast<uint32_t>(comm_.size())); });
     together(comm_, [&] {
       check_outputs();
       listen();
@@ -113,6 +115,7 @@ class RankRun {
     fmt::print(text_out(), "{}\n", describe(plan_));
     for (const std::string& note : plan_.notes) fmt::print(text_out(), "{}\n", note);
     if (listening_.has_value()) fmt::print(text_out(), "listen   {}\n", listening_->url());
+    if (plan_.solved.has_value()) print_partition(text_out(), plan_);
     std::fflush(text_out());
   }
 
@@ -193,7 +196,8 @@ class RankRun {
 
   TierOptions tier_options() const {
     if (options_.disk_tier.empty()) return {};
-    return {options_.disk_tier, plan_.live.policies.empty() ? 0 : plan_.live.budgets.front(),
+    return {options_.disk_tier,
+            plan_.live.policies.empty() ? HotBudget(0) : plan_.live.budgets.front(),
             plan_.weight_hash, bundle_bytes(plan_.shape, plan_.ffn_types), options_.disk_reads};
   }
 
@@ -256,9 +260,7 @@ class RankRun {
         hooks_.observers.push_back(&*recorder_);
       }
       if (!plan_.live.policies.empty()) {
-        const TierRates rates =
-            plan_.live.rates(static_cast<size_t>(comm_.rank()), static_cast<size_t>(comm_.size()));
-        live_.emplace(plan_.live, std::move(known_), plan_.shape, plan_.ffn_types, rates);
+        live_.emplace(plan_.live, std::move(known_), plan_.shape, plan_.ffn_types, share().rank);
         hooks_.observers.push_back(&*live_);
       }
       BundleStore* tiers = decoder.weights().tiers.get();
@@ -312,6 +314,11 @@ class RankRun {
     }
     for (const RankShare& share : plan_.partition.ranks) {
       config["rank_stage"].push_back(share.stage);
+    }
+    if (plan_.solved.has_value()) {
+      config["cluster"] = plan_.live.cluster.name;
+      config["node_count"] = plan_.live.cluster.nodes.size();
+      config["rank_node"] = plan_.live.rank_nodes;
     }
     if (plan_.read_ahead.has_value()) config["read_ahead"] = plan_.read_ahead->text();
     config["ffn_tier"] = options_.disk_tier.empty() ? "memory" : "disk";
@@ -460,8 +467,6 @@ class RankRun {
            (predictor == nullptr ? 0 : predictor->byte_count());
   }
 
-  static constexpr uint32_t kChunkMax = 32;  // prompt tokens that share one pass over the weights
-
   Comm& comm_;
   const RunOptions& options_;
   RunPlan plan_;
@@ -486,6 +491,12 @@ class RankRun {
 
 }  // namespace
 
-void run_rank(Comm& comm, const RunOptions& options) { RankRun(comm, options).run(); }
+void run_rank(Comm& comm, const RunOptions& options) {
+  RunPlan plan;
+  together(comm, [&] { plan = make_run_plan(options, static_cast<uint32_t>(comm.size())); });
+  std::vector<uint32_t> used;
+  for (const RankShare& share : plan.partition.ranks) used.push_back(plan.job_rank(share.rank));
+  with_used_ranks(comm, used, [&](Comm& ranks) { RankRun(ranks, options, std::move(plan)).run(); });
+}
 
 }  // namespace thermocline

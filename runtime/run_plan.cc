@@ -9,6 +9,7 @@
 #include "models/error.h"
 #include "models/units.h"
 #include "runtime/kv_cache.h"
+#include "runtime/run_partition.h"
 #include "traces/interrupted.h"
 #include "traces/magnitude_codes.h"
 
@@ -161,11 +162,8 @@ LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& s
   if (options.policies.empty()) return live;
   live.policies = parse_policies(options.policies);
   for (const PolicySpec& policy : live.policies) check_foresight(options, policy);
-  live.budgets =
-      parse_budgets(options.budgets, ffn_bytes(shape, ffn_types), bundle_bytes(shape, ffn_types));
   live.migration_bytes =
       options.migration == "none" ? ffn_bytes(shape, ffn_types) : parse_bytes(options.migration);
-  live.cluster = options.cluster.empty() ? default_cluster() : open_cluster(options.cluster);
   if (options.profile.empty()) {
     throw bad_usage("--policy needs --profile TRACE, recorded on other prompts");
   }
@@ -268,31 +266,25 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   RunPlan plan;
   plan.spec = parse_model_spec(options.model);
   plan.threshold = parse_activation_threshold(options.activation_threshold);
-  const std::vector<double> weights = parse_rank_weights(options.rank_weights, rank_count);
   plan.source = open_weights(plan.spec);
   plan.shape = plan.source->shape();
   plan.ffn_types = bundle_types(*plan.source);
   plan.weight_provenance = plan.source->provenance();
   plan.weight_hash = plan.source->hash();
   const ModelShape& shape = plan.shape;
-  const DType o_dtype = longest_block(*plan.source, Matrix::o);
-  const Layout layout = options.layout.empty() ? default_layout(shape, o_dtype, rank_count)
-                                               : parse_layout(options.layout, rank_count);
-  plan.partition = make_partition(shape, o_dtype, layout, weights);
   plan.live = choose_policies(options, shape, plan.ffn_types);
-  if (!options.disk_tier.empty()) {
-    require_one_hot_set(plan.live);
-    if (options.audit_predictor) {
-      throw bad_usage(
-          "--audit-predictor runs a second decoder beside the first: not with "
-          "--disk-tier, whose hot set is one decoder's");
-    }
+  if (!options.disk_tier.empty() && options.audit_predictor) {
+    throw bad_usage(
+        "--audit-predictor runs a second decoder beside the first: not with "
+        "--disk-tier, whose hot set is one decoder's");
   }
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_decoding(options, plan);
   choose_tasks(options, plan);
   check_resume(options);
   choose_batch(options, plan);
+  place_ranks(options, plan, rank_count);
+  if (!options.disk_tier.empty()) require_one_hot_set(plan.live);
   choose_magnitudes(options, plan);
   choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

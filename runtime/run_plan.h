@@ -19,6 +19,7 @@
 #include "runtime/engine.h"
 #include "runtime/live_policies.h"
 #include "runtime/partition.h"
+#include "runtime/partition_solver.h"
 #include "runtime/predictor.h"
 #include "traces/trace.h"
 
@@ -46,8 +47,13 @@ struct RunOptions {
   std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
   std::string disk_reads = "auto";  // how it is read: see open_disk_reader
   std::string read_ahead;           // the predictor that says what is read early; empty: nothing
-  std::string cluster;              // whose rates policies may weigh; empty: that of replay
+  // Whose rates policies may weigh, and whose nodes the partition is solved for unless `layout` or
+  // `rank_weights` give one; empty: that of replay, and the default partition.
+  std::string cluster;
   std::string layout, rank_weights;
+  std::string active_share;      // of neurons, as the solver expects it; empty: by the activation
+  bool print_partition = false;  // and run nothing
+  uint32_t ranks = 0;            // that it is printed for; 0: those of the job or the cluster
   std::string activation_threshold = "0";  // a number, or "p90": the 90th percentile
   std::string predictor = "exact";         // "sign:threshold=0.5"
   bool audit_predictor = false;
@@ -84,6 +90,7 @@ struct RunPlan {
   std::string weight_provenance, weight_hash;
   std::unique_ptr<Tokenizer> tokenizer;
   Partition partition;
+  std::optional<SolvedPartition> solved;  // what `partition` is, where a cluster file decides
   ActivationThreshold threshold;
   LivePolicyOptions live;
   std::vector<TaskInput> tasks;  // with all samples of a task behind each other
@@ -98,7 +105,14 @@ struct RunPlan {
   MagnitudeSampling magnitudes;
   PredictorSpec predictor;
   std::optional<PredictorSpec> read_ahead;
+
+  // Which rank of the job a rank of the layout is.
+  uint32_t job_rank(uint32_t layout_rank) const {
+    return solved.has_value() ? solved->job_ranks[layout_rank] : layout_rank;
+  }
 };
+
+inline constexpr uint32_t kChunkMax = 32;  // prompt tokens that share one pass over the weights
 
 RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count);
 

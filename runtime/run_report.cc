@@ -7,6 +7,7 @@
 #include "models/cli.h"
 #include "models/distribution.h"
 #include "models/units.h"
+#include "runtime/partition_table.h"
 
 namespace thermocline {
 namespace {
@@ -167,6 +168,13 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
   row["read_gb_per_s"] = stage_bandwidth(plan, outcome) * 1e-9;
   row["weight_bytes"] = total_weights(outcome);
   row["peak_rss_bytes"] = total_rss(outcome);
+  if (const auto step = predicted_step(plan, outcome.tpot_ms)) {
+    row["cluster"] = plan.live.cluster.name;
+    row["left_out"] = left_out_ranks(plan);
+    row["predicted_step_ms"] = step->predicted_ms;
+    row["executed_step_ms"] = step->executed_ms;
+    row["predicted_over_executed"] = step->predicted_over_executed();
+  }
   row["source"] = "measured";
   row["text"] = outcome.texts;
   return row;
@@ -175,7 +183,7 @@ Json run_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& o
 Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& facts,
               const RankShare& share) {
   Json row = origin("rank", options, plan);
-  row["rank"] = share.rank;
+  row["rank"] = plan.job_rank(share.rank);
   row["stage"] = share.stage;
   row["layers"] = share.layers.count;
   row["kv_heads"] = share.kv_heads.count;
@@ -187,6 +195,7 @@ Json rank_row(const RunOptions& options, const RunPlan& plan, const RankFacts& f
   row["read_gb_per_s"] = facts.read_bandwidth * 1e-9;
   row["weight_bytes"] = facts.weight_bytes;
   row["peak_rss_bytes"] = facts.peak_rss_bytes;
+  if (plan.solved.has_value()) row.update(partition_facts(plan, plan.job_rank(share.rank)));
   row["source"] = "measured";
   return row;
 }
@@ -237,15 +246,25 @@ void print_links(const RunOutcome& outcome) {
              step_text(decode), step_text(most), most_from, most_to, format_bytes(run));
 }
 
+// Ranks of the job that held nothing, with the keys of those that did.
+void add_left_out_rows(const RunOptions& options, const RunPlan& plan, Json& rows) {
+  for (const uint32_t job_rank : left_out_ranks(plan)) {
+    Json row = rank_row(options, plan, RankFacts{}, RankShare{});
+    row["rank"] = job_rank;
+    row.update(partition_facts(plan, job_rank));
+    rows.push_back(row);
+  }
+}
+
 // What the disk tier did on a rank, over all passes.
 Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
               uint32_t rank) {
   const RankFacts& facts = outcome.ranks[rank];
   const TierCounters& tiers = facts.tiers;
   Json row = origin("tier", options, plan);
-  row["rank"] = rank;
+  row["rank"] = plan.job_rank(rank);
   row["disk_reads"] = outcome.disk_reads;
-  row["budget_bytes"] = plan.live.policies.empty() ? 0 : plan.live.budgets.front();
+  row["budget_bytes"] = plan.live.policies.empty() ? 0 : plan.live.budgets.front().bytes;
   row["hot_bytes"] = facts.hot_bytes;
   row["staging_bytes"] = facts.staging_bytes;
   row["needed"] = tiers.needed;
@@ -276,11 +295,11 @@ void print_tiers(const RunPlan& plan, const RunOutcome& outcome) {
     const RankFacts& facts = outcome.ranks[share.rank];
     const TierCounters& tiers = facts.tiers;
     const double needed = static_cast<double>(std::max<uint64_t>(1, tiers.needed));
-    fmt::print("{:>4} {:>12} {:>12} {:>12.2f} {:>12} {:>10.1f} {:>12} {:>10.3f}\n", share.rank,
-               format_bytes(facts.hot_bytes), format_bytes(facts.staging_bytes),
-               100.0 * static_cast<double>(tiers.here) / needed, per_step(tiers.read_bytes),
-               static_cast<double>(tiers.read_count) / steps, per_step(tiers.moved_bytes),
-               static_cast<double>(tiers.wait_ns) * 1e-6 / steps);
+    fmt::print("{:>4} {:>12} {:>12} {:>12.2f} {:>12} {:>10.1f} {:>12} {:>10.3f}\n",
+               plan.job_rank(share.rank), format_bytes(facts.hot_bytes),
+               format_bytes(facts.staging_bytes), 100.0 * static_cast<double>(tiers.here) / needed,
+               per_step(tiers.read_bytes), static_cast<double>(tiers.read_count) / steps,
+               per_step(tiers.moved_bytes), static_cast<double>(tiers.wait_ns) * 1e-6 / steps);
     if (tiers.ahead_count == 0) continue;
     fmt::print(
         "     {:.1f} bundles a step were read ahead by {}, {:.1f} % of them needed\n",
@@ -335,11 +354,14 @@ void print_ranks(const RunPlan& plan, const RunOutcome& outcome) {
   for (const RankShare& share : plan.partition.ranks) {
     const RankFacts& facts = outcome.ranks[share.rank];
     const uint64_t steps = facts.sums.step_count;
-    fmt::print("{:>4} {:>5} {:>6} {:>7} {:>10.3f} {:>8.3f} {:>8.3f} {:>12} {:>12}\n", share.rank,
-               share.stage, share.layers.count, share.neurons.count,
+    fmt::print("{:>4} {:>5} {:>6} {:>7} {:>10.3f} {:>8.3f} {:>8.3f} {:>12} {:>12}\n",
+               plan.job_rank(share.rank), share.stage, share.layers.count, share.neurons.count,
                mean_ms(facts.sums.compute_ns, steps), mean_ms(facts.sums.comm_ns, steps),
                mean_ms(facts.sums.wait_ns, steps), format_bytes(facts.weight_bytes),
                format_bytes(facts.peak_rss_bytes));
+  }
+  for (const uint32_t job_rank : left_out_ranks(plan)) {
+    fmt::print("{:>4}   {}\n", job_rank, plan.solved->ranks[job_rank].reason);
   }
   fmt::print("peak RSS {}: {}\n", outcome.one_process ? "of the one process" : "in total",
              format_bytes(total_rss(outcome)));
@@ -403,6 +425,7 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
     rows.push_back(rank_row(options, plan, outcome.ranks[share.rank], share));
   }
   add_link_rows(options, plan, outcome, rows);
+  add_left_out_rows(options, plan, rows);
   for (uint32_t rank = 0; !outcome.disk_reads.empty() && rank < outcome.ranks.size(); ++rank) {
     rows.push_back(tier_row(options, plan, outcome, rank));
   }
@@ -432,6 +455,13 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
              text_of(distribution_of(outcome.tpot_ms)));
   if (const double rate = decode_tokens_per_second(outcome); rate > 0) {
     fmt::print("decode {:.2f} tokens/s, {} in flight\n", rate, plan.batch);
+  }
+  if (const auto step = predicted_step(plan, outcome.tpot_ms)) {
+    fmt::print(
+        "step   {:.3f} ms predicted (modelled on cluster '{}'), {:.3f} ms executed "
+        "(measured): predicted over executed {:.3f}\n",
+        step->predicted_ms, plan.live.cluster.name, step->executed_ms,
+        step->predicted_over_executed());
   }
   print_figures(options, plan, outcome);
   print_ranks(plan, outcome);

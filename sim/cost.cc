@@ -71,6 +71,27 @@ std::vector<uint32_t> stages_of(const std::vector<NeuronPool>& pools) {
   return stages;
 }
 
+std::vector<uint32_t> recorded_or_spread(const RecordingConfig& config, const Cluster& cluster,
+                                         size_t rank_count) {
+  const bool recorded = !config.rank_node.empty() && config.node_count == cluster.nodes.size();
+  return recorded ? config.rank_node : nodes_of_ranks(cluster, rank_count);
+}
+
+// Where the ranks of a run on a cluster were.
+void read_nodes(const Json& json, size_t rank_count, const std::string& path,
+                RecordingConfig& config) {
+  if (!json.contains("node_count")) return;
+  const Json& count = json["node_count"];
+  constexpr uint32_t kNodesMax = 4096;
+  if (!count.is_number_unsigned() || count.get<uint64_t>() - 1 >= kNodesMax) {
+    throw bad_input(path, fmt::format("config_json.node_count from 1 to {}", kNodesMax),
+                    count.dump().substr(0, 60));
+  }
+  config.node_count = count.get<uint32_t>();
+  config.rank_node =
+      rank_list<uint32_t>(json, "rank_node", rank_count, config.node_count - 1, path);
+}
+
 }  // namespace
 
 RecordingConfig recording_config(const TraceHeader& header, const std::string& path) {
@@ -85,6 +106,7 @@ RecordingConfig recording_config(const TraceHeader& header, const std::string& p
   config.dense_bytes = rank_list<uint64_t>(json, "dense_bytes", rank_count, kBytesMax, path);
   const auto stage_max = static_cast<uint32_t>(rank_count - 1);
   config.rank_stage = rank_list<uint32_t>(json, "rank_stage", rank_count, stage_max, path);
+  read_nodes(json, rank_count, path, config);
   if (config.dense_bytes.empty()) config.dense_bytes = dense_bytes_of(header);
   if (config.rank_stage.empty()) config.rank_stage = stages_of(header.pools);
   return config;
@@ -106,6 +128,7 @@ CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, C
       config_(config),
       stage_count_(1 + *std::max_element(config.rank_stage.begin(), config.rank_stage.end())),
       cluster_(std::move(cluster)),
+      rank_nodes_(recorded_or_spread(config, cluster_, pools_.size())),
       gate_(gate) {
   TC_CHECK(!cluster_.nodes.empty() && config_.dense_bytes.size() == pools_.size() &&
                config_.rank_stage.size() == pools_.size(),
@@ -232,29 +255,16 @@ bool CostModel::fits(std::span<const uint64_t> hot_by_rank) const {
   return true;
 }
 
-std::vector<uint64_t> CostModel::room_by_rank() const {
-  std::vector<uint64_t> room;
-  for (const NodeProfile& node : cluster_.nodes) room.push_back(node.fast().memory_bytes);
-  for (size_t rank = 0; rank < pools_.size(); ++rank) {
-    uint64_t& left = room[node_of(rank)];
-    left -= std::min(left, config_.dense_bytes[rank]);
+BudgetRanks CostModel::budget_ranks() const {
+  BudgetRanks ranks;
+  for (const NeuronPool& pool : pools_) ranks.neurons.push_back(pool.total());
+  ranks.dense_bytes = config_.dense_bytes;
+  ranks.nodes = rank_nodes_;
+  for (const NodeProfile& node : cluster_.nodes) {
+    ranks.fast_bytes.push_back(node.fast().memory_bytes);
   }
-  return over_ranks(room);
-}
-
-std::vector<uint64_t> CostModel::over_ranks(std::span<const uint64_t> by_node) const {
-  std::vector<uint64_t> neurons(cluster_.nodes.size());
-  for (size_t rank = 0; rank < pools_.size(); ++rank) {
-    neurons[node_of(rank)] += pools_[rank].total();
-  }
-  std::vector<uint64_t> split;
-  for (size_t rank = 0; rank < pools_.size(); ++rank) {
-    const uint64_t own = pools_[rank].total();
-    const double share = static_cast<double>(own) / static_cast<double>(neurons[node_of(rank)]);
-    const double bytes = share * static_cast<double>(by_node[node_of(rank)]);
-    split.push_back(std::min(static_cast<uint64_t>(bytes), own * bundle_bytes_));
-  }
-  return split;
+  ranks.bundle_bytes = bundle_bytes_;
+  return ranks;
 }
 
 Cluster at_border(Cluster cluster, Tier fast) {

@@ -22,7 +22,9 @@
 //   how the runtime works. Over a disk, gate rows are all in the fast tier, and bundles there are
 //   up and down rows alone. predicted: bundles of active neurons only, and the predictor that would
 //   find them is not charged.
-// Goals: a pure function of counts; the same for a trace's counters on any cluster ("modelled") and
+// Ranks lie on the nodes that the recording run had them on, where it says so and the cluster has
+// as many nodes; else as nodes_of_ranks (models/node.h) says. Goals: a pure function of counts; the
+// same for a trace's counters on any cluster ("modelled") and
 //   for the machine that recorded it (sim/executed.h).
 // Non-goals: the KV cache (its bytes are not charged), contention, what a predictor costs.
 // Thread-safety: const methods may be called from any thread.
@@ -33,6 +35,7 @@
 #include <string>
 #include <vector>
 
+#include "models/budget.h"
 #include "models/node.h"
 #include "sim/policy_driver.h"
 #include "traces/trace.h"
@@ -46,6 +49,9 @@ struct RecordingConfig {
   std::vector<double> read_bandwidth;  // (ranks) bytes/s, all ranks measuring at once; may be empty
   std::vector<uint64_t> dense_bytes;   // (ranks) non-FFN weights that a rank reads per decode step
   std::vector<uint32_t> rank_stage;    // (ranks) pipeline stage
+  // (ranks) node of the cluster that the run was for, of `node_count` nodes; may be empty
+  std::vector<uint32_t> rank_node = {};
+  uint32_t node_count = 0;
 };
 
 // Where config_json lacks a key (a trace that was generated), dense_bytes follow from the shape and
@@ -69,7 +75,6 @@ struct PassTime {
 
 class CostModel {
  public:
-  // Ranks are spread over the cluster's nodes in order, as evenly as they go.
   CostModel(const TraceHeader& header, const RecordingConfig& config, Cluster cluster,
             GateReads gate);
 
@@ -83,11 +88,8 @@ class CostModel {
   // Whether dense weights and hot bundles fit into the fast tier of every node, and what is cold
   // into the slow one.
   bool fits(std::span<const uint64_t> hot_by_rank) const;
-  // What the fast tier of each node has left for hot bundles, split over its ranks by neurons.
-  std::vector<uint64_t> room_by_rank() const;
-  // Bytes of each node, split over its ranks by neurons, none above what a rank's bundles take.
-  std::vector<uint64_t> over_ranks(std::span<const uint64_t> by_node) const;
-  size_t node_count() const { return cluster_.nodes.size(); }
+  // What budgets of single ranks or nodes are about.
+  BudgetRanks budget_ranks() const;
   // The rates of a rank's node, for policies that weigh them.
   TierRates rates(size_t rank) const { return tier_rates(cluster_.nodes[node_of(rank)]); }
   size_t rank_count() const { return pools_.size(); }
@@ -100,7 +102,7 @@ class CostModel {
                       std::span<const uint64_t> hot_by_rank, uint32_t position_count) const;
   void add_rank(NodeShare& share, size_t rank, const RankLoad& load, uint64_t hot,
                 uint32_t position_count) const;
-  size_t node_of(size_t rank) const { return rank * cluster_.nodes.size() / pools_.size(); }
+  size_t node_of(size_t rank) const { return rank_nodes_[rank]; }
 
   std::vector<NeuronPool> pools_;  // by rank
   uint64_t bundle_bytes_;
@@ -109,6 +111,7 @@ class CostModel {
   RecordingConfig config_;
   uint32_t stage_count_;
   Cluster cluster_;
+  std::vector<uint32_t> rank_nodes_;  // node of each rank
   GateReads gate_;
 };
 

@@ -109,7 +109,10 @@ std::vector<double> reading_ms(const TraceReader& trace, const RecordingConfig& 
       }
     });
   }
-  const CostModel model(trace.header(), config, recording_machine(config), GateReads::exact);
+  RecordingConfig one_node_a_rank = config;
+  one_node_a_rank.rank_node.clear();
+  const CostModel model(trace.header(), one_node_a_rank, recording_machine(config),
+                        GateReads::exact);
   const std::vector<uint64_t> none(pools.size());
   std::vector<double> reading;
   for (const uint64_t step : decode) {

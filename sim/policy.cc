@@ -227,4 +227,13 @@ uint64_t bundles_of_pool(uint64_t budget_bytes, uint64_t bundle_bytes, const Neu
   return bundles * pool.total() / model_neuron_count;
 }
 
+uint64_t bundles_of_rank(const HotBudget& budget, size_t rank, uint64_t bundle_bytes,
+                         const NeuronPool& pool, uint64_t rank_neuron_count,
+                         uint64_t model_neuron_count) {
+  if (budget.by_rank.empty()) {
+    return bundles_of_pool(budget.bytes, bundle_bytes, pool, model_neuron_count);
+  }
+  return bundles_of_pool(budget.by_rank.at(rank), bundle_bytes, pool, rank_neuron_count);
+}
+
 }  // namespace thermocline

@@ -21,6 +21,7 @@
 #include <string_view>
 #include <vector>
 
+#include "models/budget.h"
 #include "models/neuron.h"
 #include "models/node.h"
 #include "models/registry.h"
@@ -186,6 +187,11 @@ std::vector<uint32_t> ranked_by_count(const std::vector<uint32_t>& counts);
 
 // Bundles of one pool under a whole-model budget: in proportion to its neurons, rounded down.
 uint64_t bundles_of_pool(uint64_t budget_bytes, uint64_t bundle_bytes, const NeuronPool& pool,
+                         uint64_t model_neuron_count);
+// Bundles of a pool of a rank, all of whose pools have `rank_neuron_count` neurons: of the rank's
+// own budget where it has one, else of the whole model's.
+uint64_t bundles_of_rank(const HotBudget& budget, size_t rank, uint64_t bundle_bytes,
+                         const NeuronPool& pool, uint64_t rank_neuron_count,
                          uint64_t model_neuron_count);
 
 }  // namespace thermocline

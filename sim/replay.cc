@@ -179,14 +179,14 @@ class Replayer {
     }
   }
 
-  uint64_t bundles_of(const ReplayBudget& budget, size_t pool) const {
+  uint64_t bundles_of(const HotBudget& budget, size_t pool) const {
     const uint64_t bundle = header_.bundle_bytes();
-    if (budget.by_rank.empty() || options_.pools == Pools::model) {
+    if (options_.pools == Pools::model) {
       return bundles_of_pool(budget.bytes, bundle, pools_[pool], header_.shape.neuron_count());
     }
     const uint32_t rank = ranks_[pool];
-    return bundles_of_pool(budget.by_rank.at(rank), bundle, pools_[pool],
-                           header_.pools[rank].total());
+    return bundles_of_rank(budget, rank, bundle, pools_[pool], header_.pools[rank].total(),
+                           header_.shape.neuron_count());
   }
 
   void add_lanes(const std::vector<size_t>& rows) {
@@ -435,10 +435,6 @@ class Replayer {
 
 }  // namespace
 
-ReplayBudget::ReplayBudget(std::vector<uint64_t> of_ranks)
-    : bytes(std::accumulate(of_ranks.begin(), of_ranks.end(), uint64_t{0})),
-      by_rank(std::move(of_ranks)) {}
-
 StepCounts ReplayStats::counts(uint64_t step) const {
   StepCounts sum;
   for (size_t pool = 0; pool < by_pool.size(); ++pool) {
@@ -467,7 +463,7 @@ ReplayResult empty_result(const TraceReader& trace, const ReplayOptions& options
       throw bad_usage("policy '" + policy.label() + "' has no form for --fill demand; " +
                       "--list says which have");
     }
-    for (const ReplayBudget& budget : options.budgets) {
+    for (const HotBudget& budget : options.budgets) {
       ReplayStats row;
       row.policy = policy;
       row.budget_bytes = budget.bytes;

@@ -21,21 +21,13 @@
 #include <string>
 #include <vector>
 
+#include "models/budget.h"
 #include "sim/cost.h"
 #include "sim/policy_driver.h"
 #include "sim/replay_account.h"
 #include "traces/trace.h"
 
 namespace thermocline {
-
-// Memory for hot neurons.
-struct ReplayBudget {
-  ReplayBudget(uint64_t whole) : bytes(whole) {}  // NOLINT: a number of bytes is a budget
-  explicit ReplayBudget(std::vector<uint64_t> of_ranks);
-
-  uint64_t bytes = 0;             // of the whole model
-  std::vector<uint64_t> by_rank;  // empty: split over the ranks by their neurons
-};
 
 // How the neurons are pooled: each rank its own (as live), each layer of each rank, or all in one.
 enum class Pools : uint8_t { rank, layer, model };
@@ -50,7 +42,7 @@ struct ReplayStats;
 
 struct ReplayOptions {
   std::vector<PolicySpec> policies;
-  std::vector<ReplayBudget> budgets;
+  std::vector<HotBudget> budgets;
   uint64_t migration_bytes = uint64_t{32} << 20;  // per step, of the whole model
   uint32_t thread_count = 1;
   // On the caller's thread; of all steps of all passes over the trace.

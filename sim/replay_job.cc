@@ -48,18 +48,6 @@ std::vector<uint32_t> parse_batches(const std::string& text) {
   return batches;
 }
 
-// "24GiB+8GiB": bytes for each rank, or for each node of the cluster.
-ReplayBudget unequal_budget(std::string_view text, const CostModel& cost) {
-  std::vector<uint64_t> parts;
-  for (const std::string_view piece : split(text, '+')) parts.push_back(parse_bytes(piece));
-  if (parts.size() == cost.rank_count()) return ReplayBudget(parts);
-  if (parts.size() == cost.node_count()) return ReplayBudget(cost.over_ranks(parts));
-  throw bad_usage(fmt::format(
-      "--budget {}: expected bytes for each of the {} ranks or each of the cluster's {} nodes, "
-      "found {}",
-      text, cost.rank_count(), cost.node_count(), parts.size()));
-}
-
 }  // namespace
 
 ReplayJob::ReplayJob(const ReplayFlags& flags, WorkGroup& group) : flags_(flags), group_(group) {
@@ -137,23 +125,7 @@ void ReplayJob::choose_cost() {
 
 void ReplayJob::choose_budgets() {
   const uint64_t whole = ffn_bytes(header_.shape, header_.ffn_types);
-  std::string plain;
-  for (const std::string_view piece : split(flags_.budgets, ',')) {
-    if (piece == "cluster") {
-      options_.budgets.push_back(ReplayBudget(cost_->room_by_rank()));
-    } else if (piece.find('+') != std::string_view::npos) {
-      options_.budgets.push_back(unequal_budget(piece, *cost_));
-    } else {
-      plain += (plain.empty() ? "" : ",") + std::string(piece);
-    }
-  }
-  if (!plain.empty() || options_.budgets.empty()) {
-    for (const uint64_t bytes : parse_budgets(plain, whole, header_.bundle_bytes())) {
-      options_.budgets.emplace_back(bytes);
-    }
-  }
-  std::stable_sort(options_.budgets.begin(), options_.budgets.end(),
-                   [](const ReplayBudget& a, const ReplayBudget& b) { return a.bytes < b.bytes; });
+  options_.budgets = parse_hot_budgets(flags_.budgets, whole, cost_->budget_ranks());
   options_.migration_bytes = flags_.migration == "none" ? whole : parse_bytes(flags_.migration);
   if (flags_.migrations_max > 0) {
     options_.migration_bytes =
@@ -210,7 +182,7 @@ std::string ReplayJob::key_of(uint32_t batch) const {
     add(std::to_string(number));
   }
   for (const PolicySpec& policy : options_.policies) add(policy.resolved());
-  for (const ReplayBudget& budget : options_.budgets) {
+  for (const HotBudget& budget : options_.budgets) {
     add(std::to_string(budget.bytes));
     for (const uint64_t bytes : budget.by_rank) add(std::to_string(bytes));
   }

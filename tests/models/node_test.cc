@@ -74,6 +74,20 @@ TEST_CASE("the default cluster is the published desktop PC and says that it was 
   CHECK(cluster.nodes[0].slow().bytes_per_second == 67.2e9);
 }
 
+TEST_CASE("ranks lie where the file says, else they are spread evenly") {
+  using Nodes = std::vector<uint32_t>;
+  const Cluster silent = parse_cluster(kPair, "c.toml");
+  CHECK(ranks_wanted(silent) == 0);
+  CHECK(nodes_of_ranks(silent, 3) == Nodes{0, 1, 2});
+  CHECK(nodes_of_ranks(silent, 6) == Nodes{0, 0, 1, 1, 2, 2});
+  CHECK(nodes_of_ranks(silent, 4) == Nodes{0, 0, 1, 2});
+  CHECK(nodes_of_ranks(silent, 1) == Nodes{0});
+  const Cluster said = parse_cluster(replaced("count = 2", "count = 2\nranks = 3"), "c.toml");
+  CHECK(ranks_wanted(said) == 7);  // one on the node that does not say
+  CHECK(nodes_of_ranks(said, 7) == Nodes{0, 0, 0, 1, 1, 1, 2});
+  CHECK(nodes_of_ranks(said, 3) == Nodes{0, 1, 2});  // of another job: spread
+}
+
 TEST_CASE("mistakes in a cluster file are input errors with file and line") {
   using Catch::Matchers::Contains;
   CHECK_THAT(message_of(replaced("latency =", "latencie =")),
@@ -88,6 +102,8 @@ TEST_CASE("mistakes in a cluster file are input errors with file and line") {
   CHECK_THAT(message_of(replaced("\"30us\"", "\"30\"")), Contains("unit of time"));
   CHECK_THAT(message_of(replaced("\"30us\"", "\"us\"")), Contains("c.toml:8"));
   CHECK_THAT(message_of(replaced("\"30us\"", "\"11s\"")), Contains("from 0s to 10s"));
+  CHECK_THAT(message_of(replaced("count = 2", "ranks = 0")),
+             Contains("c.toml:11") && Contains("from 1 to 256"));
   CHECK_THAT(message_of(replaced("\"24GB\"", "\"1KiB\"")), Contains("from 1MiB"));
   CHECK_THAT(message_of(replaced("count = 2", "count = 0")), Contains("c.toml:11"));
   CHECK_THAT(message_of(replaced("count = 2", "count = 4096")), Contains("at most 4096 nodes"));
@@ -122,8 +138,9 @@ TEST_CASE("a cluster file that ends anywhere is read or refused") {
 
 TEST_CASE("the help lists every key once") {
   const std::string keys = cluster_keys();
-  for (const char* key : {"cluster.name:", "cluster.overlap:", "network.latency:", "node.count:",
-                          "node.device|host|disk.memory:", "node.migration.bandwidth:"}) {
+  for (const char* key :
+       {"cluster.name:", "cluster.overlap:", "network.latency:", "node.count:", "node.ranks:",
+        "node.device|host|disk.memory:", "node.migration.bandwidth:"}) {
     CHECK_THAT(keys, Catch::Contains(key));
   }
 }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "runtime/comm.h"
+#include "runtime/used_ranks.h"
 
 namespace thermocline::test {
 namespace {
@@ -121,6 +122,20 @@ TEST_CASE("parts of a job count into the table of the whole") {
   CHECK(sent_in(4, body) == Table{{0, 8, 12, 0}, {8, 0, 0, 12}, {12, 0, 0, 8}, {0, 12, 8, 0}});
 }
 
+TEST_CASE("a part that counts as the job has a table of its own ranks") {
+  Table table(2);
+  run_local_ranks(3, [&](Comm& comm) {
+    const auto part = comm.split(comm.rank() == 1 ? 1 : 0, -comm.rank());  // 2 0, 1
+    part->count_as_job();
+    const int64_t mine = 0;
+    std::vector<int64_t> all(2);
+    part->all_gather(&mine, sizeof mine, all.data());
+    if (part->size() == 2) table[static_cast<size_t>(part->rank())] = part->sent_bytes();
+    if (comm.sent_bytes() != std::vector<uint64_t>(3)) throw work_failed("counted twice");
+  });
+  CHECK(table == Table{{0, 8}, {8, 0}});
+}
+
 TEST_CASE("a sum over many numbers sends each rank's slice twice") {
   const auto body = [](Comm& comm) {
     std::vector<float> values(20000), scratch;
@@ -142,6 +157,58 @@ TEST_CASE("what only a report asks for is not counted") {
     comm.all_gather(mine.data(), 3, all.data());
   };
   CHECK(sent_in(2, body) == Table{{0, 3}, {3, 0}});
+}
+
+TEST_CASE("a group is in the order of its keys, ranks of one key in rank order") {
+  std::atomic<int> right = 0;
+  run_local_ranks(5, [&](Comm& comm) {
+    const int keys[] = {2, 0, 1, 0, 7};
+    const auto group = comm.split(comm.rank() == 2 ? 1 : 0, keys[comm.rank()]);
+    const int mine = comm.rank();
+    std::vector<int> all(static_cast<size_t>(group->size()));
+    group->all_gather(&mine, sizeof mine, all.data());
+    right += all == (mine == 2 ? std::vector<int>{2} : std::vector<int>{1, 3, 0, 4}) &&
+             all[static_cast<size_t>(group->rank())] == mine;
+  });
+  CHECK(right == 5);
+}
+
+TEST_CASE("ranks that are left out wait for the end of the others, and end as they do") {
+  const std::vector<uint32_t> used = {3, 0};
+  std::atomic<int> ran = 0, ended = 0;
+  run_local_ranks(4, [&](Comm& comm) {
+    with_used_ranks(comm, used, [&](Comm& part) {
+      const int expected = comm.rank() == 3 ? 0 : 1;
+      if (part.size() != 2 || part.rank() != expected) throw work_failed("another place");
+      part.barrier();
+      ++ran;
+    });
+    ++ended;
+  });
+  CHECK(ran == 2);
+  CHECK(ended == 4);
+  std::atomic<int> agreed = 0;
+  const auto failing = [&](Comm& comm) {
+    try {
+      with_used_ranks(comm, used, [&](Comm& part) {
+        together(part, [&] {
+          if (part.rank() == 1) throw bad_input("weights", "a model", "nothing");
+        });
+      });
+    } catch (const AgreedError& error) {
+      agreed += error.kind() == ErrorKind::input;
+      throw;
+    }
+  };
+  CHECK_THROWS_WITH(run_local_ranks(4, failing), "weights: expected a model, found nothing");
+  CHECK(agreed == 4);
+  const auto alone = [&](Comm& comm) {
+    with_used_ranks(comm, used, [&](Comm& part) {
+      if (part.rank() == 0) throw work_failed("no space left");
+      part.barrier();
+    });
+  };
+  CHECK_THROWS_WITH(run_local_ranks(4, alone), "no space left");
 }
 
 TEST_CASE("an error on one rank becomes an error of all, said once") {

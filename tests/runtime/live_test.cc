@@ -30,6 +30,10 @@ std::vector<int32_t> tokens_from(uint32_t seed, uint32_t count) {
   return tokens;
 }
 
+uint32_t rank_count_of(const std::string& layout) {  // "pp2,tp2"
+  return static_cast<uint32_t>((layout[2] - '0') * (layout[6] - '0'));
+}
+
 TraceHeader header_of(const WeightSource& source, const Partition& partition) {
   TraceHeader header;
   header.version = "test";
@@ -81,7 +85,7 @@ LocalRunResult record(const WeightSource& source, const std::string& layout, uin
       const NeuronPool pool = partition.ranks[rank].pool();
       shard->live = std::make_unique<LivePolicies>(
           *live, KnownActivity{load_profile(profile, pool, source.shape(), source.hash()), {}},
-          source.shape(), bundle_types(source));
+          source.shape(), bundle_types(source), rank);
       shard->done = [&](const LivePolicies& policies) {
         // One rank's stats, as a job of one rank gathers them.
         run_local_ranks(1, [&](Comm& comm) {
@@ -115,6 +119,9 @@ TEST_CASE("live counters equal the replay's, exactly") {
   }
   live.policies = parse_policies(names);
   live.budgets = {all / 10, all / 3, all};
+  std::vector<uint64_t> unequal(parse_layout(layout, rank_count_of(layout)).rank_count(), all / 40);
+  unequal.back() = 7 * bundle;  // and a rank that holds less than its share
+  live.budgets.push_back(HotBudget(unequal));
   live.migration_bytes = 20 * bundle;
   const auto run =
       record(source, layout, 4, folder / "test.h5", &live, folder / "profile.h5", totals);
@@ -123,10 +130,10 @@ TEST_CASE("live counters equal the replay's, exactly") {
   const auto profile = open_trace(folder / "profile.h5");
   ReplayOptions options;
   options.policies = live.policies;
-  options.budgets.assign(live.budgets.begin(), live.budgets.end());
+  options.budgets = live.budgets;
   options.migration_bytes = live.migration_bytes;
   const ReplayResult replayed = replay(*trace, profile.get(), options);
-  REQUIRE(replayed.rows.size() == 3 * live.policies.size());
+  REQUIRE(replayed.rows.size() == 4 * live.policies.size());
   REQUIRE(totals.size() == replayed.rows.size());
   for (size_t i = 0; i < totals.size(); ++i) {
     INFO(layout << " row " << i << ": " << replayed.rows[i].policy.label());
@@ -169,7 +176,7 @@ TEST_CASE("live policies change no bit of the result") {
     return std::make_unique<LivePolicies>(
         live,
         KnownActivity{load_profile(folder / "profile.h5", pool, source.shape(), source.hash()), {}},
-        source.shape(), DType::f32);
+        source.shape(), DType::f32, rank);
   };
   CHECK(run_locally(source, options).logits == bare.logits);
 }

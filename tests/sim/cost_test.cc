@@ -192,14 +192,31 @@ TEST_CASE("migrations that are hidden cost what the node's own work does not cov
   CHECK(many.hidden == Approx(0.25 + 90 * kBundle / 500));
 }
 
+TEST_CASE("ranks are on the nodes that the recording run had them on, if there are as many") {
+  const std::string lists = R"("dense_bytes":[0,0],"rank_node":[2,0],"node_count":)";
+  const auto nodes = [&](const std::string& count, uint32_t cluster_nodes) {
+    const RecordingConfig config = config_of(two_ranks(), "{" + lists + count + "}");
+    const CostModel model(two_ranks(), config, cluster_of(cluster_nodes), GateReads::predicted);
+    return model.budget_ranks().nodes;
+  };
+  CHECK(nodes("3", 3) == std::vector<uint32_t>{2, 0});
+  CHECK(nodes("3", 2) == std::vector<uint32_t>{0, 1});
+  CHECK(nodes("3", 1) == std::vector<uint32_t>{0, 0});
+  for (const char* bad : {"2", "0", "-1", "\"3\"", "5000", "1e9"}) {
+    INFO(bad);
+    CHECK_THROWS_WITH(nodes(bad, 3), Catch::Contains("config_json."));
+  }
+}
+
 TEST_CASE("a budget of the cluster is what its fast tiers have left, and nodes may be unequal") {
   const RecordingConfig config = config_of(two_ranks(), R"({"dense_bytes":[0,9000]})");
   Cluster cluster = cluster_of(2);
   const CostModel model(two_ranks(), config, cluster, GateReads::predicted);
-  CHECK(model.room_by_rank() == std::vector<uint64_t>{16 * 384, 1000});
-  CHECK(model.over_ranks(std::vector<uint64_t>{500, 700}) == std::vector<uint64_t>{500, 700});
+  CHECK(model.budget_ranks().room() == std::vector<uint64_t>{16 * 384, 1000});
+  CHECK(model.budget_ranks().over_ranks(std::vector<uint64_t>{500, 700}) ==
+        std::vector<uint64_t>{500, 700});
   const CostModel one(two_ranks(), config, cluster_of(1), GateReads::predicted);
-  CHECK(one.room_by_rank() == std::vector<uint64_t>{500, 500});
+  CHECK(one.budget_ranks().room() == std::vector<uint64_t>{500, 500});
   CHECK_THROWS_WITH(at_border(cluster, Tier::host), Catch::Contains("--tier host"));
   CHECK_THROWS_WITH(at_border(cluster, Tier::disk), Catch::Contains("--tier disk"));
   for (NodeProfile& node : cluster.nodes) node.tiers[2] = {1 << 20, 10.0};

@@ -12,7 +12,7 @@ using namespace thermocline::test;
 
 namespace {
 
-ReplayOptions options_of(const std::string& policies, std::vector<ReplayBudget> budgets) {
+ReplayOptions options_of(const std::string& policies, std::vector<HotBudget> budgets) {
   ReplayOptions options;
   options.keep_steps = true;
   options.policies = parse_policies(policies);
@@ -237,7 +237,7 @@ TEST_CASE("groups move as one and are counted by neuron") {
 
 TEST_CASE("an unequal budget gives each rank its own") {
   const MemoryTrace trace = random_trace(16, three_rank_header(), 20, 0);
-  auto options = options_of("fixed", {ReplayBudget(std::vector<uint64_t>{384 * 10, 384 * 20, 0})});
+  auto options = options_of("fixed", {HotBudget(std::vector<uint64_t>{384 * 10, 384 * 20, 0})});
   const ReplayResult result = replay(trace, &trace, options);
   CHECK(result.rows[0].budget_bytes == 384 * 30);
   CHECK(result.rows[0].hot_max == std::vector<uint64_t>{10, 20, 0});
