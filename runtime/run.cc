@@ -11,6 +11,7 @@
 #include "models/error.h"
 #include "models/npy_file.h"
 #include "runtime/backend.h"
+#include "runtime/kv_cache.h"
 #include "runtime/node_facts.h"
 #include "runtime/predictor_audit.h"
 #include "runtime/recorder.h"
@@ -111,12 +112,19 @@ class RankRun {
   // Ranks of a host take its devices in turn, from the one that was asked for.
   void make_backend(RankOnHost place) {
     const BackendEntry& entry = choose_backend(options_.backend);
+    if (plan_.tiers == TierLayout::device_host) require_device_tier(options_.backend, entry);
     const int device = static_cast<int>(options_.device) + place.index;
     backend_ = entry.make({static_cast<int>(outcome_.thread_count), place, device});
     outcome_.backend = entry.name;
     outcome_.device = backend_->describe();
+    if (plan_.tiers == TierLayout::device_host) {
+      host_ = backends().by_name("cpu").make({static_cast<int>(outcome_.thread_count), place, 0});
+    }
     if (!root()) return;
     fmt::print(text_out(), "backend  {} ({})\n", entry.name, outcome_.device);
+    if (host_ != nullptr) {
+      fmt::print(text_out(), "         cpu ({}) computes what is cold\n", host_->describe());
+    }
     for (const BackendEntry* other : backends().entries()) {
       const std::string reason = other->unusable();
       if (reason.empty()) continue;
@@ -166,9 +174,24 @@ class RankRun {
   }
 
   TierOptions tier_options() const {
-    if (options_.disk_tier.empty()) return {};
-    return {options_.disk_tier, plan_.live.policies.empty() ? 0 : plan_.live.budgets.front(),
-            plan_.weight_hash, bundle_bytes(plan_.shape, plan_.ffn_types), options_.disk_reads};
+    if (plan_.tiers == TierLayout::one) return {};
+    return {options_.disk_tier,
+            plan_.live.policies.empty() ? 0 : plan_.live.budgets.front(),
+            plan_.weight_hash,
+            bundle_bytes(plan_.shape, plan_.ffn_types),
+            options_.disk_reads,
+            host_.get(),
+            plan_.batch * kv_slot_bytes(uint64_t{share().layers.count} * share().kv_heads.count,
+                                        plan_.shape.head_dim, plan_.position_max)};
+  }
+
+  // Tiers hold what the policy starts with, before anything is timed.
+  template <class Tier>
+  void begin_tier(Tier* tier) {
+    if (tier == nullptr || !live_.has_value()) return;
+    tier->set_hot(&live_->hot());
+    tier->begin_pass();
+    tier->wait_for_moves();
   }
 
   // A percentile of the first prompt, layer by layer, before anything is recorded.
@@ -235,12 +258,8 @@ class RankRun {
         live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_types, rates);
         hooks_.observers.push_back(&*live_);
       }
-      BundleStore* tiers = decoder.weights().tiers.get();
-      if (tiers != nullptr && live_.has_value()) {
-        tiers->set_hot(&live_->hot());
-        tiers->begin_pass();  // the set that the policy starts with, before anything is timed
-        tiers->wait_for_moves();
-      }
+      begin_tier(decoder.weights().tiers.get());
+      begin_tier(decoder.weights().device_tier.get());
       hooks_.all_logits = !options_.logits.empty();
       if (root()) make_root_hooks();
     });
@@ -275,7 +294,8 @@ class RankRun {
     for (const RankShare& share : plan_.partition.ranks) {
       config["rank_stage"].push_back(share.stage);
     }
-    config["ffn_tier"] = options_.disk_tier.empty() ? "memory" : "disk";
+    constexpr const char* kTiers[] = {"memory", "disk", "device,host"};
+    config["ffn_tier"] = kTiers[static_cast<int>(plan_.tiers)];
     config["gate"] = plan_.predictor.text();
     config["predictor"] = plan_.predictor.entry->name;
     config["predictor_parameters"] = plan_.predictor.values;
@@ -390,6 +410,11 @@ class RankRun {
       facts_.staging_bytes = tiers->staging_bytes();
       outcome_.disk_reads = tiers->engine();
     }
+    if (const SideBySide* parts = decoder.side_by_side(); parts != nullptr) {
+      facts_.tiers = parts->tier().counters();
+      facts_.device_tier = parts->tier().size();
+      facts_.side_by_side = parts->times();
+    }
     comm_.all_gather(&facts_, sizeof facts_, outcome_.ranks.data());
     together(comm_, [&] {
       if (!root()) return;
@@ -424,6 +449,7 @@ class RankRun {
   RunPlan plan_;
   RunOutcome outcome_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Backend> host_;  // of what is cold, where that is apart
   RankFacts facts_{};
   std::unique_ptr<ActivationPredictor> predictor_;  // until the decoder takes it
   ActivationProfile profile_;                       // until live policies take it

@@ -97,13 +97,13 @@ void choose_tasks(const RunOptions& options, RunPlan& plan) {
 
 // Tiers hold one hot set: that of one policy at one budget. Without a policy nothing is hot: so
 // the first profile of a model that does not fit is recorded.
-void require_one_hot_set(const LivePolicyOptions& live) {
+void require_one_hot_set(const LivePolicyOptions& live, TierLayout tiers) {
   if (live.policies.empty()) return;
   if (live.policies.size() == 1 && live.budgets.size() == 1) return;
   throw bad_usage(fmt::format(
-      "--disk-tier: expected one --policy at one --budget, found {} at {}: what they keep hot is "
-      "what lies in memory",
-      live.policies.size(), live.budgets.size()));
+      "tiers {}: expected one --policy at one --budget, found {} at {}: what they keep hot is "
+      "what lies in the faster tier",
+      name_of(tiers), live.policies.size(), live.budgets.size()));
 }
 
 // A teacher leaves nothing to choose.
@@ -263,12 +263,13 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
                                                : parse_layout(options.layout, rank_count);
   plan.partition = make_partition(shape, o_dtype, layout, weights);
   plan.live = choose_policies(options, shape, plan.ffn_types);
-  if (!options.disk_tier.empty()) {
-    require_one_hot_set(plan.live);
+  plan.tiers = parse_tier_layout(options.tiers, options.disk_tier);
+  if (plan.tiers != TierLayout::one) {
+    require_one_hot_set(plan.live, plan.tiers);
     if (options.audit_predictor) {
       throw bad_usage(
           "--audit-predictor runs a second decoder beside the first: not with "
-          "--disk-tier, whose hot set is one decoder's");
+          "--tiers or --disk-tier, whose hot set is one decoder's");
     }
   }
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);

@@ -20,6 +20,7 @@
 #include "runtime/live_policies.h"
 #include "runtime/partition.h"
 #include "runtime/predictor.h"
+#include "runtime/tiers/tier_layout.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -42,6 +43,7 @@ struct RunOptions {
   bool overwrite = false;         // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string tiers;                // "device,host"; empty: as disk_tier says
   std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
   std::string disk_reads = "auto";  // how it is read: see open_disk_reader
   std::string cluster;              // whose rates policies may weigh; empty: that of replay
@@ -82,6 +84,7 @@ struct RunPlan {
   Partition partition;
   ActivationThreshold threshold;
   LivePolicyOptions live;
+  TierLayout tiers = TierLayout::one;
   std::vector<TaskInput> tasks;  // with all samples of a task behind each other
   bool whole_programs = false;   // what decoding writes: MBPP's solutions, not continuations
   SamplingOptions sampling;
