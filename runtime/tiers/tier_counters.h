@@ -15,6 +15,9 @@ struct TierCounters {
   uint64_t read_count = 0;   // as so many reads
   uint64_t moved_bytes = 0;  // from the slower tier, for the hot set
   uint64_t moved_count = 0;  // bundles
+  uint64_t ahead_bytes = 0;  // of read_bytes, before a layer asked for them
+  uint64_t ahead_count = 0;  // bundles
+  uint64_t ahead_used = 0;   // of these, needed
   uint64_t wait_ns = 0;      // for what was not there
 };
 
