@@ -119,12 +119,14 @@ class RankRun {
     const BackendEntry& entry = choose_backend(options_.backend);
     if (plan_.tiers == TierLayout::device_host) require_device_tier(options_.backend, entry);
     const int device = static_cast<int>(options_.device) + place.index;
-    backend_ = entry.make({static_cast<int>(outcome_.thread_count), place, device});
+    const auto threads = static_cast<int>(outcome_.thread_count);
+    const bool side_by_side = plan_.tiers == TierLayout::device_host;
+    // First, as its threads take their cores where this thread may run; a GPU then wants none.
+    if (side_by_side) host_ = backends().by_name("cpu").make({threads, place, 0});
+    const bool on_cores = !side_by_side || entry.name == "cpu";
+    backend_ = entry.make({on_cores ? threads : 1, place, device});
     outcome_.backend = entry.name;
     outcome_.device = backend_->describe();
-    if (plan_.tiers == TierLayout::device_host) {
-      host_ = backends().by_name("cpu").make({static_cast<int>(outcome_.thread_count), place, 0});
-    }
     if (!root()) return;
     fmt::print(text_out(), "backend  {} ({})\n", entry.name, outcome_.device);
     if (host_ != nullptr) {
@@ -465,8 +467,8 @@ class RankRun {
   const RunOptions& options_;
   RunPlan plan_;
   RunOutcome outcome_;
-  std::unique_ptr<Backend> backend_;
   std::unique_ptr<Backend> host_;  // of what is cold, where that is apart
+  std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
   std::unique_ptr<ActivationPredictor> predictor_, lookahead_;  // until the decoder takes them
   KnownActivity known_;                                         // until live policies take it

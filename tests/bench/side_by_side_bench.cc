@@ -260,8 +260,8 @@ class Bench {
 void bench(const Setting& setting, const std::string& csv_path) {
   const BackendEntry& entry = choose_backend(setting.backend);
   const BackendOptions options{static_cast<int>(cores_of_process(1)), RankOnHost{}, 0};
-  const auto device = entry.make(options);
   const auto host = backends().by_name("cpu").make(options);
+  const auto device = entry.make(entry.name == "cpu" ? options : BackendOptions{});
   std::printf("%s (%s) and cpu (%s): %u layers, %.0f %% hot, %.0f %% active, %d tokens\n",
               entry.name.c_str(), device->describe().c_str(), host->describe().c_str(),
               setting.layers, setting.hot_percent, setting.active_percent, setting.tokens);
