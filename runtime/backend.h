@@ -9,7 +9,7 @@
 // Shapes: activations are f32, (token_count, width), row-major, without gaps.
 // Errors: a failure of the device throws Error; what a backend cannot run it refuses beforehand
 //   (refusal_of_matrix, refusal_of_attention).
-// Thread-safety: one thread, except for place_rows and allocate.
+// Thread-safety: one thread, except for place_rows, pack_row and allocate.
 #pragma once
 
 #include <cstddef>
@@ -90,6 +90,22 @@ struct SignCall {
   uint64_t stride;
 };
 
+// Rows on their way from host memory to places of a backend's, beside its operations. They are put
+// together in batches, so that a copy is worth its while.
+// Thread-safety: one thread, which need not be the backend's. It ends before the backend.
+class RowMover {
+ public:
+  virtual ~RowMover() = default;
+  // Where the rows of the next batch are put, side by side, in host memory; waits until an earlier
+  // batch has left it.
+  virtual std::byte* staging() = 0;
+  // Row i of staging() goes to places[i] of `to`; they begin as many bytes apart as a row has. No
+  // operation under way reads those places.
+  virtual void start(std::byte* to, std::span<const uint32_t> places) = 0;
+  virtual uint64_t arrived() = 0;  // so many batches, in the order of start(); does not wait
+  virtual void wait() = 0;         // for all of them
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -140,6 +156,27 @@ class Backend {
                              float* hidden);
   // y[t] = sum over rows r of `mask` of a[t][r] * w[r]     y: (token_count, w.cols)
   virtual void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) = 0;
+  // Side by side with another backend, which computes on the host (side_by_side.h).
+  // Host memory from which queue_copy copies at full speed; zeros, at a multiple of 64 bytes.
+  virtual std::shared_ptr<std::byte> allocate_host(uint64_t bytes) = 0;
+  // Queued, from or to memory of allocate_host, which is left alone until a mark behind it.
+  virtual void queue_copy(void* to, const void* from, uint64_t bytes) = 0;
+  // Marks in the queue, by number, from 0 without gaps: each is reached when all that was queued
+  // before it is done. Setting one again moves it.
+  virtual void mark(uint32_t number) = 0;
+  virtual void wait_for(uint32_t number) = 0;
+  virtual uint64_t ns_between(uint32_t first, uint32_t second) = 0;  // two that were reached
+  // bits[t] = mask[t] & words                    words: (word_count); bits: (token_count,
+  // word_count)
+  virtual void intersect(const NeuronMask& mask, const uint64_t* words, uint32_t word_count,
+                         uint64_t* bits) = 0;
+  // A row in host memory, from the order of the file formats to this backend's.
+  virtual void pack_row(DType dtype, int cols, const std::byte* from, std::byte* to) const = 0;
+  // batch_rows: the most rows of a batch. row_bytes is even.
+  virtual std::unique_ptr<RowMover> make_mover(uint64_t row_bytes, uint32_t batch_rows) = 0;
+  // What a mover allocates on the device.
+  virtual uint64_t mover_bytes(uint64_t row_bytes, uint32_t batch_rows) const = 0;
+
   // x += y, `count` floats
   virtual void add(float* x, const float* y, uint64_t count) = 0;
 

@@ -213,6 +213,12 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
                      "know; the run ends in an error where it was not one");
   command.add_option("--migration", options.migration, "BYTES that may move per step, or none")
       ->capture_default_str();
+  command.add_option(
+      "--tiers", options.tiers,
+      "device,host: all FFN bundles lie in host memory, the hot ones of the one "
+      "--policy on the GPU too, under the one --budget; the GPU computes these while "
+      "the cores compute the others (with --backend cpu one after the other, for "
+      "tests). host,disk: what --disk-tier FOLDER means");
   command.add_option("--disk-tier", options.disk_tier,
                      "FOLDER: up and down rows of the FFN lie in a file there, which is made once; "
                      "the hot ones of the one --policy are in memory too, under the one --budget; "

@@ -61,6 +61,11 @@ Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partitio
   partial_ = floats(dim_);
   if (last_stage_) logits_ = floats(weights_.head.view.rows);
   words_ = buffer<uint64_t>(neuron_pool_.words_per_step());
+  if (weights_.device_tier != nullptr) {
+    TC_CHECK(!options.audit_gate, "an audit of gates wants all of them on one backend");
+    side_by_side_ = std::make_unique<SideBySide>(backend, *weights_.device_tier, neuron_pool_, dim_,
+                                                 static_cast<int>(options.row_max));
+  }
   if (!options.audit_gate) return;
   exact_hidden_ = floats(neurons_);
   exact_ = buffer<uint64_t>(neuron_pool_.words_per_step());
@@ -105,8 +110,9 @@ void Decoder::forward(Rows rows, std::span<uint64_t> words) {
   for (const DecoderRow& row : rows) token_rows_.push_back({row.token, row.position, row.slot});
   if (weights_.tiers != nullptr) weights_.tiers->begin_pass();
   backend_.begin(token_rows_);
+  if (side_by_side_ != nullptr) side_by_side_->begin(token_rows_);
   // What meets the host between its operations cannot be replayed.
-  const bool alone = world_.size() == 1 && !wants_magnitudes(rows);
+  const bool alone = world_.size() == 1 && !wants_magnitudes(rows) && side_by_side_ == nullptr;
   if (alone && !options_.time_sublayers && !options_.check_finite) {
     backend_.run_queued(rule_number_ << 32 | rows.size(), [&] { run_layers(rows); });
   } else {
@@ -117,6 +123,7 @@ void Decoder::forward(Rows rows, std::span<uint64_t> words) {
 
 void Decoder::fetch_words(std::span<uint64_t> words) {
   backend_.download(words.data(), words_.data(), words.size_bytes());
+  if (side_by_side_ != nullptr) side_by_side_->end(words);
   const auto fetch = [&](const Buffer<uint64_t>& from, std::vector<uint64_t>& to) {
     if (from.memory == nullptr) return;
     to.resize(words.size());
@@ -218,10 +225,22 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
   uint64_t* active = words_.data() + size_t{layer} * neuron_pool_.words_per_layer();
   const uint64_t stride = neuron_pool_.words_per_step();
   const bool tiered = weights_.tiers != nullptr;
-  backend_.gate_and_up({weights.gate.view, tiered ? WeightView{} : weights.up.view,
-                        rule_.activation, rule_.thresholds[share_.layers.begin + layer], candidates,
-                        normed_.data(), hidden_.data(), active, stride,
-                        wanted ? gate_magnitudes_.data() : nullptr});
+  const GateUpCall gate_and_up{weights.gate.view,
+                               tiered ? WeightView{} : weights.up.view,
+                               rule_.activation,
+                               rule_.thresholds[share_.layers.begin + layer],
+                               candidates,
+                               normed_.data(),
+                               hidden_.data(),
+                               active,
+                               stride,
+                               wanted ? gate_magnitudes_.data() : nullptr};
+  if (side_by_side_ != nullptr) {
+    side_by_side_->ffn(layer, gate_and_up, partial_.data());
+    if (wanted) pass_magnitudes(layer, rows);
+    return add_reduced();
+  }
+  backend_.gate_and_up(gate_and_up);
   if (wanted) pass_magnitudes(layer, rows);
   const NeuronMask computed = rule_.dense() ? candidates : NeuronMask{active, stride};
   if (tiered) scale_by_tiered(layer, computed);
@@ -301,6 +320,7 @@ bool Decoder::wants_magnitudes(Rows rows) const {
 void Decoder::pass_magnitudes(uint32_t layer, Rows rows) {
   std::vector<float> values(row_at(row_count_, neurons_));
   backend_.download(values.data(), gate_magnitudes_.data(), values.size() * sizeof(float));
+  if (side_by_side_ != nullptr) side_by_side_->add_cold_magnitudes(layer, values.data());
   for (size_t t = 0; t < rows.size(); ++t) {
     const float* of_row = values.data() + row_at(static_cast<int>(t), neurons_);
     if (magnitudes_ != nullptr) magnitudes_->add(share_.layers.begin + layer, of_row, neurons_);

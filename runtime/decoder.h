@@ -26,6 +26,7 @@
 #include "runtime/partition.h"
 #include "runtime/predictor.h"
 #include "runtime/rank_weights.h"
+#include "runtime/side_by_side.h"
 
 namespace thermocline {
 
@@ -95,6 +96,9 @@ class Decoder {
   // and with audit_gate those that the exact gate makes active, of the same inputs.
   std::span<const uint64_t> candidate_words() const { return candidate_words_; }
   std::span<const uint64_t> exact_words() const { return exact_words_; }
+
+  // Null: the FFN is computed by one backend.
+  const SideBySide* side_by_side() const { return side_by_side_.get(); }
 
   DecoderTimes& times() { return times_; }
   // A collective of the caller's: waits for all ranks of `comm`, then runs `transfer`; both timed.
@@ -171,7 +175,8 @@ class Decoder {
   Buffer<uint64_t> exact_;       // likewise: its active neurons
   std::vector<uint64_t> candidate_words_, exact_words_;
   std::vector<float> staging_, sum_scratch_;
-  std::vector<uint64_t> needed_, part_;  // of a layer: of any row; (row, words_per_layer)
+  std::vector<uint64_t> needed_, part_;       // of a layer: of any row; (row, words_per_layer)
+  std::unique_ptr<SideBySide> side_by_side_;  // where the FFN lies on device and host
 };
 
 }  // namespace thermocline

@@ -12,17 +12,19 @@ namespace {
 
 constexpr std::chrono::milliseconds kLingerStep{100};
 
-LiveSnapshot empty_snapshot(const RunPlan& plan, bool disk_tier) {
+LiveSnapshot empty_snapshot(const RunPlan& plan) {
   LiveSnapshot snapshot;
   snapshot.model = plan.spec.text;
   snapshot.weights = plan.weight_provenance;
   snapshot.weight_hash = plan.weight_hash;
   snapshot.layout = plan.partition.layout.text();
   snapshot.bundle_bytes = bundle_bytes(plan.shape, plan.ffn_types);
-  snapshot.disk_tier = disk_tier;
+  snapshot.tiered = plan.tiers != TierLayout::one;
   snapshot.tasks_total = plan.tasks.size();
   for (const PolicySpec& policy : plan.live.policies) {
-    for (const uint64_t budget : plan.live.budgets) snapshot.policies.push_back({policy, budget});
+    for (const HotBudget& budget : plan.live.budgets) {
+      snapshot.policies.push_back({policy, budget.bytes});
+    }
   }
   return snapshot;
 }
@@ -55,7 +57,7 @@ HttpResponse live_page(const LiveSnapshot& snapshot, const std::string& path) {
 }
 
 Listening::Listening(Comm& comm, const RunPlan& plan, const RunOptions& options)
-    : comm_(comm), snapshot_(empty_snapshot(plan, !options.disk_tier.empty())) {
+    : comm_(comm), snapshot_(empty_snapshot(plan)) {
   if (comm.rank() != 0) return;
   board_.publish(snapshot_);
   server_.emplace(parse_listen_address(options.listen),
@@ -96,6 +98,10 @@ void Listening::look_at_rank() {
     mine_.hot_bytes = tiers->hot_bytes();
     mine_.staging_bytes = tiers->staging_bytes();
     mine_.tiers = tiers->counters();
+  }
+  if (const DeviceTier* tier = decoder_->weights().device_tier.get(); tier != nullptr) {
+    mine_.hot_bytes = tier->size().hot_bytes;
+    mine_.tiers = tier->counters();
   }
   if (policies_ != nullptr) mine_.policies = policies_->states();
 }

@@ -183,31 +183,32 @@ void add_links(const LiveSnapshot& snapshot, Exposition& out) {
 }
 
 void add_tiers(const LiveSnapshot& snapshot, Exposition& out) {
-  if (!snapshot.disk_tier) return;
+  if (!snapshot.tiered) return;
   using Rank = RankCounters;
-  out.gauge("hot_room_bytes", "Memory of a rank for hot bundles, as the budget allows.");
+  out.gauge("hot_room_bytes",
+            "Room of a rank's faster tier for hot bundles, as the budget allows.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.hot_bytes; });
   out.gauge("staging_bytes", "Memory for the other bundles of a layer, the most in use so far.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.staging_bytes; });
-  out.counter("disk_needed_bundles_total", "Bundles that layers asked for, once a pass.");
+  out.counter("tier_needed_bundles_total", "Bundles that layers asked for, once a pass.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.needed; });
-  out.counter("disk_in_memory_bundles_total", "Of these, hot and in memory.");
+  out.counter("tier_in_fast_bundles_total", "Of these, hot and in the faster tier.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.here; });
-  out.counter("disk_read_bytes_total", "Read from the bundle file for what was not in memory.");
+  out.counter("tier_read_bytes_total", "Read from the bundle file for what was not in memory.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.read_bytes; });
-  out.counter("disk_reads_total", "As so many reads.");
+  out.counter("tier_reads_total", "As so many reads.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.read_count; });
-  out.counter("disk_moved_bytes_total", "Read from the bundle file for the hot set.");
+  out.counter("tier_moved_bytes_total", "Read from the bundle file for the hot set.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.moved_bytes; });
-  out.counter("disk_moved_bundles_total", "As so many bundles.");
+  out.counter("tier_moved_bundles_total", "As so many bundles.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.moved_count; });
-  out.counter("disk_ahead_bytes_total", "Of disk_read_bytes_total, before a layer asked for them.");
+  out.counter("tier_ahead_bytes_total", "Of tier_read_bytes_total, before a layer asked for them.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_bytes; });
-  out.counter("disk_ahead_bundles_total", "As so many bundles.");
+  out.counter("tier_ahead_bundles_total", "As so many bundles.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_count; });
-  out.counter("disk_ahead_used_bundles_total", "Of these, needed.");
+  out.counter("tier_ahead_used_bundles_total", "Of these, needed.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_used; });
-  out.counter("disk_wait_seconds_total", "What a rank waited for bundles.");
+  out.counter("tier_wait_seconds_total", "What a rank waited for bundles.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return seconds(rank.tiers.wait_ns); });
 }
 
@@ -290,10 +291,10 @@ Json rank_json(const LiveSnapshot& snapshot, size_t index) {
                {"prefill", json_of(rank.prefill)},
                {"decode", json_of(rank.decode)},
                {"weight_bytes", rank.weight_bytes}};
-  if (!snapshot.disk_tier) return json;
+  if (!snapshot.tiered) return json;
   json["hot_bytes"] = rank.hot_bytes;
   json["staging_bytes"] = rank.staging_bytes;
-  json["disk"] = json_of(rank.tiers);
+  json["tiers"] = json_of(rank.tiers);
   return json;
 }
 

@@ -34,8 +34,8 @@ struct PhaseCounters {
 struct RankCounters {
   PhaseCounters prefill, decode;  // executed now: what --resume took over is not in them
   uint64_t weight_bytes = 0;      // in memory
-  uint64_t hot_bytes = 0, staging_bytes = 0;  // with a disk tier: places for bundles
-  TierCounters tiers;                         // of the disk tier
+  uint64_t hot_bytes = 0, staging_bytes = 0;  // with tiers: places for bundles
+  TierCounters tiers;                         // where there are tiers
   SentBytes sent;
   std::vector<LivePolicyState> policies;  // (policy, budget)
 };
@@ -52,7 +52,7 @@ struct LivePolicyName {
 struct LiveSnapshot {
   std::string model, weights, weight_hash, layout;  // as in result rows
   uint64_t bundle_bytes = 0;
-  bool disk_tier = false;
+  bool tiered = false;  // the FFN lies in two tiers
   std::vector<LivePolicyName> policies;
 
   bool ended = false;

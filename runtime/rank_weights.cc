@@ -34,6 +34,10 @@ std::string_view name_of(NormVector vector) {
 // The rows of a neuron that lie in its bundle on disk, where there are tiers.
 constexpr std::array kTieredMatrices = {Matrix::up, Matrix::down_t};
 
+bool is_ffn(Matrix matrix) {
+  return matrix == Matrix::gate || matrix == Matrix::up || matrix == Matrix::down_t;
+}
+
 bool has_layers(Matrix matrix) {
   return matrix != Matrix::token_embedding && matrix != Matrix::head;
 }
@@ -136,6 +140,29 @@ void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& back
       "a smaller --model type, {}",
       format_bytes(total), backend.describe(), format_bytes(backend.free_bytes()),
       tiered ? "or a smaller --budget" : "or --disk-tier"));
+}
+
+// device,host: the dense part and hot bundles on one backend, all bundles on the other.
+void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& device,
+                             const DeviceTierSize& tier, const TierOptions& options) {
+  uint64_t dense = 0, bundles = 0;
+  for (const Part& part : parts) (is_ffn(part.matrix) ? bundles : dense) += part.byte_count();
+  const uint64_t on_device = dense + tier.total() + options.reserved_bytes;
+  if (on_device > device.free_bytes()) {
+    throw work_failed(fmt::format(
+        "--tiers device,host: {} of dense weights, {} of hot bundles, {} to find and move them and "
+        "{} of KV cache take {}, but {} has {} free: a smaller --budget or --batch, more ranks "
+        "(mpirun -n), fewer layers",
+        format_bytes(dense), format_bytes(tier.hot_bytes),
+        format_bytes(tier.index_bytes + tier.move_bytes), format_bytes(options.reserved_bytes),
+        format_bytes(on_device), device.describe(), format_bytes(device.free_bytes())));
+  }
+  const uint64_t on_host = bundles + (device.uses_host_memory() ? on_device : 0);
+  if (on_host <= options.host->free_bytes()) return;
+  throw work_failed(fmt::format(
+      "--tiers device,host: all bundles of this rank take {} of host memory, which has {} free: "
+      "more ranks (mpirun -n), fewer layers, a smaller --model type, or --disk-tier",
+      format_bytes(on_host), format_bytes(options.host->free_bytes())));
 }
 
 class Loader {
@@ -264,15 +291,13 @@ LayerWeights load_dense(const Loader& loader, const Plan& plan, uint32_t layer) 
   return weights;
 }
 
-LayerWeights load_layer(const Loader& loader, const Plan& plan, uint32_t layer) {
-  LayerWeights weights = load_dense(loader, plan, layer);
+void load_ffn(const Loader& loader, const Plan& plan, uint32_t layer, LayerWeights& weights) {
   auto bundle =
       loader.bundle(std::array{plan.part(Matrix::gate, layer), plan.part(Matrix::up, layer),
                                plan.part(Matrix::down_t, layer)});
   weights.gate = std::move(bundle[0]);
   weights.up = std::move(bundle[1]);
   weights.down_t = std::move(bundle[2]);
-  return weights;
 }
 
 using TieredParts = std::array<Part, kTieredMatrices.size()>;
@@ -365,6 +390,44 @@ class TierLoader {
   std::vector<TieredParts> parts_;  // by layer
 };
 
+// Hot bundles that the rank's budget allows.
+uint64_t hot_max_of(const RankShare& share, const TierOptions& tiers, const ModelShape& shape) {
+  if (tiers.folder.empty() && tiers.host == nullptr) return 0;
+  const NeuronPool pool = share.pool();
+  return bundles_of_rank(tiers.budget, share.rank, tiers.bundle_bytes, pool, pool.total(),
+                         shape.neuron_count());
+}
+
+// Of any layer of the rank.
+uint64_t largest_bundle(const Plan& plan, const Range& layers) {
+  uint64_t largest = 0;
+  for (uint32_t layer = layers.begin; layer < layers.end(); ++layer) {
+    uint64_t bytes = 0;
+    for (const Matrix matrix : {Matrix::gate, Matrix::up, Matrix::down_t})
+      bytes += plan.part(matrix, layer).row_bytes();
+    largest = std::max(largest, bytes);
+  }
+  return largest;
+}
+
+void refuse_side_by_side(const std::vector<Part>& parts, const Plan& plan, const RankShare& share,
+                         const ModelShape& shape, const Backend& device, const TierOptions& tiers,
+                         uint64_t hot_max) {
+  refuse_what_cannot_run(parts, shape, *tiers.host);
+  refuse_what_has_no_room(
+      parts, device,
+      device_tier_size(device, share.pool(), largest_bundle(plan, share.layers), hot_max), tiers);
+}
+
+std::shared_ptr<DeviceTier> make_device_tier(const std::vector<LayerWeights>& layers,
+                                             const RankShare& share, Backend& device,
+                                             const TierOptions& tiers, uint64_t hot_max) {
+  std::vector<BundleRows> rows;
+  for (const LayerWeights& layer : layers)
+    rows.push_back({layer.gate.view, layer.up.view, layer.down_t.view});
+  return std::make_shared<DeviceTier>(device, *tiers.host, share.pool(), std::move(rows), hot_max);
+}
+
 }  // namespace
 
 uint64_t RankWeights::dense_bytes() const {
@@ -380,6 +443,7 @@ uint64_t RankWeights::total_bytes() const {
     total += layer.gate.byte_count();
     if (tiers == nullptr) total += layer.up.byte_count() + layer.down_t.byte_count();
   }
+  if (device_tier != nullptr) total += device_tier->size().hot_bytes;
   return tiers == nullptr ? total : total + tiers->hot_bytes();
 }
 
@@ -390,19 +454,27 @@ RankWeights load_rank_weights(const WeightSource& source, const Partition& parti
   const Plan plan(source, partition, rank);
   const auto parts = plan.parts(first_stage, last_stage);
   refuse_what_cannot_run(parts, source.shape(), backend);
-  const bool tiered = !tiers.folder.empty();
-  const NeuronPool pool = share.pool();
-  const uint64_t hot_max = !tiered ? 0
-                                   : bundles_of_rank(tiers.budget, rank, tiers.bundle_bytes, pool,
-                                                     pool.total(), source.shape().neuron_count());
-  refuse_what_has_no_room(parts, backend, tiers, hot_max * tiers.bundle_bytes);
+  const bool side_by_side = tiers.host != nullptr, tiered = !tiers.folder.empty();
+  const uint64_t hot_max = hot_max_of(share, tiers, source.shape());
+  if (side_by_side) {
+    refuse_side_by_side(parts, plan, share, source.shape(), backend, tiers, hot_max);
+  } else {
+    refuse_what_has_no_room(parts, backend, tiers, hot_max * tiers.bundle_bytes);
+  }
   const Loader loader(source, backend, check_finite);
+  const Loader ffn_loader(source, side_by_side ? *tiers.host : backend, check_finite);
   RankWeights weights;
   for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
-    weights.layers.push_back(tiered ? load_dense(loader, plan, layer)
-                                    : load_layer(loader, plan, layer));
-    if (tiered) weights.layers.back().gate = loader.matrix(plan.part(Matrix::gate, layer));
+    weights.layers.push_back(load_dense(loader, plan, layer));
+    LayerWeights& of_layer = weights.layers.back();
+    if (tiered) {
+      of_layer.gate = loader.matrix(plan.part(Matrix::gate, layer));
+    } else {
+      load_ffn(ffn_loader, plan, layer, of_layer);
+    }
   }
+  if (side_by_side)
+    weights.device_tier = make_device_tier(weights.layers, share, backend, tiers, hot_max);
   if (tiered) {
     const TierLoader tier_loader(loader, plan, share, backend, tiers);
     weights.tiers = tier_loader.load(hot_max);

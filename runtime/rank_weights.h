@@ -4,7 +4,9 @@
 //   side, a bundle, so that it is read, and can be moved, as one. What a backend cannot run, or has
 //   no room for, is refused before anything is read.
 // Tiers: with TierOptions the up and down_t rows of the FFN lie in a file, the hot ones in memory
-//   too (tiers/bundle_store.h); gate, which says what is active, and all else are in memory.
+//   too (tiers/bundle_store.h); gate, which says what is active, and all else are in memory. Or the
+//   FFN lies in the memory of a host backend, the hot bundles on the device too
+//   (tiers/device_tier.h); all else is on the device.
 // Shapes: q (q_rows, model_dim); k, v (kv_rows, model_dim); o (model_dim, q_rows), the columns of
 //   this rank's heads; gate, up, down_t (neurons, model_dim); token_embedding on the first stage
 //   and head on the last (vocab rows of the rank, model_dim).
@@ -20,6 +22,7 @@
 #include "runtime/backend.h"
 #include "runtime/partition.h"
 #include "runtime/tiers/bundle_store.h"
+#include "runtime/tiers/device_tier.h"
 
 namespace thermocline {
 
@@ -55,7 +58,8 @@ struct RankWeights {
   WeightMatrix token_embedding;      // empty but on the first stage
   WeightMatrix head;                 // empty but on the last stage; tied: shared with the embedding
   WeightVector output_norm;          // (model_dim)
-  std::shared_ptr<BundleStore> tiers;  // null: all of it is in the backend's memory
+  std::shared_ptr<BundleStore> tiers;       // null: all of it is in the backend's memory, or:
+  std::shared_ptr<DeviceTier> device_tier;  // gate, up and down_t are in that of its host backend
 
   // Bytes of non-FFN matrices that one decode step reads.
   uint64_t dense_bytes() const;
@@ -64,11 +68,14 @@ struct RankWeights {
 
 // Where the FFN lies, if not in the backend's memory.
 struct TierOptions {
-  std::string folder;           // of the bundle file; empty: no tiers
+  std::string folder;           // of the bundle file; empty: no disk tier
   HotBudget budget = 0;         // of hot bundles
   std::string weight_hash;      // of the whole model: whose bundles an old file holds
   uint64_t bundle_bytes = 0;    // as budgets count them
   std::string engine = "auto";  // of its DiskReader
+  // Instead of a folder: the backend that holds all bundles, and computes the cold ones.
+  Backend* host = nullptr;
+  uint64_t reserved_bytes = 0;  // what the device shall have room for beside weights: the KV cache
 };
 
 // check_finite: Error{input} that names layer, tensor, row and column of the first NaN or infinity

@@ -11,6 +11,7 @@
 #include "models/error.h"
 #include "models/npy_file.h"
 #include "runtime/backend.h"
+#include "runtime/kv_cache.h"
 #include "runtime/listening.h"
 #include "runtime/node_facts.h"
 #include "runtime/partition_table.h"
@@ -130,12 +131,21 @@ class RankRun {
   // Ranks of a host take its devices in turn, from the one that was asked for.
   void make_backend(RankOnHost place) {
     const BackendEntry& entry = choose_backend(options_.backend);
+    if (plan_.tiers == TierLayout::device_host) require_device_tier(options_.backend, entry);
     const int device = static_cast<int>(options_.device) + place.index;
-    backend_ = entry.make({static_cast<int>(outcome_.thread_count), place, device});
+    const auto threads = static_cast<int>(outcome_.thread_count);
+    const bool side_by_side = plan_.tiers == TierLayout::device_host;
+    // First, as its threads take their cores where this thread may run; a GPU then wants none.
+    if (side_by_side) host_ = backends().by_name("cpu").make({threads, place, 0});
+    const bool on_cores = !side_by_side || entry.name == "cpu";
+    backend_ = entry.make({on_cores ? threads : 1, place, device});
     outcome_.backend = entry.name;
     outcome_.device = backend_->describe();
     if (!root()) return;
     fmt::print(text_out(), "backend  {} ({})\n", entry.name, outcome_.device);
+    if (host_ != nullptr) {
+      fmt::print(text_out(), "         cpu ({}) computes what is cold\n", host_->describe());
+    }
     const uint32_t cores = cores_of_process(static_cast<uint32_t>(place.count));
     if (outcome_.thread_count > cores) {
       fmt::print(text_out(),
@@ -195,10 +205,24 @@ class RankRun {
   }
 
   TierOptions tier_options() const {
-    if (options_.disk_tier.empty()) return {};
+    if (plan_.tiers == TierLayout::one) return {};
     return {options_.disk_tier,
             plan_.live.policies.empty() ? HotBudget(0) : plan_.live.budgets.front(),
-            plan_.weight_hash, bundle_bytes(plan_.shape, plan_.ffn_types), options_.disk_reads};
+            plan_.weight_hash,
+            bundle_bytes(plan_.shape, plan_.ffn_types),
+            options_.disk_reads,
+            host_.get(),
+            plan_.batch * kv_slot_bytes(uint64_t{share().layers.count} * share().kv_heads.count,
+                                        plan_.shape.head_dim, plan_.position_max)};
+  }
+
+  // Tiers hold what the policy starts with, before anything is timed.
+  template <class Tier>
+  void begin_tier(Tier* tier) {
+    if (tier == nullptr || !live_.has_value()) return;
+    tier->set_hot(&live_->hot());
+    tier->begin_pass();
+    tier->wait_for_moves();
   }
 
   // A percentile of the first prompt, layer by layer, before anything is recorded.
@@ -263,12 +287,8 @@ class RankRun {
         live_.emplace(plan_.live, std::move(known_), plan_.shape, plan_.ffn_types, share().rank);
         hooks_.observers.push_back(&*live_);
       }
-      BundleStore* tiers = decoder.weights().tiers.get();
-      if (tiers != nullptr && live_.has_value()) {
-        tiers->set_hot(&live_->hot());
-        tiers->begin_pass();  // the set that the policy starts with, before anything is timed
-        tiers->wait_for_moves();
-      }
+      begin_tier(decoder.weights().tiers.get());
+      begin_tier(decoder.weights().device_tier.get());
       hooks_.all_logits = !options_.logits.empty();
       if (root()) make_root_hooks();
     });
@@ -321,7 +341,8 @@ class RankRun {
       config["rank_node"] = plan_.live.rank_nodes;
     }
     if (plan_.read_ahead.has_value()) config["read_ahead"] = plan_.read_ahead->text();
-    config["ffn_tier"] = options_.disk_tier.empty() ? "memory" : "disk";
+    constexpr const char* kTiers[] = {"memory", "disk", "device,host"};
+    config["ffn_tier"] = kTiers[static_cast<int>(plan_.tiers)];
     config["gate"] = plan_.predictor.text();
     config["predictor"] = plan_.predictor.entry->name;
     config["predictor_parameters"] = plan_.predictor.values;
@@ -439,6 +460,11 @@ class RankRun {
       facts_.staging_bytes = tiers->staging_bytes();
       outcome_.disk_reads = tiers->engine();
     }
+    if (const SideBySide* parts = decoder.side_by_side(); parts != nullptr) {
+      facts_.tiers = parts->tier().counters();
+      facts_.device_tier = parts->tier().size();
+      facts_.side_by_side = parts->times();
+    }
     comm_.all_gather(&facts_, sizeof facts_, outcome_.ranks.data());
     outcome_.sent = gather_sent(comm_, sent_);
     together(comm_, [&] {
@@ -471,6 +497,7 @@ class RankRun {
   const RunOptions& options_;
   RunPlan plan_;
   RunOutcome outcome_;
+  std::unique_ptr<Backend> host_;  // of what is cold, where that is apart
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
   SentBytes sent_;

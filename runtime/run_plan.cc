@@ -98,13 +98,13 @@ void choose_tasks(const RunOptions& options, RunPlan& plan) {
 
 // Tiers hold one hot set: that of one policy at one budget. Without a policy nothing is hot: so
 // the first profile of a model that does not fit is recorded.
-void require_one_hot_set(const LivePolicyOptions& live) {
+void require_one_hot_set(const LivePolicyOptions& live, TierLayout tiers) {
   if (live.policies.empty()) return;
   if (live.policies.size() == 1 && live.budgets.size() == 1) return;
   throw bad_usage(fmt::format(
-      "--disk-tier: expected one --policy at one --budget, found {} at {}: what they keep hot is "
-      "what lies in memory",
-      live.policies.size(), live.budgets.size()));
+      "tiers {}: expected one --policy at one --budget, found {} at {}: what they keep hot is "
+      "what lies in the faster tier",
+      name_of(tiers), live.policies.size(), live.budgets.size()));
 }
 
 // A teacher leaves nothing to choose.
@@ -273,10 +273,11 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   plan.weight_hash = plan.source->hash();
   const ModelShape& shape = plan.shape;
   plan.live = choose_policies(options, shape, plan.ffn_types);
-  if (!options.disk_tier.empty() && options.audit_predictor) {
+  plan.tiers = parse_tier_layout(options.tiers, options.disk_tier);
+  if (plan.tiers != TierLayout::one && options.audit_predictor) {
     throw bad_usage(
         "--audit-predictor runs a second decoder beside the first: not with "
-        "--disk-tier, whose hot set is one decoder's");
+        "--tiers or --disk-tier, whose hot set is one decoder's");
   }
   plan.tokenizer = choose_tokenizer(options, plan.spec, shape.vocab_size);
   choose_decoding(options, plan);
@@ -284,7 +285,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   check_resume(options);
   choose_batch(options, plan);
   place_ranks(options, plan, rank_count);
-  if (!options.disk_tier.empty()) require_one_hot_set(plan.live);
+  if (plan.tiers != TierLayout::one) require_one_hot_set(plan.live, plan.tiers);
   choose_magnitudes(options, plan);
   choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

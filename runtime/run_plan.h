@@ -21,6 +21,7 @@
 #include "runtime/partition.h"
 #include "runtime/partition_solver.h"
 #include "runtime/predictor.h"
+#include "runtime/tiers/tier_layout.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -44,6 +45,7 @@ struct RunOptions {
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
   std::string future;               // for oracles: a trace of this very run
+  std::string tiers;                // "device,host"; empty: as disk_tier says
   std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
   std::string disk_reads = "auto";  // how it is read: see open_disk_reader
   std::string read_ahead;           // the predictor that says what is read early; empty: nothing
@@ -93,6 +95,7 @@ struct RunPlan {
   std::optional<SolvedPartition> solved;  // what `partition` is, where a cluster file decides
   ActivationThreshold threshold;
   LivePolicyOptions live;
+  TierLayout tiers = TierLayout::one;
   std::vector<TaskInput> tasks;  // with all samples of a task behind each other
   bool whole_programs = false;   // what decoding writes: MBPP's solutions, not continuations
   SamplingOptions sampling;

@@ -8,6 +8,7 @@
 #include "models/distribution.h"
 #include "models/units.h"
 #include "runtime/partition_table.h"
+#include "runtime/side_by_side_report.h"
 
 namespace thermocline {
 namespace {
@@ -263,6 +264,7 @@ Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   const TierCounters& tiers = facts.tiers;
   Json row = origin("tier", options, plan);
   row["rank"] = plan.job_rank(rank);
+  row["tiers"] = name_of(plan.tiers);
   row["disk_reads"] = outcome.disk_reads;
   row["budget_bytes"] = plan.live.policies.empty() ? 0 : plan.live.budgets.front().bytes;
   row["hot_bytes"] = facts.hot_bytes;
@@ -418,6 +420,19 @@ double decode_tokens_per_second(const RunOutcome& outcome) {
   return ns == 0 ? 0.0 : static_cast<double>(sums.step_count) / (static_cast<double>(ns) * 1e-9);
 }
 
+namespace {
+
+void add_side_by_side_rows(const RunOptions& options, const RunPlan& plan,
+                           const RunOutcome& outcome, Json& rows) {
+  if (plan.tiers != TierLayout::device_host) return;
+  for (uint32_t rank = 0; rank < outcome.ranks.size(); ++rank) {
+    rows.push_back(origin("tier", options, plan));
+    rows.back().update(side_by_side_facts(plan, outcome, rank));
+  }
+}
+
+}  // namespace
+
 Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
   Json rows = Json::array();
   rows.push_back(run_row(options, plan, outcome));
@@ -429,6 +444,7 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   for (uint32_t rank = 0; !outcome.disk_reads.empty() && rank < outcome.ranks.size(); ++rank) {
     rows.push_back(tier_row(options, plan, outcome, rank));
   }
+  add_side_by_side_rows(options, plan, outcome, rows);
   for (const LivePolicyResult& result : outcome.policies) {
     rows.push_back(policy_row(options, plan, outcome, result));
   }
@@ -466,6 +482,7 @@ void print_run(const RunOptions& options, const RunPlan& plan, const RunOutcome&
   print_figures(options, plan, outcome);
   print_ranks(plan, outcome);
   print_tiers(plan, outcome);
+  print_side_by_side(plan, outcome);
   print_policies(plan, outcome);
   print_audit(plan, outcome);
   if (!options.record.empty()) fmt::print("\ntrace {}: {}\n", options.record, outcome.trace_hash);

@@ -32,6 +32,9 @@ struct RankFacts {
   // With --disk-tier: over all passes; bytes that its memory has room for; staged at once.
   TierCounters tiers;
   uint64_t hot_bytes, staging_bytes;
+  // With --tiers device,host (and `tiers`).
+  SideBySideTimes side_by_side;
+  DeviceTierSize device_tier;
 };
 
 struct RunOutcome {

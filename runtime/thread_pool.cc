@@ -92,7 +92,7 @@ ThreadPool::ThreadPool(int thread_count, RankOnHost rank, const std::vector<Core
   const int threads_on_host = thread_count_ * rank.count;
   host_has_cores_ = threads_on_host <= static_cast<int>(std::thread::hardware_concurrency());
   bind_caller(rank, nodes);
-  live_threads += thread_count_;
+  live_threads += own_threads();
   try {
     start_threads();
   } catch (...) {  // the system has no more threads
@@ -121,7 +121,7 @@ void ThreadPool::stop_threads() {
   generation_.increment();
   generation_.wake_sleepers();
   for (std::thread& thread : threads_) thread.join();
-  live_threads -= thread_count_;
+  live_threads -= own_threads();
   if (!caller_cores_.empty()) bind_this_thread(caller_cores_);
 }
 

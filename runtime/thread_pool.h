@@ -79,6 +79,9 @@ class ThreadPool {
     int unit = 1;
   };
 
+  // A pool of one never waits, and its caller may be another pool's too (a GPU's beside the
+  // host's).
+  int own_threads() const { return thread_count_ > 1 ? thread_count_ : 0; }
   void bind_caller(RankOnHost rank, const std::vector<CoreList>& nodes);
   void start_threads();
   void stop_threads();

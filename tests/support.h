@@ -4,11 +4,14 @@
 #pragma once
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 namespace thermocline::test {
@@ -39,6 +42,13 @@ inline CommandResult run_command(const std::string& command) {
   for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) output.append(buffer, n);
   const int status = ::pclose(pipe);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), output};
+}
+
+// What of this process is in memory now.
+inline uint64_t resident_bytes() {
+  uint64_t size = 0, pages = 0;
+  std::ifstream("/proc/self/statm") >> size >> pages;
+  return pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 // A Python with the packages of tests/oracles/requirements.txt: THERMOCLINE_ORACLE_PYTHON, or what

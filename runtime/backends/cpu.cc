@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -41,6 +42,31 @@ void for_each_bit(const uint64_t* words, int begin, int end, Visit visit) {
 constexpr size_t kLine = 64;
 struct alignas(kLine) Line {
   std::byte bytes[kLine];
+};
+
+uint64_t nanoseconds_now() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+// Started means arrived.
+class CpuRowMover final : public RowMover {
+ public:
+  CpuRowMover(uint64_t row_bytes, uint32_t batch_rows)
+      : row_bytes_(row_bytes), staging_(row_bytes * batch_rows) {}
+  std::byte* staging() override { return staging_.data(); }
+  void start(std::byte* to, std::span<const uint32_t> places) override {
+    for (size_t i = 0; i < places.size(); ++i)
+      std::memcpy(to + places[i] * row_bytes_, staging_.data() + i * row_bytes_, row_bytes_);
+    ++arrived_;
+  }
+  uint64_t arrived() override { return arrived_; }
+  void wait() override {}
+
+ private:
+  uint64_t row_bytes_;
+  std::vector<std::byte> staging_;
+  uint64_t arrived_ = 0;
 };
 
 // The rows of one sequence within a forward.
@@ -201,6 +227,33 @@ class CpuBackend final : public Backend {
     });
   }
 
+  std::shared_ptr<std::byte> allocate_host(uint64_t bytes) override { return allocate(bytes); }
+  void queue_copy(void* to, const void* from, uint64_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
+  void mark(uint32_t number) override {
+    if (marks_.size() <= number) marks_.resize(number + 1);
+    marks_[number] = nanoseconds_now();
+  }
+  void wait_for(uint32_t) override {}
+  uint64_t ns_between(uint32_t first, uint32_t second) override {
+    return marks_[second] - marks_[first];
+  }
+  void intersect(const NeuronMask& mask, const uint64_t* words, uint32_t word_count,
+                 uint64_t* bits) override {
+    for (int t = 0; t < token_count(); ++t, bits += word_count)
+      for (uint32_t w = 0; w < word_count; ++w) bits[w] = words_of(mask, t)[w] & words[w];
+  }
+  void pack_row(DType dtype, int cols, const std::byte* from, std::byte* to) const override {
+    cpu_pack_row(dtype, cols, from, to);
+  }
+  std::unique_ptr<RowMover> make_mover(uint64_t row_bytes, uint32_t batch_rows) override {
+    return std::make_unique<CpuRowMover>(row_bytes, batch_rows);
+  }
+  uint64_t mover_bytes(uint64_t row_bytes, uint32_t batch_rows) const override {
+    return row_bytes * batch_rows;
+  }
+
   void add(float* x, const float* y, uint64_t count) override {
     for (uint64_t i = 0; i < count; ++i) x[i] += y[i];
   }
@@ -358,6 +411,7 @@ class CpuBackend final : public Backend {
   std::vector<Line> fixed_;      // inputs in fixed point
   std::vector<float> up_;        // (token_count, neurons)
   std::vector<uint64_t> all_;    // ones
+  std::vector<uint64_t> marks_;  // when each was set, ns
   std::vector<uint64_t> signs_;  // (token_count, sign_words) of inputs
 };
 

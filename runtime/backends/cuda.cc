@@ -1,4 +1,5 @@
-// The backend for NVIDIA GPUs: one device, one stream, the operations of runtime/kernels/cuda.h.
+// The backend for NVIDIA GPUs: one device, one stream, the operations of runtime/kernels/cuda.h;
+// and a stream beside it for rows that move.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -44,23 +45,110 @@ struct FreePinned {
 struct DestroyStream {
   void operator()(CUstream_st* stream) const { cuda_stream_destroy(stream); }
 };
+struct DestroyEvent {
+  void operator()(CUevent_st* event) const { cuda_event_destroy(event); }
+};
+using Event = std::unique_ptr<CUevent_st, DestroyEvent>;
 struct DestroyGraph {
   void operator()(CUgraphExec_st* graph) const { cuda_graph_destroy(graph); }
 };
 
+using Pinned = std::unique_ptr<std::byte, FreePinned>;
+using Stream = std::unique_ptr<CUstream_st, DestroyStream>;
+
+Pinned make_pinned(uint64_t bytes) {
+  void* memory = nullptr;
+  check(cuda_allocate_pinned(bytes, &memory),
+        "allocate " + std::to_string(bytes) + " bytes of pinned memory");
+  return Pinned(static_cast<std::byte*>(memory));
+}
+Stream make_stream() {
+  CudaStream made = nullptr;
+  check(cuda_stream_create(&made), "make a stream");
+  return Stream(made);
+}
+Event make_event() {
+  CudaEvent made = nullptr;
+  check(cuda_event_create(&made), "make an event");
+  return Event(made);
+}
+
 // A stream with host memory from which it copies.
 struct Lane {
-  std::unique_ptr<CUstream_st, DestroyStream> stream;
-  std::unique_ptr<std::byte, FreePinned> pinned;  // kStagingBytes
+  Stream stream = make_stream();
+  Pinned pinned = make_pinned(kStagingBytes);
+};
 
-  Lane() {
-    CudaStream made = nullptr;
-    check(cuda_stream_create(&made), "make a stream");
-    stream.reset(made);
-    void* memory = nullptr;
-    check(cuda_allocate_pinned(kStagingBytes, &memory), "allocate pinned memory");
-    pinned.reset(static_cast<std::byte*>(memory));
+// A batch is one copy to a buffer of the device, from where a kernel takes its rows to their
+// places. The next batch is put together while one is under way.
+class CudaRowMover final : public RowMover {
+ public:
+  CudaRowMover(int device, uint64_t row_bytes, uint32_t batch_rows,
+               std::shared_ptr<std::byte> buffer)
+      : device_(device),
+        row_bytes_(row_bytes),
+        head_bytes_(head_bytes(batch_rows)),
+        buffer_(std::move(buffer)),
+        stream_(make_stream()) {
+    for (Slot& slot : slots_)
+      slot = {make_pinned(head_bytes_ + row_bytes * batch_rows), make_event()};
   }
+  ~CudaRowMover() override { cuda_stream_wait(stream_.get()); }
+
+  // The places of a batch lie before its rows, which begin at a multiple of 64 bytes.
+  static uint64_t head_bytes(uint32_t batch_rows) {
+    return (uint64_t{batch_rows} * sizeof(uint32_t) + 63) / 64 * 64;
+  }
+
+  std::byte* staging() override {
+    check(cuda_use_device(device_), "use the device");
+    Slot& slot = slots_[started_ % kSlots];
+    if (started_ >= kSlots) {
+      check(cuda_event_wait(slot.left.get()), "wait for moves");
+      arrived_ = std::max(arrived_, started_ - kSlots + 1);
+    }
+    return slot.memory.get() + head_bytes_;
+  }
+
+  void start(std::byte* to, std::span<const uint32_t> places) override {
+    Slot& slot = slots_[started_ % kSlots];
+    std::memcpy(slot.memory.get(), places.data(), places.size_bytes());
+    const CudaStream stream = stream_.get();
+    check(cuda_copy(buffer_.get(), slot.memory.get(), head_bytes_ + places.size() * row_bytes_,
+                    stream),
+          "copy moves");
+    check(cuda_scatter_rows(buffer_.get() + head_bytes_, row_bytes_,
+                            reinterpret_cast<const uint32_t*>(buffer_.get()),
+                            static_cast<int>(places.size()), to, stream),
+          "bring moves to their places");
+    check(cuda_event_record(slot.left.get(), stream), "mark moves");
+    ++started_;
+  }
+
+  uint64_t arrived() override {
+    for (bool reached = true; reached && arrived_ < started_; arrived_ += reached ? 1 : 0)
+      check(cuda_event_is_reached(slots_[arrived_ % kSlots].left.get(), &reached), "look at moves");
+    return arrived_;
+  }
+
+  void wait() override {
+    check(cuda_stream_wait(stream_.get()), "wait for moves");
+    arrived_ = started_;
+  }
+
+ private:
+  static constexpr uint64_t kSlots = 2;
+  struct Slot {
+    Pinned memory;
+    Event left;
+  };
+
+  int device_;
+  uint64_t row_bytes_, head_bytes_;
+  std::shared_ptr<std::byte> buffer_;  // on the device, as large as a slot's memory
+  Slot slots_[kSlots];
+  Stream stream_;  // ends before what it copies from
+  uint64_t started_ = 0, arrived_ = 0;
 };
 
 class CudaBackend final : public Backend {
@@ -184,6 +272,45 @@ class CudaBackend final : public Backend {
           "sum_rows");
   }
 
+  std::shared_ptr<std::byte> allocate_host(uint64_t bytes) override {
+    use_device();
+    const uint64_t size = std::max<uint64_t>(bytes, 1);
+    Pinned memory = make_pinned(size);
+    std::memset(memory.get(), 0, size);
+    return std::shared_ptr<std::byte>(std::move(memory));
+  }
+  void queue_copy(void* to, const void* from, uint64_t bytes) override {
+    if (bytes > 0) check(cuda_copy(to, from, bytes, stream()), "copy");
+  }
+  void mark(uint32_t number) override {
+    while (marks_.size() <= number) marks_.push_back(make_event());
+    check(cuda_event_record(marks_[number].get(), stream()), "set a mark");
+  }
+  void wait_for(uint32_t number) override {
+    check(cuda_event_wait(marks_[number].get()), "wait for a mark");
+  }
+  uint64_t ns_between(uint32_t first, uint32_t second) override {
+    float ms = 0;
+    check(cuda_event_ms(marks_[first].get(), marks_[second].get(), &ms), "time marks");
+    return static_cast<uint64_t>(std::max(0.0, double{ms} * 1e6));
+  }
+  void intersect(const NeuronMask& mask, const uint64_t* words, uint32_t word_count,
+                 uint64_t* bits) override {
+    check(cuda_intersect(mask_of(mask), words, static_cast<int>(word_count), token_count_, bits,
+                         stream()),
+          "intersect");
+  }
+  void pack_row(DType dtype, int cols, const std::byte* from, std::byte* to) const override {
+    cuda_pack_row(dtype, cols, from, to);
+  }
+  std::unique_ptr<RowMover> make_mover(uint64_t row_bytes, uint32_t batch_rows) override {
+    return std::make_unique<CudaRowMover>(device_, row_bytes, batch_rows,
+                                          allocate(mover_bytes(row_bytes, batch_rows)));
+  }
+  uint64_t mover_bytes(uint64_t row_bytes, uint32_t batch_rows) const override {
+    return CudaRowMover::head_bytes(batch_rows) + row_bytes * batch_rows;
+  }
+
   void add(float* x, const float* y, uint64_t count) override {
     check(cuda_add(x, y, count, stream()), "add");
   }
@@ -243,6 +370,7 @@ class CudaBackend final : public Backend {
   bool capturing_ = false;
   std::shared_ptr<std::byte> scratch_, rows_;
   int token_count_ = 0;
+  std::vector<Event> marks_;
   std::map<std::pair<uint64_t, int>, Queued> queued_;  // by key and token count
 
   std::mutex loaders_mutex_;

@@ -17,7 +17,7 @@
 //   Q6_K: of each super-block 8 scales of columns 0..15 of its blocks, then 8 of columns 16..31;
 //   then d of each super-block.
 // Rows of blocks of 32 may end with a part of a group, which has so many blocks as are left.
-// Thread-safety: constants and a pure function.
+// Thread-safety: constants and pure functions.
 #pragma once
 
 #include <cstddef>
@@ -94,5 +94,7 @@ struct RowPlanes {
 
 // A row of `cols` elements of any type from the file format's order; they may not overlap.
 void cpu_pack_row(DType dtype, int cols, const std::byte* from, std::byte* to);
+// And back: the very bytes that were packed.
+void cpu_unpack_row(DType dtype, int cols, const std::byte* from, std::byte* to);
 
 }  // namespace thermocline

@@ -21,11 +21,13 @@
 #endif
 
 struct CUstream_st;
+struct CUevent_st;
 struct CUgraphExec_st;
 
 namespace TC_CUDA_NAMESPACE {
 
 using CudaStream = CUstream_st*;    // cudaStream_t
+using CudaEvent = CUevent_st*;      // cudaEvent_t
 using CudaGraph = CUgraphExec_st*;  // cudaGraphExec_t
 using CudaError = const char*;      // null: success
 
@@ -45,6 +47,14 @@ CudaError cuda_free_bytes(uint64_t* bytes);
 CudaError cuda_stream_create(CudaStream* stream);
 CudaError cuda_stream_destroy(CudaStream stream);
 CudaError cuda_stream_wait(CudaStream stream);  // until all work given to it is done
+
+// An event is reached once all work that its stream was given before it is done.
+CudaError cuda_event_create(CudaEvent* event);
+CudaError cuda_event_destroy(CudaEvent event);
+CudaError cuda_event_record(CudaEvent event, CudaStream stream);
+CudaError cuda_event_wait(CudaEvent event);
+CudaError cuda_event_is_reached(CudaEvent event, bool* reached);
+CudaError cuda_event_ms(CudaEvent first, CudaEvent second, float* ms);  // between two reached ones
 
 CudaError cuda_allocate(uint64_t bytes, void** memory);
 CudaError cuda_free(void* memory);
@@ -101,7 +111,7 @@ enum class CudaActivation : int { relu, fatrelu, silu };
 // for relu (g > 0) and fatrelu (g >= threshold), all of them for silu, where |act(g)| > threshold
 // makes a neuron active.
 struct CudaGateUp {
-  WeightView gate, up;  // (neurons, model_dim)
+  WeightView gate, up;  // (neurons, model_dim); rows may have places, in device memory
   CudaActivation activation;
   float threshold;
   CudaMask candidates;
@@ -114,6 +124,7 @@ struct CudaGateUp {
 CudaError cuda_gate_and_up(const CudaGateUp& call, int token_count, CudaStream stream);
 
 // y[t] = sum over rows r of `mask` of a[t][r] * w[r]          y: (token_count, w.cols)
+// Rows of w may have places, in device memory.
 // scratch: at least cuda_sum_rows_scratch floats; with more, more tokens are summed at once.
 uint64_t cuda_sum_rows_scratch(const WeightView& w);
 CudaError cuda_sum_rows(const WeightView& w, const CudaMask& mask, const float* a, int token_count,
@@ -159,5 +170,14 @@ CudaError cuda_relu(float* x, uint64_t count, CudaStream stream);
 // Bit i of bits[t]: whether scores[t][i] >= threshold.   scores: (token_count, width)
 CudaError cuda_mark_reached(const float* scores, int width, float threshold, int token_count,
                             uint64_t* bits, uint64_t stride, CudaStream stream);
+
+// out[t] = words of mask row t & words           words: (word_count), out: (token_count,
+// word_count)
+CudaError cuda_intersect(const CudaMask& mask, const uint64_t* words, int word_count,
+                         int token_count, uint64_t* out, CudaStream stream);
+
+// Row i of `from` (count, bytes) to `to` + places[i] * bytes; bytes is even.
+CudaError cuda_scatter_rows(const void* from, uint64_t bytes, const uint32_t* places, int count,
+                            void* to, CudaStream stream);
 
 }  // namespace TC_CUDA_NAMESPACE

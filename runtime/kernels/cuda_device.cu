@@ -43,6 +43,23 @@ CudaError cuda_stream_create(CudaStream* stream) {
 CudaError cuda_stream_destroy(CudaStream stream) { return message(cudaStreamDestroy(stream)); }
 CudaError cuda_stream_wait(CudaStream stream) { return message(cudaStreamSynchronize(stream)); }
 
+CudaError cuda_event_create(CudaEvent* event) { return message(cudaEventCreate(event)); }
+CudaError cuda_event_destroy(CudaEvent event) { return message(cudaEventDestroy(event)); }
+CudaError cuda_event_record(CudaEvent event, CudaStream stream) {
+  return message(cudaEventRecord(event, stream));
+}
+CudaError cuda_event_wait(CudaEvent event) { return message(cudaEventSynchronize(event)); }
+CudaError cuda_event_is_reached(CudaEvent event, bool* reached) {
+  const cudaError_t status = cudaEventQuery(event);
+  *reached = status == cudaSuccess;
+  if (status != cudaErrorNotReady) return message(status);
+  cudaGetLastError();  // else the next launch would report it
+  return nullptr;
+}
+CudaError cuda_event_ms(CudaEvent first, CudaEvent second, float* ms) {
+  return message(cudaEventElapsedTime(ms, first, second));
+}
+
 CudaError cuda_allocate(uint64_t bytes, void** memory) {
   const cudaError_t status = cudaMalloc(memory, bytes);
   if (status != cudaSuccess) cudaGetLastError();  // else the next call would report it again

@@ -7,7 +7,7 @@ namespace {
 constexpr int kNeurons = 32;  // of a thread block: half a word of active bits
 
 struct GateUpArguments {
-  Rows gate, up;
+  PlacedRows gate, up;
   CudaActivation activation;
   float threshold;
   CudaMask candidates;
@@ -77,7 +77,7 @@ __device__ void write_active(const GateUpArguments& a, int token, int first, Neu
 template <DType D, int T, bool kAligned>
 __device__ void run_phase(const GateUpArguments& a, Phase phase, bool staged, int token, int first,
                           int count, Neurons<T>& neurons) {
-  const Rows& w = phase == kGate ? a.gate : a.up;
+  const PlacedRows& w = phase == kGate ? a.gate : a.up;
   const Tokens tokens{a.x + static_cast<size_t>(token) * w.cols, w.cols,
                       a.token_count - token < T ? a.token_count - token : T};
   const int share = (count + kWarps - 1) / kWarps;
@@ -150,8 +150,8 @@ CudaError run_phases(const GateUpArguments& a, bool aligned, Phase begin, Phase 
 CudaError cuda_gate_and_up(const CudaGateUp& call, int token_count, CudaStream stream) {
   if (token_count <= 0 || call.gate.rows <= 0) return nullptr;
   // Little bit order and little-endian words: neuron n is bit n % 32 of half n / 32.
-  const GateUpArguments a{rows_of(call.gate),
-                          rows_of(call.up),
+  const GateUpArguments a{placed_rows_of(call.gate),
+                          placed_rows_of(call.up),
                           call.activation,
                           call.threshold,
                           call.candidates,

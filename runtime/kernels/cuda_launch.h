@@ -78,6 +78,21 @@ struct Rows {
 
 inline Rows rows_of(const WeightView& w) { return {w.data, w.stride, w.rows, w.cols}; }
 
+// The same where rows may lie in any order of places: those of tiers.
+struct PlacedRows {
+  Rows in_order;
+  const uint32_t* places;  // (rows); null: in order
+  int rows, cols;
+
+  __device__ const std::byte* row(int r) const {
+    return in_order.row(places != nullptr ? static_cast<int>(places[r]) : r);
+  }
+};
+
+inline PlacedRows placed_rows_of(const WeightView& w) {
+  return {rows_of(w), w.places, w.rows, w.cols};
+}
+
 // Whether every row begins at a multiple of 16 bytes and is made of whole units.
 template <DType D>
 bool is_aligned(const WeightView& w) {

@@ -12,7 +12,7 @@ namespace {
 constexpr int kSumBlocksWanted = 528;  // four for each of an H200's multiprocessors
 
 struct SumArguments {
-  Rows w;
+  PlacedRows w;
   CudaMask mask;
   const float* a;
   float* partial;  // (groups, token_count, cols)
@@ -193,7 +193,7 @@ CudaError cuda_sum_rows(const WeightView& w, const CudaMask& mask, const float* 
     return cuda_fill_zero(y, sizeof(float) * static_cast<uint64_t>(token_count) * w.cols, stream);
   const uint64_t at_once = scratch_floats / cuda_sum_rows_scratch(w);
   if (at_once == 0) return "sum_rows has too little scratch memory";
-  const SumArguments s{rows_of(w), mask, a, scratch, token_count, groups_of(w)};
+  const SumArguments s{placed_rows_of(w), mask, a, scratch, token_count, groups_of(w)};
   const int tokens = at_once < uint64_t(token_count) ? static_cast<int>(at_once) : token_count;
   return for_type(w.dtype,
                   [&]<DType D>() { return sum_rows<D>(s, is_aligned<D>(w), tokens, y, stream); });

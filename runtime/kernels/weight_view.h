@@ -13,8 +13,8 @@ namespace thermocline {
 // (rows, cols) weights; row r begins at data + r * stride and has bytes_of(dtype, cols) bytes, in
 // the order of the file formats on a CPU, in a backend's own order elsewhere. A stride of more
 // leaves room for the other rows of a neuron's bundle. It is a multiple of 2.
-// With `places`, row r lies where row places[r] would: those of tiers (CPU only) are in any order,
-// and those that are not there must not be asked for.
+// With `places`, row r lies where row places[r] would: those of tiers are in any order, and those
+// that are not there must not be asked for. On a GPU only gate_and_up and sum_rows take such rows.
 struct WeightView {
   DType dtype = DType::f32;
   int rows = 0;

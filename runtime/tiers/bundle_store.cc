@@ -33,10 +33,7 @@ BundleStore::BundleStore(Backend& backend, const NeuronPool& pool, const BundleF
       layout_(file.layout()),
       hot_max_(std::min(hot_max, pool.total())),
       place_bytes_(layout_.stride_max()),
-      places_(pool.total()),
-      states_(pool.total(), State::cold),
-      wanted_(pool.words_per_step()),
-      resident_(pool.words_per_step()),
+      hot_places_(pool, hot_max_),
       here_(pool.words_per_layer()),
       coming_(pool.words_per_layer()),
       ahead_(pool.words_per_layer()),
@@ -48,8 +45,6 @@ BundleStore::BundleStore(Backend& backend, const NeuronPool& pool, const BundleF
   ahead_max_ = std::min(ahead_max_, ahead_places() / 2);
   memory_ = backend_.allocate(bytes);
   ::madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint
-  for (uint64_t place = hot_max_; place > 0; --place)
-    free_.push_back(static_cast<uint32_t>(place - 1));
   reader_ = open_disk_reader(file.path(), engine, layout_.is_direct());
 }
 
@@ -61,46 +56,27 @@ WeightView BundleStore::view(uint32_t layer, DType dtype, int cols, uint64_t off
           cols,
           place_bytes_,
           memory_.get() + offset,
-          places_.data() + flat(layer, 0)};
+          hot_places_.places().data() + flat(layer, 0)};
 }
 
 void BundleStore::follow(std::span<const uint64_t> hot) {
   settle(reader_->finished());
-  const auto for_each_only_in = [&](auto here, auto there, auto visit) {
-    std::vector<uint64_t> words(here.begin(), here.end());
-    for (size_t w = 0; w < words.size(); ++w) words[w] &= ~there[w];
-    for_each_bit(pool_, words, [&](uint32_t flat_index) {
-      visit(flat_index / pool_.neuron_count, flat_index % pool_.neuron_count);
-    });
-  };
-  for_each_only_in(wanted_, hot, [&](uint32_t layer, uint32_t n) { evict(layer, n); });
   std::vector<Run> runs;
-  for_each_only_in(hot, wanted_, [&](uint32_t layer, uint32_t n) { admit(layer, n, runs); });
-  wanted_.assign(hot.begin(), hot.end());
+  hot_places_.follow(hot, [&](uint32_t layer, uint32_t neuron) { admit(layer, neuron, runs); });
   start(runs);
 }
 
-void BundleStore::evict(uint32_t layer, uint32_t neuron) {
-  State& state = states_[flat(layer, neuron)];
-  if (state == State::moving) {  // its place is free once it has come
-    state = State::cancelled;
-    return;
-  }
-  state = State::cold;
-  resident_[size_t{layer} * pool_.words_per_layer() + neuron / 64] &= ~(uint64_t{1} << neuron % 64);
-  free_.push_back(places_[flat(layer, neuron)]);
-}
-
 void BundleStore::admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs) {
-  State& state = states_[flat(layer, neuron)];
   counters_.moved_count += 1;
-  if (state == State::cancelled) {  // it is on its way still
-    state = State::moving;
-    return;
+  uint32_t place = 0;
+  HotPlaces::Admission admission = hot_places_.admit(layer, neuron, &place);
+  if (admission == HotPlaces::Admission::is_on_its_way) return;
+  if (admission == HotPlaces::Admission::has_no_place) {
+    start(runs);  // what is to be waited for must have begun
+    await_free_place();
+    admission = hot_places_.admit(layer, neuron, &place);
   }
-  if (free_.empty()) start(runs);  // what is to be waited for must have begun
-  const uint32_t place = free_place();
-  state = State::moving;
+  TC_CHECK(admission == HotPlaces::Admission::starts, "a place for a bundle that comes");
   counters_.moved_bytes += layout_.strides[layer];
   if (!runs.empty()) {
     Run& last = runs.back();
@@ -117,14 +93,11 @@ void BundleStore::admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs)
 }
 
 // Places of bundles that left before they had come are free later.
-uint32_t BundleStore::free_place() {
-  while (free_.empty()) {
+void BundleStore::await_free_place() {
+  while (!hot_places_.has_free_place()) {
     TC_CHECK(moving_ > 0, "a hot set beyond its budget");
     settle(reader_->wait());
   }
-  const uint32_t place = free_.back();
-  free_.pop_back();
-  return place;
 }
 
 void BundleStore::wait_for_moves() {
@@ -136,9 +109,9 @@ void BundleStore::read_ahead(uint32_t layer, std::span<const uint64_t> likely) {
   settle(reader_->finished());
   std::vector<Run> runs;
   uint32_t count = 0;
-  const NeuronPool one_layer{0, 1, 0, pool_.neuron_count};
-  for_each_bit(one_layer, likely, [&](uint32_t neuron) {
-    if (count == ahead_max_ || states_[flat(layer, neuron)] != State::cold) return;
+  for_each_neuron(pool_.neuron_count, likely, [&](uint32_t neuron) {
+    const bool is_cold = hot_places_.state(layer, neuron) == HotPlaces::State::cold;
+    if (count == ahead_max_ || !is_cold) return;
     add_read(layer, neuron, For::ahead, runs);
     ahead_[neuron / 64] |= uint64_t{1} << neuron % 64;
     ++count;
@@ -170,19 +143,18 @@ void BundleStore::take_what_came_ahead(std::span<const uint64_t> needed) {
 void BundleStore::request(uint32_t layer, std::span<const uint64_t> needed) {
   settle(reader_->finished());
   layer_ = layer;
-  const size_t first = size_t{layer} * pool_.words_per_layer();
+  const std::span<const uint64_t> resident = hot_places_.resident(layer);
   for (size_t w = 0; w < here_.size(); ++w) {
-    here_[w] = needed[w] & resident_[first + w];
-    coming_[w] = needed[w] & ~resident_[first + w];
+    here_[w] = needed[w] & resident[w];
+    coming_[w] = needed[w] & ~resident[w];
     counters_.needed += static_cast<uint64_t>(std::popcount(needed[w]));
     counters_.here += static_cast<uint64_t>(std::popcount(here_[w]));
   }
   take_what_came_ahead(needed);
   std::vector<Run> runs;
-  const NeuronPool one_layer{0, 1, 0, pool_.neuron_count};
-  for_each_bit(one_layer, coming_, [&](uint32_t neuron) {
+  for_each_neuron(pool_.neuron_count, coming_, [&](uint32_t neuron) {
     if (bit_at(ahead_, neuron)) return;
-    if (states_[flat(layer, neuron)] == State::moving) {
+    if (hot_places_.state(layer, neuron) == HotPlaces::State::moving) {
       ++awaited_;
     } else {
       add_read(layer, neuron, For::need, runs);
@@ -201,12 +173,11 @@ void BundleStore::stage(Run& run, std::span<const uint64_t> wanted) {
   counters_.read_bytes += run.count * layout_.strides[run.layer];
   for (uint32_t i = 0; i < run.count; ++i) {
     const uint32_t neuron = run.first + i;
-    const size_t at = flat(run.layer, neuron);
     // What lies between, what comes as a move, and what came ahead is not computed from here.
     const bool is_ours = run.what == For::ahead || !bit_at(ahead_, neuron);
-    if (is_ours && bit_at(wanted, neuron) && states_[at] != State::moving) {
-      places_[at] = run.place + i;
-    }
+    const bool moves = hot_places_.state(run.layer, neuron) == HotPlaces::State::moving;
+    if (is_ours && bit_at(wanted, neuron) && !moves)
+      hot_places_.places()[flat(run.layer, neuron)] = run.place + i;
   }
 }
 
@@ -281,16 +252,7 @@ void BundleStore::settle_move(const Run& run) {
   --moving_;
   for (uint32_t i = 0; i < run.count; ++i) {
     const uint32_t neuron = run.first + i;
-    State& state = states_[flat(run.layer, neuron)];
-    if (state == State::cancelled) {
-      state = State::cold;
-      free_.push_back(run.place + i);
-      continue;
-    }
-    state = State::hot;
-    places_[flat(run.layer, neuron)] = run.place + i;
-    resident_[size_t{run.layer} * pool_.words_per_layer() + neuron / 64] |= uint64_t{1}
-                                                                            << neuron % 64;
+    if (!hot_places_.arrive(run.layer, neuron, run.place + i)) continue;
     if (run.layer == layer_ && bit_at(coming_, neuron)) --awaited_;
   }
 }

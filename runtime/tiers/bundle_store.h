@@ -23,22 +23,10 @@
 #include "runtime/backend.h"
 #include "runtime/tiers/bundle_file.h"
 #include "runtime/tiers/disk_reader.h"
+#include "runtime/tiers/hot_places.h"
+#include "runtime/tiers/tier_counters.h"
 
 namespace thermocline {
-
-// Grows from the start of a run; bundles and bytes of this rank.
-struct TierCounters {
-  uint64_t needed = 0;       // bundles that layers asked for, once a pass
-  uint64_t here = 0;         // of these, hot and in memory when they were asked for
-  uint64_t read_bytes = 0;   // from the file, for those that were not, and what lay between
-  uint64_t read_count = 0;   // as so many reads
-  uint64_t moved_bytes = 0;  // from the file, for the hot set
-  uint64_t moved_count = 0;  // bundles
-  uint64_t ahead_bytes = 0;  // of read_bytes, before a layer asked for them
-  uint64_t ahead_count = 0;  // bundles
-  uint64_t ahead_used = 0;   // of these, needed
-  uint64_t wait_ns = 0;      // for what was not there
-};
 
 class BundleStore {
  public:
@@ -76,7 +64,6 @@ class BundleStore {
   const TierCounters& counters() const { return counters_; }
 
  private:
-  enum class State : uint8_t { cold, moving, cancelled, hot };
   enum class For : uint8_t { move, need, ahead };
   // Neighbouring bundles that one read brings to places side by side.
   struct Run {
@@ -91,9 +78,8 @@ class BundleStore {
   size_t flat(uint32_t layer, uint32_t neuron) const {
     return size_t{layer} * pool_.neuron_count + neuron;
   }
-  void evict(uint32_t layer, uint32_t neuron);
   void admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs);
-  uint32_t free_place();
+  void await_free_place();
   void add_read(uint32_t layer, uint32_t neuron, For what, std::vector<Run>& runs) const;
   void stage(Run& run, std::span<const uint64_t> wanted);
   void take_what_came_ahead(std::span<const uint64_t> needed);
@@ -106,11 +92,7 @@ class BundleStore {
   BundleLayout layout_;
   uint64_t hot_max_, place_bytes_;
   std::shared_ptr<std::byte> memory_;  // (hot_max + neuron_count + ahead_places, place_bytes)
-  std::vector<uint32_t> places_;       // (layer_count, neuron_count)
-  std::vector<State> states_;          // (layer_count, neuron_count)
-  std::vector<uint64_t> wanted_;       // the hot set that was followed last
-  std::vector<uint64_t> resident_;     // hot and in memory
-  std::vector<uint32_t> free_;         // places for hot bundles, the next one last
+  HotPlaces hot_places_;               // with the places of staged bundles too
   std::vector<Run> runs_;              // by tag
   std::vector<uint32_t> free_runs_;
   uint64_t moving_ = 0;  // runs of moves under way

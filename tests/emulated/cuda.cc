@@ -19,6 +19,7 @@ void* on_host::shared_memory() { return thermocline::emulated::block_memory; }
 #include "runtime/kernels/cuda_multiply.cu"
 #include "runtime/kernels/cuda_predict.cu"
 #include "runtime/kernels/cuda_sum_rows.cu"
+#include "runtime/kernels/cuda_tiers.cu"
 
 // Not registered: nobody but tests should find it.
 #undef THERMOCLINE_BACKEND

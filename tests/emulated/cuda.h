@@ -3,7 +3,7 @@
 // Every thread of every block runs (tests/emulated/on_host/thread_block.h), thousands of times
 // slower
 //   than on a GPU: for small shapes.
-// Thread-safety: as Backend's; one such backend works at a time.
+// Thread-safety: as Backend's; several may work at once.
 #pragma once
 
 #include <memory>

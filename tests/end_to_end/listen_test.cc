@@ -202,11 +202,11 @@ TEST_CASE("with a disk tier, its bytes are served as the rows of the run have th
     const Json& rank = scrapes.last_json["ranks"][i];
     for (const char* key :
          {"needed", "in_memory", "read_bytes", "read_count", "moved_bytes", "moved_count"}) {
-      CHECK(rank["disk"][key] == tiers[i][key]);
+      CHECK(rank["tiers"][key] == tiers[i][key]);
     }
     CHECK(rank["hot_bytes"] == tiers[i]["hot_bytes"]);
     CHECK(rank["staging_bytes"] == tiers[i]["staging_bytes"]);
-    CHECK(scrapes.last.value("thermocline_disk_read_bytes_total",
+    CHECK(scrapes.last.value("thermocline_tier_read_bytes_total",
                              "rank=\"" + std::to_string(i) + "\"") ==
           tiers[i]["read_bytes"].get<double>());
   }

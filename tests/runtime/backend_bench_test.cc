@@ -88,6 +88,15 @@ class CountingBackend final : public Backend {
     read += bytes(w, bits(w, mask));
     CHECK(w.stride == 3 * bytes_of(w.dtype, 256));
   }
+  std::shared_ptr<std::byte> allocate_host(uint64_t bytes) override { return allocate(bytes); }
+  void queue_copy(void*, const void*, uint64_t) override {}
+  void mark(uint32_t) override {}
+  void wait_for(uint32_t) override {}
+  uint64_t ns_between(uint32_t, uint32_t) override { return 0; }
+  void intersect(const NeuronMask&, const uint64_t*, uint32_t, uint64_t*) override {}
+  void pack_row(DType, int, const std::byte*, std::byte*) const override {}
+  std::unique_ptr<RowMover> make_mover(uint64_t, uint32_t) override { return nullptr; }
+  uint64_t mover_bytes(uint64_t, uint32_t) const override { return 0; }
   void add(float*, const float*, uint64_t) override {}
   void match_signs(const SignCall&) override {}
   void relu(float*, uint64_t) override {}

@@ -92,7 +92,7 @@ TEST_CASE("policies add up over ranks, and the hot threshold is the mean of thos
 
 TEST_CASE("the exposition is well formed: a help and a type for each family, each sample once") {
   LiveSnapshot snapshot = snapshot_of_two();
-  snapshot.disk_tier = GENERATE(false, true);
+  snapshot.tiered = GENERATE(false, true);
   const Exposition read = read_exposition(prometheus_text(snapshot));
   for (const auto& [name, type] : read.types) {
     INFO(name);
@@ -111,7 +111,7 @@ TEST_CASE("the exposition is well formed: a help and a type for each family, eac
   CHECK(read.value("thermocline_policy_needed_total", ewma) == 1011 + 1021);
   CHECK(read.value("thermocline_policy_hot_bytes", ewma) == 480);
   CHECK(read.samples.count("thermocline_policy_hot_threshold{" + ewma + "}") == 0);
-  CHECK(read.samples.count("thermocline_hot_room_bytes{rank=\"0\"}") == snapshot.disk_tier);
+  CHECK(read.samples.count("thermocline_hot_room_bytes{rank=\"0\"}") == snapshot.tiered);
   CHECK(prometheus_text(snapshot).find("model=\"a \\\"model\\\"\\\\path\\nwith lines\"") !=
         std::string::npos);
 }
@@ -145,7 +145,7 @@ TEST_CASE("Prometheus' own library reads the exposition, and finds what the JSON
   if (python.empty()) return;
   const TempDir folder;
   LiveSnapshot snapshot = snapshot_of_two();
-  snapshot.disk_tier = true;
+  snapshot.tiered = true;
   write_file(folder / "metrics.txt", prometheus_text(snapshot));
   write_file(folder / "counters.json", counters_json(snapshot));
   const CommandResult result =

@@ -81,6 +81,18 @@ struct Audit {
         audit(comm, partition, shape, run, exact) {}
 };
 
+void follow_hot(const RankWeights& weights, const HotSet* hot) {
+  if (weights.tiers != nullptr) weights.tiers->set_hot(hot);
+  if (weights.device_tier != nullptr) weights.device_tier->set_hot(hot);
+}
+
+void keep_tier_counters(const Decoder& decoder, uint32_t rank, LocalRunResult& result) {
+  if (decoder.weights().tiers) result.tiers[rank] = decoder.weights().tiers->counters();
+  if (decoder.side_by_side() == nullptr) return;
+  result.tiers[rank] = decoder.side_by_side()->tier().counters();
+  result.side_by_side[rank] = decoder.side_by_side()->times();
+}
+
 std::vector<TaskInput> tasks_of(const LocalRunOptions& options) {
   if (options.tasks.empty()) {
     return {{0, 0, options.prompt, options.forced, options.new_token_max}};
@@ -98,16 +110,22 @@ void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& 
       options.backend
           ? options.backend()
           : backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
+  TierOptions tiers = options.tiers;
+  std::unique_ptr<Backend> host;
+  if (options.side_by_side) {
+    host = backends().by_name("cpu").make({options.threads, {comm.rank(), comm.size()}, 0});
+    tiers.host = host.get();
+  }
   DecoderOptions decoder_options{std::max(options.chunk_max, options.batch),
                                  position_max,
                                  options.batch,
                                  options.audit,
                                  options.check_finite,
                                  options.audit};
-  Decoder decoder(comm, shape, result.partition,
-                  load_rank_weights(source, result.partition, rank, *backend, options.check_finite,
-                                    options.tiers),
-                  make_activation_rule(shape, options.silu_threshold), *backend, decoder_options);
+  Decoder decoder(
+      comm, shape, result.partition,
+      load_rank_weights(source, result.partition, rank, *backend, options.check_finite, tiers),
+      make_activation_rule(shape, options.silu_threshold), *backend, decoder_options);
   decoder.use_predictor(
       predictor_of(options.predictor, source, result.partition.ranks[rank], *backend));
   Gatherer gatherer(result, shape, decoder.neuron_pool(), rank == 0);
@@ -122,7 +140,7 @@ void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& 
     decoder.use_lookahead(
         predictor_of(options.lookahead, source, result.partition.ranks[rank], *backend));
   }
-  if (options.hot) decoder.weights().tiers->set_hot(options.hot(rank));
+  if (options.hot) follow_hot(decoder.weights(), options.hot(rank));
   std::optional<Audit> audit;
   decoder_options.audit_gate = false;
   if (options.audit) {
@@ -146,7 +164,7 @@ void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& 
                  options.batch, options.magnitudes_every, 0, 0, options.sampling});
   const std::vector<TaskResult> results = engine.run(tasks);
   for (const TaskResult& task : results) result.step_counts[rank] += task.step_count;
-  if (const auto& tiers = decoder.weights().tiers) result.tiers[rank] = tiers->counters();
+  keep_tier_counters(decoder, rank, result);
   result.sent[rank] = engine.sent();
   const PredictorAuditResult audited = audit ? audit->audit.finish() : PredictorAuditResult{};
   if (rank != 0) return;
@@ -181,6 +199,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   result.step_counts.resize(rank_count);
   result.tiers.resize(rank_count);
   result.sent.resize(rank_count);
+  result.side_by_side.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {
     run_on_rank(comm, source, options, tasks, static_cast<uint32_t>(position_max), result);
   });

@@ -33,6 +33,7 @@ struct LocalRunOptions {
   bool (*interrupted)() = nullptr;
   bool check_finite = false;
   TierOptions tiers = {};
+  bool side_by_side = false;  // tiers are device,host: cpu with `threads` computes what is cold
   std::function<const HotSet*(uint32_t rank)> hot;  // that tiers follow; none: nothing is hot
   std::string predictor = "exact";
   std::string lookahead = "exact";  // what is read ahead of tiers; exact: nothing
@@ -50,9 +51,10 @@ struct LocalRunResult {
   std::vector<float> logits;        // (step, vocab_size)
   std::vector<uint8_t> active;      // (step, layer, neuron) of the whole model: 0 or 1
   std::vector<StepInfo> steps;
-  std::vector<uint32_t> step_counts;  // by rank
-  std::vector<TierCounters> tiers;    // by rank
-  std::vector<SentBytes> sent;        // by rank
+  std::vector<uint32_t> step_counts;          // by rank
+  std::vector<TierCounters> tiers;            // by rank
+  std::vector<SentBytes> sent;                // by rank
+  std::vector<SideBySideTimes> side_by_side;  // by rank
   // Likewise: who was looked at, with a predictor; who is active by the exact gate, with an audit.
   std::vector<uint8_t> candidates, exact;
   PredictorAuditResult audit;     // as rank 0 has it

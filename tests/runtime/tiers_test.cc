@@ -268,13 +268,8 @@ TEST_CASE("the budget is what memory really holds", "[tiers]") {
   const std::vector<std::byte> bundles(uint64_t{8192} << 13, std::byte{1});
   for (uint32_t layer = 0; layer < 2; ++layer) file->write(layer, 0, bundles);
   file->finish();
-  const auto resident = [] {
-    uint64_t size = 0, pages = 0;
-    std::ifstream("/proc/self/statm") >> size >> pages;
-    return pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  };
   const auto backend = cpu();
-  const uint64_t before = resident();
+  const uint64_t before = resident_bytes();
   BundleStore store(*backend, pool, *file, 4096);  // a quarter of 128 MiB
   std::mt19937_64 random(2);
   std::vector<uint64_t> some(pool.words_per_layer());
@@ -289,7 +284,7 @@ TEST_CASE("the budget is what memory really holds", "[tiers]") {
     }
   }
   store.wait_for_moves();
-  const uint64_t held = resident() - before, budget = store.hot_bytes();
+  const uint64_t held = resident_bytes() - before, budget = store.hot_bytes();
 #ifdef THERMOCLINE_SANITIZED
   const uint64_t slack = uint64_t{64} << 20;  // what a sanitizer notes of memory is resident too
 #else

@@ -4,9 +4,10 @@
 //   block of its own for each allocation, full of NaNs, so that an address sanitizer sees what lies
 //   outside. Who includes it defines on_host_shared_memory, kSharedBytesMax bytes.
 // Goals: the same results as on a GPU, but for the rounding of exp, sin and cos.
-// Thread-safety: one thread launches; others may allocate and copy.
+// Thread-safety: any thread may use it; what one captures is its own.
 #pragma once
 
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <new>
@@ -52,14 +53,19 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidDevice };
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorMemoryAllocation,
+  cudaErrorInvalidDevice,
+  cudaErrorNotReady
+};
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaStreamNonBlocking };
 enum { cudaStreamCaptureModeThreadLocal, cudaHostAllocDefault };
 enum { cudaMemcpyDefault, cudaMemcpyHostToDevice };
 
 namespace on_host {
 using Work = std::vector<std::function<void()>>;
-inline Work* recorded = nullptr;  // of the graph that is captured; null: none is
+inline thread_local Work* recorded = nullptr;  // of the graph that is captured; null: none is
 void* shared_memory();
 
 inline cudaError_t queue(std::function<void()> work) {
@@ -89,6 +95,10 @@ using cudaStream_t = struct CUstream_st*;
 struct CUgraphExec_st {
   on_host::Work work;
 };
+struct CUevent_st {
+  std::chrono::steady_clock::time_point reached;
+};
+using cudaEvent_t = CUevent_st*;
 using cudaGraph_t = on_host::Work*;
 using cudaGraphExec_t = CUgraphExec_st*;
 struct cudaDeviceProp {
@@ -124,6 +134,19 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, int) {
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  return *event = new CUevent_st, cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  return on_host::queue([=] { event->reached = std::chrono::steady_clock::now(); });
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t first, cudaEvent_t second) {
+  *ms = std::chrono::duration<float, std::milli>(second->reached - first->reached).count();
+  return cudaSuccess;
+}
 inline cudaError_t cudaMalloc(void** memory, size_t n) { return on_host::allocate(memory, n); }
 inline cudaError_t cudaFree(void* memory) { return on_host::release(memory); }
 inline cudaError_t cudaHostAlloc(void** memory, size_t n, int) {

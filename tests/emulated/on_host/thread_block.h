@@ -4,7 +4,7 @@
 //   that not all threads reach ends the program. Shared memory that a block did not ask for is
 //   poisoned for the address sanitizer; what it did ask for begins as NaNs.
 // Goals: every index and every barrier as on a GPU. Non-goals: speed.
-// Thread-safety: one thread runs blocks.
+// Thread-safety: each thread runs blocks of its own.
 #pragma once
 
 #include <sanitizer/asan_interface.h>
@@ -23,7 +23,7 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-inline dim3 threadIdx, blockIdx, blockDim;
+inline thread_local dim3 threadIdx, blockIdx, blockDim;
 
 namespace on_host {
 
@@ -52,7 +52,7 @@ struct Block {
   std::function<void()> kernel;
   uint64_t progress = 0;  // counts barriers passed and threads ended
 };
-inline Block block;
+inline thread_local Block block;
 
 inline void wait_at(Barrier& barrier) {
   const unsigned mine = barrier.generation;
