@@ -65,6 +65,8 @@ struct NodeProfile {
   const TierProfile& fast() const;
   const TierProfile& slow() const;
   bool tiered() const { return &fast() != &slow(); }
+  // Whether what is cold has to be read into the fast tier before anything computes with it.
+  bool stages_cold() const { return tiered() && &slow() == &tiers[static_cast<int>(Tier::disk)]; }
 };
 
 struct Cluster {

@@ -4,12 +4,15 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "models/cli.h"
 #include "models/error.h"
 #include "models/units.h"
 #include "runtime/backend.h"
+#include "runtime/disk_bench.h"
 #include "runtime/machine_bench.h"
 #include "runtime/metrics_server.h"
 #include "runtime/node_facts.h"
@@ -176,6 +179,9 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
   command.add_option("--budget", options.budgets, "BYTES, PERCENT, FROM..TO/STEP or auto")
       ->capture_default_str();
   command.add_option("--profile", options.profile, "the trace that policies start from");
+  command.add_option("--future", options.future,
+                     "for oracles: an earlier recording of this very run, whose firing counts they "
+                     "know; the run ends in an error where it was not one");
   command.add_option("--migration", options.migration, "BYTES that may move per step, or none")
       ->capture_default_str();
   command.add_option("--disk-tier", options.disk_tier,
@@ -186,6 +192,9 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
       .add_option("--disk-reads", options.disk_reads,
                   "auto, io_uring or threads: how --disk-tier is read")
       ->capture_default_str();
+  command.add_option("--read-ahead", options.read_ahead,
+                     "a predictor, as --predictor takes it, that says in front of each layer's "
+                     "attention what to read of --disk-tier; changes no result");
   command.add_option("--cluster", options.cluster,
                      "cluster file whose rates policies may weigh (default: that of replay)");
 }
@@ -244,44 +253,77 @@ void add_run(CLI::App& app) {
 
 struct CalibrateOptions {
   uint32_t threads = 0;
+  std::string disk, read_bytes = "9KiB", disk_reads = "auto";
   std::string out, json;
 };
 
-constexpr double kCalibrateSeconds = 0.5;  // per thread count
+constexpr double kCalibrateSeconds = 0.5;      // per thread count
+constexpr double kCalibrateDiskSeconds = 2.0;  // a disk's rate swings more
+
+struct Calibration {
+  std::vector<double> rates;  // bytes read a second with 1, 2, ... threads
+  std::optional<DiskRate> disk;
+  uint64_t disk_bytes = 0;  // free there
+};
 
 // A cluster file of this one node, as `replay --cluster` reads it.
-std::string cluster_toml(const std::vector<double>& rates, uint64_t memory_bytes,
-                         const std::string& host) {
+std::string cluster_toml(const Calibration& measured, const CalibrateOptions& options,
+                         uint64_t memory_bytes, const std::string& host) {
   std::string text = "# Measured: bytes read per second, by number of threads.\n";
   double best = 0;
-  for (size_t i = 0; i < rates.size(); ++i) {
-    text += fmt::format("#   {:>3} threads: {:.2f} GB/s\n", i + 1, rates[i] * 1e-9);
-    best = std::max(best, rates[i]);
+  for (size_t i = 0; i < measured.rates.size(); ++i) {
+    text += fmt::format("#   {:>3} threads: {:.2f} GB/s\n", i + 1, measured.rates[i] * 1e-9);
+    best = std::max(best, measured.rates[i]);
   }
+  if (measured.disk.has_value()) {
+    text +=
+        fmt::format("# The disk: pieces of {}, many at a time, by {}{}.\n", options.read_bytes,
+                    measured.disk->engine, measured.disk->direct ? "" : ", through the page cache");
+  }
+  text += fmt::format(
+      "[cluster]\nname = \"{}\"\nsource = \"thermocline calibrate\"\n"
+      "measured = true\n\n[[node]]\nname = \"{}\"\n"
+      "host = {{memory = \"{}B\", bandwidth = \"{:.0f}B/s\"}}\n",
+      host, host, memory_bytes, best);
+  if (!measured.disk.has_value()) return text;
+  const double rate = measured.disk->bytes_per_second;
   return text + fmt::format(
-                    "[cluster]\nname = \"{}\"\nsource = \"thermocline calibrate\"\n"
-                    "measured = true\n\n[[node]]\nname = \"{}\"\n"
-                    "host = {{memory = \"{}B\", bandwidth = \"{:.0f}B/s\"}}\n",
-                    host, host, memory_bytes, best);
+                    "disk = {{memory = \"{}B\", bandwidth = \"{:.0f}B/s\"}}\n"
+                    "migration = {{bandwidth = \"{:.0f}B/s\", latency = \"0us\"}}\n",
+                    measured.disk_bytes, rate, rate);
 }
 
 void calibrate(const CalibrateOptions& options) {
   if (options.threads > kThreadsMax) {
     throw bad_usage(fmt::format("--threads {}: expected at most {}", options.threads, kThreadsMax));
   }
+  const uint64_t read_bytes = parse_bytes(options.read_bytes);
   const uint32_t threads = options.threads != 0 ? options.threads : cores_of_process(1);
-  std::vector<double> rates;
+  Calibration measured;
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (uint32_t count = 1; count <= threads; ++count) {
-    rates.push_back(measure_read_bandwidth(count, 1, kCalibrateSeconds));
+    measured.rates.push_back(measure_read_bandwidth(count, 1, kCalibrateSeconds));
     rows.push_back({{"kind", "calibration"},
                     {"threads", count},
-                    {"read_bytes_per_second", rates.back()},
+                    {"read_bytes_per_second", measured.rates.back()},
+                    {"source", "measured"}});
+  }
+  if (!options.disk.empty()) {
+    measured.disk =
+        measure_disk_reads(options.disk, read_bytes, kCalibrateDiskSeconds, options.disk_reads);
+    measured.disk_bytes = std::filesystem::space(options.disk).available;
+    rows.push_back({{"kind", "calibration"},
+                    {"disk", options.disk},
+                    {"piece_bytes", read_bytes},
+                    {"read_bytes_per_second", measured.disk->bytes_per_second},
+                    {"engine", measured.disk->engine},
+                    {"direct", measured.disk->direct},
                     {"source", "measured"}});
   }
   const auto machine = machine_facts();
-  const std::string toml = cluster_toml(rates, machine.at("memory_bytes").get<uint64_t>(),
-                                        machine.at("host").get<std::string>());
+  const std::string toml =
+      cluster_toml(measured, options, machine.at("memory_bytes").get<uint64_t>(),
+                   machine.at("host").get<std::string>());
   if (options.json != "-") fmt::print("{}", toml);
   if (!options.out.empty()) write_file(options.out, toml);
   if (!options.json.empty()) write_json(options.json, "calibrate", rows);
@@ -290,9 +332,16 @@ void calibrate(const CalibrateOptions& options) {
 void add_calibrate(CLI::App& app) {
   auto options = std::make_shared<CalibrateOptions>();
   CLI::App* command = app.add_subcommand(
-      "calibrate", "measure this node's read bandwidth and print it as a cluster file");
-  command->footer("Example: thermocline calibrate --threads 2 --out node.toml");
+      "calibrate", "measure what this node reads from memory and disk, as a cluster file");
+  command->footer("Example: thermocline calibrate --disk /scratch --out node.toml");
   command->add_option("--threads", options->threads, "measure with 1 to N; default: all cores");
+  command->add_option("--disk", options->disk,
+                      "also a disk tier: the folder of --disk-tier, where a file of up to 1 GiB is "
+                      "made and removed");
+  command->add_option("--read-bytes", options->read_bytes,
+                      "what one read of it takes: up and down rows of a neuron (default 9KiB, of a "
+                      "70B model in 4 bits)");
+  command->add_option("--disk-reads", options->disk_reads, "auto, io_uring or threads");
   command->add_option("--out", options->out, "also write the TOML here");
   command->add_option("--json", options->json, "write the rows; - is standard output");
   command->callback([options] { calibrate(*options); });

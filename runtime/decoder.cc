@@ -74,6 +74,13 @@ void Decoder::use_predictor(std::unique_ptr<ActivationPredictor> predictor) {
   if (predictor_ != nullptr) candidates_ = buffer<uint64_t>(neuron_pool_.words_per_step());
 }
 
+void Decoder::use_lookahead(std::unique_ptr<ActivationPredictor> lookahead) {
+  TC_CHECK(lookahead == nullptr || weights_.tiers != nullptr, "nothing lies in tiers");
+  lookahead_ = std::move(lookahead);
+  ahead_ = {};
+  if (lookahead_ != nullptr) ahead_ = buffer<uint64_t>(neuron_pool_.words_per_layer());
+}
+
 void Decoder::check(Rows rows, std::span<const uint64_t> words) const {
   for (size_t t = 0; t < rows.size(); ++t) {
     const DecoderRow& row = rows[t];
@@ -126,6 +133,7 @@ void Decoder::run_layers(Rows rows) {
     receive_residual();
   }
   for (uint32_t layer = 0; layer < share_.layers.count; ++layer) {
+    if (lookahead_ != nullptr) look_ahead(layer);
     const uint64_t start = now_ns();
     attention(layer);
     end_sublayer("attention", layer);
@@ -187,6 +195,17 @@ void Decoder::attention(uint32_t layer) {
   add_reduced();
 }
 
+// While attention runs, and the gate, the disk reads what the FFN behind them will probably need.
+void Decoder::look_ahead(uint32_t layer) {
+  const uint64_t start = now_ns();
+  normalize(x_.data(), weights_.layers[layer].ffn_norm, row_count_);
+  const uint64_t stride = neuron_pool_.words_per_layer();
+  lookahead_->predict(layer, {x_.data(), normed_.data(), row_count_}, ahead_.data(), stride);
+  weights_.tiers->read_ahead(layer, in_any_row({ahead_.data(), stride}));
+  times_.predictor_ns += now_ns() - start;
+  times_.ffn_ns += now_ns() - start;
+}
+
 // x += W_down (act(W_gate n) * (W_up n)), up and down for active neurons only, gate for candidates
 void Decoder::ffn(uint32_t layer, Rows rows) {
   const LayerWeights& weights = weights_.layers[layer];
@@ -215,16 +234,20 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
 void Decoder::scale_by_tiered(uint32_t layer, const NeuronMask& computed) {
   BundleStore& tiers = *weights_.tiers;
   const WeightView& up = weights_.layers[layer].up.view;
-  needed_.assign(neuron_pool_.words_per_layer(), 0);
-  for (int t = 0; t < row_count_; ++t)
-    for (size_t w = 0; w < needed_.size(); ++w)
-      needed_[w] |= computed.words == nullptr
-                        ? every_neuron(w)
-                        : computed.words[static_cast<size_t>(t) * computed.stride + w];
-  tiers.request(layer, needed_);
+  tiers.request(layer, in_any_row(computed));
   backend_.scale_by_rows(up, within(computed, tiers.here()), normed_.data(), hidden_.data());
   times_.transfer_ns += tiers.wait();
   backend_.scale_by_rows(up, within(computed, tiers.coming()), normed_.data(), hidden_.data());
+}
+
+// Neurons of a layer that have a bit in any row. Valid until the next call.
+std::span<const uint64_t> Decoder::in_any_row(const NeuronMask& mask) {
+  needed_.assign(neuron_pool_.words_per_layer(), 0);
+  for (int t = 0; t < row_count_; ++t)
+    for (size_t w = 0; w < needed_.size(); ++w)
+      needed_[w] |= mask.words == nullptr ? every_neuron(w)
+                                          : mask.words[static_cast<size_t>(t) * mask.stride + w];
+  return needed_;
 }
 
 // Word w of a layer with every neuron.

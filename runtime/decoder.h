@@ -88,6 +88,9 @@ class Decoder {
   // Looks only at the neurons that it names, from now on; null: at every neuron.
   void use_predictor(std::unique_ptr<ActivationPredictor> predictor);
   const ActivationPredictor* predictor() const { return predictor_.get(); }
+  // Reads ahead what it names of a layer that lies in tiers, before its attention; null: nothing.
+  // It sees the residual stream in front of attention, and decides nothing.
+  void use_lookahead(std::unique_ptr<ActivationPredictor> lookahead);
   // Of the last forward, as its words: the neurons that were looked at, empty without a predictor;
   // and with audit_gate those that the exact gate makes active, of the same inputs.
   std::span<const uint64_t> candidate_words() const { return candidate_words_; }
@@ -104,8 +107,10 @@ class Decoder {
   void run_layers(Rows rows);
   void embed();
   void attention(uint32_t layer);
+  void look_ahead(uint32_t layer);
   void ffn(uint32_t layer, Rows rows);
   void scale_by_tiered(uint32_t layer, const NeuronMask& computed);
+  std::span<const uint64_t> in_any_row(const NeuronMask& mask);
   uint64_t every_neuron(size_t w) const;
   NeuronMask within(const NeuronMask& mask, std::span<const uint64_t> words);
   NeuronMask predict(uint32_t layer);
@@ -137,7 +142,7 @@ class Decoder {
   DecoderOptions options_;
   KvCache cache_;
   MagnitudeHistogram* magnitudes_ = nullptr;
-  std::unique_ptr<ActivationPredictor> predictor_;
+  std::unique_ptr<ActivationPredictor> predictor_, lookahead_;
   DecoderTimes times_;
 
   int dim_, q_rows_, kv_rows_, neurons_;
@@ -161,6 +166,7 @@ class Decoder {
   Buffer<float> logits_;
   Buffer<uint64_t> words_;       // (row_max, words_per_step) active neurons
   Buffer<uint64_t> candidates_;  // likewise, of a predictor
+  Buffer<uint64_t> ahead_;       // (row_max, words_per_layer) what a layer will probably need
   Buffer<float> exact_hidden_;   // of audit_gate: what its gate makes of every neuron
   Buffer<uint64_t> exact_;       // likewise: its active neurons
   std::vector<uint64_t> candidate_words_, exact_words_;

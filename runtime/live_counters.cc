@@ -197,6 +197,12 @@ void add_tiers(const LiveSnapshot& snapshot, Exposition& out) {
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.read_bytes; });
   out.counter("disk_reads_total", "As so many reads.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.read_count; });
+  out.counter("disk_ahead_bytes_total", "Of disk_read_bytes_total, before a layer asked for them.");
+  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_bytes; });
+  out.counter("disk_ahead_bundles_total", "As so many bundles.");
+  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_count; });
+  out.counter("disk_ahead_used_bundles_total", "Of these, needed.");
+  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_used; });
   out.counter("disk_moved_bytes_total", "Read from the bundle file for the hot set.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.moved_bytes; });
   out.counter("disk_moved_bundles_total", "As so many bundles.");
@@ -271,13 +277,11 @@ Json json_of(const PhaseCounters& phase) {
 }
 
 Json json_of(const TierCounters& tiers) {
-  return {{"needed", tiers.needed},
-          {"in_memory", tiers.here},
-          {"read_bytes", tiers.read_bytes},
-          {"read_count", tiers.read_count},
-          {"moved_bytes", tiers.moved_bytes},
-          {"moved_count", tiers.moved_count},
-          {"wait_seconds", seconds(tiers.wait_ns)}};
+  return {{"needed", tiers.needed},           {"in_memory", tiers.here},
+          {"read_bytes", tiers.read_bytes},   {"read_count", tiers.read_count},
+          {"ahead_bytes", tiers.ahead_bytes}, {"ahead_count", tiers.ahead_count},
+          {"ahead_used", tiers.ahead_used},   {"moved_bytes", tiers.moved_bytes},
+          {"moved_count", tiers.moved_count}, {"wait_seconds", seconds(tiers.wait_ns)}};
 }
 
 Json rank_json(const LiveSnapshot& snapshot, size_t index) {

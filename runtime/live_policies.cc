@@ -1,23 +1,28 @@
 #include "runtime/live_policies.h"
 
+#include <fmt/format.h>
+
 #include "models/error.h"
-#include "traces/profile.h"
 
 namespace thermocline {
 
-LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile profile,
+LivePolicies::LivePolicies(const LivePolicyOptions& options, KnownActivity known,
                            const ModelShape& shape, const BundleTypes& ffn_types,
                            const TierRates& rates)
-    : options_(options), profile_(std::move(profile)) {
+    : options_(options), known_(std::move(known)) {
+  const NeuronPool& pool = known_.profile.pool;
+  if (known_.future.has_value()) seen_.emplace(pool);
   const uint64_t bundle = bundle_bytes(shape, ffn_types);
   const auto share = [&](uint64_t bytes) {
-    return bundles_of_pool(bytes, bundle, profile_.pool, shape.neuron_count());
+    return bundles_of_pool(bytes, bundle, pool, shape.neuron_count());
   };
   for (const PolicySpec& policy : options_.policies) {
     for (const uint64_t budget : options_.budgets) {
+      const ActivationProfile* future =
+          policy.entry->needs_future ? &known_.future.value() : nullptr;
       const PolicyContext context{
-          profile_.pool, &profile_, nullptr, share(budget), share(options_.migration_bytes),
-          nullptr,       bundle,    rates};
+          pool,    &known_.profile, future, share(budget), share(options_.migration_bytes),
+          nullptr, bundle,          rates};
       drivers_.push_back(std::make_unique<PolicyDriver>(policy, context));
     }
   }
@@ -25,9 +30,22 @@ LivePolicies::LivePolicies(const LivePolicyOptions& options, ActivationProfile p
 
 void LivePolicies::on_step(const StepInfo& info, const StepTimes& /*times*/, const StepData& data) {
   const bool prompt = info.phase == Phase::prefill;
-  for (const auto& driver : drivers_) {
-    driver->step({&profile_.pool, data.active, info.task, prompt});
-  }
+  const ActiveStep step{&known_.profile.pool, data.active, info.task, prompt};
+  for (const auto& driver : drivers_) driver->step(step);
+  if (seen_.has_value()) seen_->add(step);
+}
+
+void LivePolicies::check_future(const std::string& path) {
+  if (!seen_.has_value()) return;
+  const std::vector<uint32_t> seen = seen_->profile().counts;
+  const std::vector<uint32_t>& foretold = known_.future->counts;
+  size_t other = 0;
+  for (size_t i = 0; i < seen.size(); ++i) other += seen[i] != foretold[i] ? 1 : 0;
+  if (other == 0) return;
+  throw work_failed(fmt::format(
+      "{}: expected a recording of this very run, found one in which {} of {} neurons fired more "
+      "or less often; record it with the same model, prompts, layout and options",
+      path, other, seen.size()));
 }
 
 std::vector<LivePolicyState> LivePolicies::states() const {

@@ -2,8 +2,10 @@
 //
 // Every policy at every budget has a PolicyDriver of its own, the object that replay runs too, so
 // the counters are the replay's. All are evaluated side by side on one execution.
-// Goals: the replay's counters, exactly. Non-goals: moving weights (tiers come later): a policy
-//   counts what it would have moved, and changes no result.
+// An oracle gets the firing counts of an earlier recording of this very run; whether it was one is
+//   found when the run has ended.
+// Goals: the replay's counters, exactly. Non-goals: moving weights (tiers/bundle_store.h follows
+//   hot()): a policy counts what it would have moved, and changes no result.
 // Thread-safety: one rank, one thread.
 #pragma once
 
@@ -16,6 +18,7 @@
 #include "runtime/comm.h"
 #include "runtime/engine.h"
 #include "sim/policy_driver.h"
+#include "traces/profile.h"
 
 namespace thermocline {
 
@@ -45,10 +48,15 @@ struct LivePolicyState {
   std::optional<double> hot_threshold;
 };
 
+// What policies know when the run begins; of this rank's pool.
+struct KnownActivity {
+  ActivationProfile profile;                // of other prompts
+  std::optional<ActivationProfile> future;  // of this run, as it was recorded before
+};
+
 class LivePolicies final : public StepObserver {
  public:
-  // `profile` is of this rank's pool.
-  LivePolicies(const LivePolicyOptions& options, ActivationProfile profile, const ModelShape& shape,
+  LivePolicies(const LivePolicyOptions& options, KnownActivity known, const ModelShape& shape,
                const BundleTypes& ffn_types, const TierRates& rates = {});
 
   void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override;
@@ -62,9 +70,14 @@ class LivePolicies final : public StepObserver {
   // Collective: policies in the order given, for each the budgets; the same on every rank.
   std::vector<LivePolicyResult> results(Comm& comm) const;
 
+  // After the run: Error{failed} that names `path` where the neurons of this rank did not fire as
+  // often as the future said.
+  void check_future(const std::string& path);
+
  private:
   LivePolicyOptions options_;
-  ActivationProfile profile_;
+  KnownActivity known_;
+  std::optional<ProfileCounter> seen_;                  // of this run, where there is a future
   std::vector<std::unique_ptr<PolicyDriver>> drivers_;  // (policy, budget)
 };
 

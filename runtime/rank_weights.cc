@@ -143,6 +143,8 @@ class Loader {
   Loader(const WeightSource& source, Backend& backend, bool check_finite)
       : source_(source), backend_(backend), check_finite_(check_finite) {}
 
+  bool checks_finite() const { return check_finite_; }
+
   WeightMatrix matrix(const Part& part) const {
     const auto memory = allocate(part.byte_count());
     return place(part, memory, 0, part.row_bytes());
@@ -292,7 +294,14 @@ class TierLoader {
     BundleFile file(path(),
                     lay_out_bundles(bytes, share_.neurons.count, alignment_in(options_.folder)),
                     identity());
-    if (!file.is_made()) write(file);
+    if (!file.is_made()) {
+      pack_all(file.layout(), [&](uint32_t layer, int first, std::span<const std::byte> bundles) {
+        file.write(layer, static_cast<uint32_t>(first), bundles);
+      });
+      file.finish();
+    } else if (loader_.checks_finite()) {  // who made it may not have looked
+      pack_all(file.layout(), [](uint32_t, int, std::span<const std::byte>) {});
+    }
     const uint64_t hot_max = bundles_of_pool(options_.budget_bytes, options_.bundle_bytes,
                                              share_.pool(), model_neuron_count);
     return std::make_shared<BundleStore>(backend_, share_.pool(), file, hot_max, options_.engine);
@@ -331,10 +340,12 @@ class TierLoader {
     return text;
   }
 
-  void write(BundleFile& file) const {
+  // Calls take(layer, first neuron, bundles) for all of them, on the backend's threads.
+  template <class Take>
+  void pack_all(const BundleLayout& layout, Take take) const {
     Progress progress("bundles", parts_.size(), "layers");
     for (uint32_t layer = 0; layer < parts_.size(); ++layer) {
-      const uint64_t stride = file.layout().strides[layer];
+      const uint64_t stride = layout.strides[layer];
       const auto at_once = static_cast<int>(std::max<uint64_t>(1, kStagingBytes / stride));
       backend_.run_on_host(static_cast<int>(share_.neurons.count), [&](int begin, int end) {
         std::vector<std::byte> bundles;
@@ -342,12 +353,11 @@ class TierLoader {
           const int last = std::min(end, first + at_once);
           bundles.assign(static_cast<uint64_t>(last - first) * stride, std::byte{});
           loader_.pack(parts_[layer], first, last, stride, bundles.data());
-          file.write(layer, static_cast<uint32_t>(first), bundles);
+          take(layer, first, bundles);
         }
       });
       progress.update(layer + 1);
     }
-    file.finish();
   }
 
   const Loader& loader_;

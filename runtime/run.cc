@@ -67,6 +67,7 @@ class RankRun {
     Decoder decoder = load();
     place_threshold(decoder);
     decoder.use_predictor(std::move(predictor_));
+    if (lookahead_ != nullptr) decoder.use_lookahead(std::move(lookahead_));
     make_observers(decoder);
     if (options_.audit_predictor) begin_audit(decoder);
     const bool interrupted = execute(decoder);
@@ -101,7 +102,11 @@ class RankRun {
 
   void open_profile() {
     if (plan_.live.policies.empty()) return;
-    profile_ = load_profile(options_.profile, share().pool(), plan_.shape, plan_.weight_hash);
+    const auto counts_of = [&](const std::string& path) {
+      return load_profile(path, share().pool(), plan_.shape, plan_.weight_hash);
+    };
+    known_.profile = counts_of(options_.profile);
+    if (!options_.future.empty()) known_.future = counts_of(options_.future);
   }
 
   void announce() const {
@@ -128,6 +133,13 @@ class RankRun {
     outcome_.device = backend_->describe();
     if (!root()) return;
     fmt::print(text_out(), "backend  {} ({})\n", entry.name, outcome_.device);
+    const uint32_t cores = cores_of_process(static_cast<uint32_t>(place.count));
+    if (outcome_.thread_count > cores) {
+      fmt::print(text_out(),
+                 "         {} threads for {} cores: they sleep between jobs, and more of them than "
+                 "cores gain nothing\n",
+                 outcome_.thread_count, cores);
+    }
     for (const BackendEntry* other : backends().entries()) {
       const std::string reason = other->unusable();
       if (reason.empty()) continue;
@@ -142,9 +154,12 @@ class RankRun {
     together(comm_, [&] {
       weights = load_rank_weights(*plan_.source, plan_.partition, rank, *backend_,
                                   options_.check_finite, tier_options());
-      const PredictorSpec& predictor = plan_.predictor;
-      predictor_ = predictor.entry->make(
-          predictor.values, {*plan_.source, plan_.spec, share(), *backend_, row_max()});
+      const PredictorContext context{*plan_.source, plan_.spec, share(), *backend_, row_max()};
+      const auto made = [&](const PredictorSpec& spec) {
+        return spec.entry->make(spec.values, context);
+      };
+      predictor_ = made(plan_.predictor);
+      if (plan_.read_ahead.has_value()) lookahead_ = made(*plan_.read_ahead);
       plan_.source.reset();
     });
     return {comm_,
@@ -243,7 +258,7 @@ class RankRun {
       if (!plan_.live.policies.empty()) {
         const TierRates rates =
             plan_.live.rates(static_cast<size_t>(comm_.rank()), static_cast<size_t>(comm_.size()));
-        live_.emplace(plan_.live, std::move(profile_), plan_.shape, plan_.ffn_types, rates);
+        live_.emplace(plan_.live, std::move(known_), plan_.shape, plan_.ffn_types, rates);
         hooks_.observers.push_back(&*live_);
       }
       BundleStore* tiers = decoder.weights().tiers.get();
@@ -298,6 +313,7 @@ class RankRun {
     for (const RankShare& share : plan_.partition.ranks) {
       config["rank_stage"].push_back(share.stage);
     }
+    if (plan_.read_ahead.has_value()) config["read_ahead"] = plan_.read_ahead->text();
     config["ffn_tier"] = options_.disk_tier.empty() ? "memory" : "disk";
     config["gate"] = plan_.predictor.text();
     config["predictor"] = plan_.predictor.entry->name;
@@ -403,6 +419,7 @@ class RankRun {
     together(comm_, [&] {
       if (logits_.has_value()) logits_->finish();
       if (samples_.has_value()) samples_->finish();
+      if (live_.has_value()) live_->check_future(options_.future);
     });
   }
 
@@ -452,8 +469,8 @@ class RankRun {
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
   SentBytes sent_;
-  std::unique_ptr<ActivationPredictor> predictor_;  // until the decoder takes it
-  ActivationProfile profile_;                       // until live policies take it
+  std::unique_ptr<ActivationPredictor> predictor_, lookahead_;  // until the decoder takes them
+  KnownActivity known_;                                         // until live policies take it
   std::optional<Listening> listening_;
   EngineHooks hooks_;
   std::optional<Resume> resume_;  // outlives the recorder

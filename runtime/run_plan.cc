@@ -143,16 +143,24 @@ void choose_decoding(const RunOptions& options, RunPlan& plan) {
   }
 }
 
+void check_foresight(const RunOptions& options, const PolicySpec& policy) {
+  const PolicyEntry& entry = *policy.entry;
+  if (entry.needs_future_uses) {
+    throw bad_usage("policy '" + policy.label() +
+                    "' looks up single uses in the future: use it with replay");
+  }
+  if (!entry.needs_future || !options.future.empty()) return;
+  throw bad_usage("policy '" + policy.label() +
+                  "' needs the future: --future TRACE, an earlier recording of this very run, or "
+                  "use it with replay");
+}
+
 LivePolicyOptions choose_policies(const RunOptions& options, const ModelShape& shape,
                                   const BundleTypes& ffn_types) {
   LivePolicyOptions live;
   if (options.policies.empty()) return live;
   live.policies = parse_policies(options.policies);
-  for (const PolicySpec& policy : live.policies) {
-    if (!policy.entry->needs_future) continue;
-    throw bad_usage("policy '" + policy.label() +
-                    "' needs the future, which a live run does not have: use it with replay");
-  }
+  for (const PolicySpec& policy : live.policies) check_foresight(options, policy);
   live.budgets =
       parse_budgets(options.budgets, ffn_bytes(shape, ffn_types), bundle_bytes(shape, ffn_types));
   live.migration_bytes =
@@ -208,6 +216,15 @@ void choose_predictor(const RunOptions& options, RunPlan& plan) {
     throw bad_usage(
         "--record-magnitudes needs --predictor exact: neurons that are no candidates have no gate");
   }
+  if (options.read_ahead.empty()) return;
+  if (options.disk_tier.empty()) {
+    throw bad_usage("--read-ahead needs --disk-tier FOLDER, from which it reads");
+  }
+  plan.read_ahead = parse_predictor_spec(options.read_ahead);
+  if (plan.read_ahead->exact()) {
+    throw bad_usage("--read-ahead exact: expected a predictor that names fewer than all neurons");
+  }
+  plan.read_ahead->entry->check(plan.read_ahead->values, plan.spec, plan.shape);
 }
 
 }  // namespace

@@ -42,8 +42,10 @@ struct RunOptions {
   bool overwrite = false;         // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string future;               // for oracles: a trace of this very run
   std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
   std::string disk_reads = "auto";  // how it is read: see open_disk_reader
+  std::string read_ahead;           // the predictor that says what is read early; empty: nothing
   std::string cluster;              // whose rates policies may weigh; empty: that of replay
   std::string layout, rank_weights;
   std::string activation_threshold = "0";  // a number, or "p90": the 90th percentile
@@ -95,6 +97,7 @@ struct RunPlan {
   uint32_t batch = 1;         // tasks in flight, at most as many as there are
   MagnitudeSampling magnitudes;
   PredictorSpec predictor;
+  std::optional<PredictorSpec> read_ahead;
 };
 
 RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count);

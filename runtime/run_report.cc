@@ -252,6 +252,10 @@ Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   row["in_memory"] = tiers.here;
   row["read_bytes"] = tiers.read_bytes;
   row["read_count"] = tiers.read_count;
+  row["read_ahead"] = plan.read_ahead.has_value() ? Json(plan.read_ahead->text()) : Json(nullptr);
+  row["ahead_bytes"] = tiers.ahead_bytes;
+  row["ahead_count"] = tiers.ahead_count;
+  row["ahead_used"] = tiers.ahead_used;
   row["moved_bytes"] = tiers.moved_bytes;
   row["moved_count"] = tiers.moved_count;
   row["disk_wait_ms"] = static_cast<double>(tiers.wait_ns) * 1e-6;
@@ -277,6 +281,11 @@ void print_tiers(const RunPlan& plan, const RunOutcome& outcome) {
                100.0 * static_cast<double>(tiers.here) / needed, per_step(tiers.read_bytes),
                static_cast<double>(tiers.read_count) / steps, per_step(tiers.moved_bytes),
                static_cast<double>(tiers.wait_ns) * 1e-6 / steps);
+    if (tiers.ahead_count == 0) continue;
+    fmt::print(
+        "     {:.1f} bundles a step were read ahead by {}, {:.1f} % of them needed\n",
+        static_cast<double>(tiers.ahead_count) / steps, plan.read_ahead->text(),
+        100.0 * static_cast<double>(tiers.ahead_used) / static_cast<double>(tiers.ahead_count));
   }
 }
 

@@ -112,7 +112,22 @@ CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, C
            "a cost model without nodes or ranks");
 }
 
+// Cold bundles are read while the first rows of the hot ones are computed.
+PassTime CostModel::staged_time(const NodeProfile& node, const NodeShare& share) const {
+  const TierProfile& fast = node.fast();
+  const double first = gate_ == GateReads::exact ? 1.0 / 2 : 2.0 / 3;  // all but the down rows
+  const double hot_first = fast.seconds(first * share.hot, first * share.hot_operations);
+  const double rest = fast.seconds((1 - first) * share.hot + share.cold,
+                                   (1 - first) * share.hot_operations + share.cold_operations);
+  const double reading = node.slow().seconds(share.cold, 0);
+  const double moved = share.moved > 0 ? node.migration.seconds(share.moved) : 0;
+  const double still =
+      fast.seconds(share.dense, share.dense_operations) + std::max(hot_first, reading) + rest;
+  return {still + moved, std::max(still, reading + moved)};
+}
+
 PassTime CostModel::node_time(const NodeProfile& node, const NodeShare& share) const {
+  if (node.stages_cold()) return staged_time(node, share);
   const TierProfile &fast = node.fast(), &slow = node.slow();
   const double dense = fast.seconds(share.dense, share.dense_operations);
   const double hot = fast.seconds(share.hot, share.hot_operations);
@@ -136,10 +151,16 @@ void CostModel::add_rank(NodeShare& share, size_t rank, const RankLoad& load, ui
   share.cold += (load.needed - load.hits) * active_bytes;
   share.hot_operations += load.work_hot * bundle_operations_;
   share.cold_operations += load.work_cold * bundle_operations_;
-  share.moved += load.admitted * bundle;
-  if (gate_ == GateReads::exact) {
-    share.hot += static_cast<double>(hot) * row;
-    share.cold += static_cast<double>(pools_[rank].total() - hot) * row;
+  const bool gates_stay = gate_ == GateReads::exact && cluster_.nodes[node_of(rank)].stages_cold();
+  share.moved += load.admitted * (gates_stay ? active_bytes : bundle);
+  if (gate_ != GateReads::exact) return;
+  const double gates = static_cast<double>(pools_[rank].total()) * row;
+  const double hot_gates = static_cast<double>(hot) * row;
+  if (gates_stay) {
+    share.dense += gates;
+  } else {
+    share.hot += hot_gates;
+    share.cold += gates - hot_gates;
   }
 }
 

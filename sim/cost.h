@@ -13,8 +13,14 @@
 // active for a position of the pass and that the hot set held or missed. moved: bundles admitted,
 // charged in full; `hidden` gives the time where they move while the node computes, so that only
 // what takes longer counts. width: one f32 vector of model_dim for each position.
+// Where the slow tier is a disk, which computes nothing, cold bundles come into the fast tier
+// first,
+//   while what is hot is computed as far as it goes without them (gate and up rows):
+//   t(node)  = dense/fast + max(hot gate and up/fast, cold/slow) + the rest of hot and cold/fast
+//   and migrations take the disk's time: hidden is at least (cold + moved)/slow.
 // GateReads::exact: every gate row is read in its tier, up and down rows only where active; that is
-//   how the runtime works. predicted: bundles of active neurons only, and the predictor that would
+//   how the runtime works. Over a disk, gate rows are all in the fast tier, and bundles there are
+//   up and down rows alone. predicted: bundles of active neurons only, and the predictor that would
 //   find them is not charged.
 // Goals: a pure function of counts; the same for a trace's counters on any cluster ("modelled") and
 //   for the machine that recorded it (sim/executed.h).
@@ -88,6 +94,7 @@ class CostModel {
 
  private:
   struct NodeShare;
+  PassTime staged_time(const NodeProfile& node, const NodeShare& share) const;
   PassTime node_time(const NodeProfile& node, const NodeShare& share) const;
   PassTime stage_time(uint32_t stage, std::span<const RankLoad> by_rank,
                       std::span<const uint64_t> hot_by_rank, uint32_t position_count) const;

@@ -78,6 +78,10 @@ void add_conditions(CLI::App& command, ReplayFlags& flags) {
   command.add_option("--tier", flags.tier,
                      "the fast one of the two that the budget divides: device (default) or host "
                      "(over disk)");
+  command.add_option(
+      "--gate", flags.gate,
+      "whose rows modelled times read: predicted (default): of active neurons alone; "
+      "exact: every gate row, as `run` does without a predictor");
   command.add_option("--activation-threshold", flags.activation_threshold,
                      "another one, where magnitudes were recorded (of trace and profile): 0.1, "
                      "p90 (of each layer), p90/neuron");

@@ -129,7 +129,9 @@ void ReplayJob::choose_cost() {
   const Tier tier =
       choice<Tier>("--tier", flags_.tier, {{"device", Tier::device}, {"host", Tier::host}});
   if (tier != Tier::device) cluster_ = at_border(cluster_, tier);
-  cost_ = std::make_unique<CostModel>(header_, config_, cluster_, GateReads::predicted);
+  const GateReads gate = choice<GateReads>(
+      "--gate", flags_.gate, {{"predicted", GateReads::predicted}, {"exact", GateReads::exact}});
+  cost_ = std::make_unique<CostModel>(header_, config_, cluster_, gate);
   options_.cost = cost_.get();
 }
 
@@ -199,7 +201,8 @@ std::string ReplayJob::key_of(uint32_t batch) const {
   add(std::string(kVersion));
   for (const std::string& text :
        {trace_hash_, profile_hash_, flags_.activation_threshold, flags_.pools, flags_.fill,
-        flags_.tier, flags_.cluster, flags_.cluster.empty() ? "" : read_file(flags_.cluster)}) {
+        flags_.tier, flags_.gate, flags_.cluster,
+        flags_.cluster.empty() ? "" : read_file(flags_.cluster)}) {
     add(text);
   }
   for (const uint64_t number : {uint64_t{batch}, uint64_t{options_.group}, options_.warmup_steps,
@@ -303,6 +306,7 @@ void ReplayJob::replay_batch(uint32_t batch) {
   report.tuned = tuned_policies_;
   report.options = &options_;
   report.cluster = &cluster_;
+  report.gate = flags_.gate;
   report.batch = batch;
   for (const TaskRecord& task : trace_->tasks()) report.task_ids.push_back(task.task_id);
   if (!group_.first()) return;

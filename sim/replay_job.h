@@ -25,7 +25,7 @@ namespace thermocline {
 struct ReplayFlags {
   std::string trace, profile, policies = "all", budgets = "auto", migration = "32MiB", cluster;
   std::string activation_threshold, json, csv, curve, tune, versus;
-  std::string pools = "rank", fill = "step", tier = "device", batches = "1";
+  std::string pools = "rank", fill = "step", tier = "device", gate = "predicted", batches = "1";
   uint64_t migrations_max = 0;  // per step; 0: as many as the bytes allow
   uint64_t warmup_steps = 0, seed = 1;
   uint32_t group = 1;

@@ -102,7 +102,7 @@ void add_times(Json& json, const ReplayReport& report, size_t i) {
   json["source"] = "modelled";
   json["cluster"] = report.cluster->name;
   json["cluster_measured"] = report.cluster->measured;
-  json["gate"] = "predicted";
+  json["gate"] = report.gate;
   json["fits"] = static_cast<bool>(report.fits[i]);
 }
 

@@ -32,6 +32,7 @@ struct ReplayReport {
   const ReplayOptions* options = nullptr;
   ReplayResult result;
   const Cluster* cluster = nullptr;
+  std::string gate = "predicted";  // whose rows times read: see GateReads
   uint32_t batch = 1;
   std::vector<int32_t> task_ids;  // of the trace's tasks
   TaskAnalysis analysis;

@@ -114,10 +114,11 @@ std::string replay_notes(const ReplayJob& job) {
     return std::all_of(one.fits.begin(), one.fits.end(), [](bool fit) { return fit; });
   };
   std::string text = fmt::format(
-      "\n{} ({} weights). Hits are counted; times are modelled on {} ({}), reading active\n"
-      "neurons only; a predictor's cost is not charged.\n",
+      "\n{} ({} weights). Hits are counted; times are modelled on {} ({}), reading\n{}.\n",
       report.header->model, report.header->weight_provenance, report.cluster->name,
-      report.cluster->measured ? "measured" : "not measured");
+      report.cluster->measured ? "measured" : "not measured",
+      report.gate == "exact" ? "every gate row, up and down rows of active neurons only"
+                             : "active neurons only; a predictor's cost is not charged");
   if (!report.cluster->source.empty()) {
     text += fmt::format("Its figures: {}.\n", report.cluster->source);
   }

@@ -103,7 +103,7 @@ std::string model_section(const ModelResults& model, size_t index,
   html += paragraph("under", model_subtitle(model) + "." + settings_sentence(model));
   html += figures_part(model, curves, fmt::format("m{}", index), problems);
   html += policies_part(model, curves) + layers_part(curves) + batches_part(model, curves);
-  html += activity_part(model);
+  html += executions_part(model) + activity_part(model);
   if (model.run || model.executed) html += execution_part(model);
   return html + "</section>\n";
 }

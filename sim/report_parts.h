@@ -22,6 +22,8 @@ std::string model_section(const ModelResults& model, size_t index,
 // What the trace offers a dynamic threshold to follow, beside what was published; empty where it
 // was not counted. A part of model_section.
 std::string activity_part(const ModelResults& model);
+// What was executed with its hot set in the faster of two tiers; empty where nothing was.
+std::string executions_part(const ModelResults& model);
 // Its parts: plots over budgets, and the hot threshold over the steps of a task;
 std::string figures_part(const ModelResults& model, const std::vector<Curve>& curves,
                          const std::string& id, std::vector<std::string>& problems);

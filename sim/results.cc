@@ -85,12 +85,15 @@ using AddRow = void (*)(ModelResults&, const RowReader&);
 const std::map<std::string, AddRow> kAddByKind = {
     {"policy", add_policy_row}, {"comparison", add_comparison_row}, {"run", add_run},
     {"rank", add_rank},         {"executed", add_executed},         {"activity", add_activity},
-    {"stage", add_stage}};
+    {"stage", add_stage},       {"execution", add_execution_row}};
 
 void add_row(Results& results, const Json& row, const std::string& place) {
   const RowReader reader(row, place);
   const std::string kind = reader.text("kind");
-  if (reader.text_or("recorded_by", "") == "profile") return;  // what policies learned from
+  const std::string stage = reader.text_or("recorded_by", "");
+  if (stage == "profile") return;  // what policies learned from
+  // Rows of kind "execution" say what these came to.
+  if (stage.starts_with("execute ") || stage.starts_with("predict ")) return;
   if (kind == "study") {
     results.study = row;
     results.study_name = reader.text("name");

@@ -107,6 +107,26 @@ struct ExecutedRow {
   std::optional<double> overhead_ms;    // communication and waiting, taken as measured
 };
 
+// One policy at one budget, executed with its hot set in the faster of two tiers (sim/execution.h).
+struct ExecutionRow {
+  std::string tiers, policy, parameters;  // "host,disk"
+  bool oracle = false;
+  uint64_t budget_bytes = 0;
+  double budget_percent = 0, hit_ratio = 0;
+  std::optional<Distribution> ttft_ms, tpot_ms;   // measured
+  std::optional<double> predicted_ms;             // modelled, a mean of the same steps
+  std::optional<double> predicted_over_executed;  // of these two
+  double in_fast_tier = 0;                        // of what was needed, once a pass
+  double hot_bytes = 0, staging_bytes = 0;        // held, by all ranks
+  double read_bytes_per_step = 0, moved_bytes_per_step = 0;
+  double compute_ms = 0, transfer_ms = 0;  // of a decode step
+  uint64_t weight_bytes = 0, peak_rss_bytes = 0;
+  std::string trace_hash, predicted_trace_hash;
+  Counters counters, predicted_counters;
+
+  std::string name() const { return parameters.empty() ? policy : policy + ":" + parameters; }
+};
+
 // What the test trace's activity offers a hot threshold to follow, all layers together.
 struct ActivityRow {
   std::string weights;
@@ -125,6 +145,7 @@ struct ModelResults {
   std::vector<RankRow> ranks;
   std::vector<PolicyRow> live, replayed;
   std::vector<ComparisonRow> comparisons;
+  std::vector<ExecutionRow> executions;
   std::optional<ExecutedRow> executed;
   std::optional<ActivityRow> activity;  // older results have none
   std::vector<StageRow> stages;

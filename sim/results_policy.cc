@@ -1,4 +1,4 @@
-// Rows of the kinds "policy" and "comparison".
+// Rows of the kinds "policy", "comparison" and "execution".
 #include <algorithm>
 #include <array>
 
@@ -11,8 +11,8 @@ namespace {
 // What older results lack.
 constexpr std::array<std::string_view, 2> kNewerCounters = {"wasted", "hot_count_sum"};
 
-Counters counters_of(const RowReader& row) {
-  const RowReader object = row.object("counters");
+Counters counters_of(const RowReader& row, const char* key) {
+  const RowReader object = row.object(key);
   const HotSetStats none;
   for_each_counter(none, [&](const char* name, uint64_t) {
     const auto is = [&](std::string_view newer) { return name == newer; };
@@ -112,7 +112,7 @@ void add_policy_row(ModelResults& model, const RowReader& reader) {
   row.cluster_measured = reader.flag_or("cluster_measured", false);
   row.fits = reader.flag_or("fits", true);
   row.gate = reader.text_or("gate", "");
-  row.counters = counters_of(reader);
+  row.counters = counters_of(reader, "counters");
   read_settings(row, reader);
   read_times_and_bytes(row, reader);
   (row.live ? model.live : model.replayed).push_back(row);
@@ -144,6 +144,35 @@ void add_comparison_row(ModelResults& model, const RowReader& reader) {
   row.tasks_tied = reader.count("tasks_tied");
   row.resamples = reader.count_or("resamples", 0);
   model.comparisons.push_back(row);
+}
+
+void add_execution_row(ModelResults& model, const RowReader& reader) {
+  ExecutionRow row;
+  row.tiers = reader.text("tiers");
+  row.policy = reader.text("policy");
+  row.parameters = parameters_of(reader, "parameters");
+  row.oracle = reader.flag_or("oracle", false);
+  row.budget_bytes = reader.count("budget_bytes");
+  row.budget_percent = reader.number("budget_percent");
+  row.hit_ratio = reader.number_from("hit_ratio", 0, 1);
+  row.ttft_ms = reader.distribution("ttft_ms");
+  row.tpot_ms = reader.distribution("tpot_ms");
+  row.predicted_ms = reader.optional_number("predicted_tpot_ms");
+  row.predicted_over_executed = reader.optional_number("predicted_over_executed");
+  row.in_fast_tier = reader.number_from("in_fast_tier", 0, 1);
+  row.hot_bytes = reader.number("hot_bytes");
+  row.staging_bytes = reader.number("staging_bytes");
+  row.read_bytes_per_step = reader.number("read_bytes_per_step");
+  row.moved_bytes_per_step = reader.number("moved_bytes_per_step");
+  row.compute_ms = reader.number("compute_ms");
+  row.transfer_ms = reader.number("transfer_ms");
+  row.weight_bytes = reader.count("weight_bytes");
+  row.peak_rss_bytes = reader.count("peak_rss_bytes");
+  row.trace_hash = reader.text("trace_hash");
+  row.predicted_trace_hash = reader.text("predicted_trace_hash");
+  row.counters = counters_of(reader, "counters");
+  row.predicted_counters = counters_of(reader, "predicted_counters");
+  model.executions.push_back(std::move(row));
 }
 
 }  // namespace thermocline

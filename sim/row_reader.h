@@ -123,5 +123,6 @@ class RowReader {
 // One kind of row each, into the results of its model: sim/results_policy.cc.
 void add_policy_row(ModelResults& model, const RowReader& reader);
 void add_comparison_row(ModelResults& model, const RowReader& reader);
+void add_execution_row(ModelResults& model, const RowReader& reader);
 
 }  // namespace thermocline

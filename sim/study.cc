@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "models/cli.h"
@@ -76,6 +77,22 @@ std::vector<TomlKey<StudyPrompts>> prompts_keys() {
   };
 }
 
+std::vector<TomlKey<StudyExecute>> execute_keys() {
+  return {
+      list_key("tiers", &StudyExecute::tiers, "an array of \"host,disk\" and \"device,host\"",
+               "none",
+               "layouts in which each policy below is executed at each budget, its hot set in the "
+               "faster tier"),
+      list_key("policies", &StudyExecute::policies, "an array of policies, as --policy takes them",
+               "[\"fixed-topk\", \"ewma\", \"oracle-static\"]",
+               "one run each; an oracle gets the firing counts of the test trace"),
+      text_key("budgets", &StudyExecute::budgets, "budgets, as --budget takes them",
+               "\"10%..40%/10%\"", "one run each"),
+      text_key("cluster", &StudyExecute::cluster, "a cluster file", "this machine, measured",
+               "the machine that predicts these runs; device,host needs it"),
+  };
+}
+
 std::vector<TomlKey<StudyModel>> model_keys() {
   return {
       name_key("label", &StudyModel::label, "names the model's folder and section"),
@@ -108,12 +125,15 @@ void append_keys(std::vector<StudyKey>& list, const std::string& table,
 
 std::string model_prefix(size_t index) { return fmt::format("model[{}].", index); }
 
-void read_prompts(Study& study, const toml::value& document, const std::string& origin) {
-  if (!document.contains("prompts")) return;
-  const toml::value& table = document.at("prompts");
-  const TomlValue found{table, origin, "prompts"};
+// The table [name], where there is one.
+template <class T>
+void read_part(T& part, const std::vector<TomlKey<T>>& keys, const std::string& name, Study& study,
+               const toml::value& document, const std::string& origin) {
+  if (!document.contains(name)) return;
+  const toml::value& table = document.at(name);
+  const TomlValue found{table, origin, name};
   if (!table.is_table()) found.reject("a table", describe(table));
-  read_table(study.prompts, prompts_keys(), table, origin, "prompts.", study.places);
+  read_table(part, keys, table, origin, name + ".", study.places);
 }
 
 void read_models(Study& study, const toml::value& document, const std::string& origin) {
@@ -163,13 +183,53 @@ void check_prompts(const Study& study, const std::string& split) {
 }
 
 struct BundleSize {
-  uint64_t full_bytes, bundle_bytes;
+  uint64_t full_bytes, bundle_bytes, read_bytes;  // read: the up and the down row
 };
 
 BundleSize bundle_size(const StudyModel& model) {
   const auto source = open_weights(parse_model_spec(model.model));
   const BundleTypes types = bundle_types(*source);
-  return {ffn_bytes(source->shape(), types), bundle_bytes(source->shape(), types)};
+  const uint64_t dim = source->shape().model_dim;
+  return {ffn_bytes(source->shape(), types), bundle_bytes(source->shape(), types),
+          bytes_of(types.up, dim) + bytes_of(types.down_t, dim)};
+}
+
+std::string joined(const std::vector<std::string>& list) {
+  std::string text;
+  for (const std::string& item : list) text += (text.empty() ? "" : ",") + item;
+  return text;
+}
+
+void check_executed_tiers(const StudyExecute& execute) {
+  for (const std::string& tiers : execute.tiers) {
+    const std::vector<std::string> valid{std::string(kHostDisk), std::string(kDeviceHost)};
+    if (std::ranges::find(valid, tiers) == valid.end()) {
+      throw unknown_name("layout of tiers", tiers, valid);
+    }
+    if (tiers == kDeviceHost && execute.cluster.empty()) {
+      throw bad_usage(
+          "device,host is predicted for the machine of 'execute.cluster': expected its file, found "
+          "none");
+    }
+  }
+}
+
+void check_executed_policies(const StudyExecute& execute) {
+  for (const PolicySpec& policy : parse_policies(joined(execute.policies))) {
+    if (!policy.entry->needs_future_uses) continue;
+    throw bad_usage("expected policies that can be executed, found '" + policy.label() +
+                    "', which looks up single uses in the future");
+  }
+}
+
+void check_execute(const Study& study) {
+  const StudyExecute& execute = study.execute;
+  if (execute.tiers.empty()) return;
+  check_key(study, "execute.tiers", [&] { check_executed_tiers(execute); });
+  check_key(study, "execute.policies", [&] { check_executed_policies(execute); });
+  check_key(study, "execute.cluster", [&] {
+    if (!execute.cluster.empty()) open_cluster(execute.cluster);
+  });
 }
 
 void check_drawn(const StudyModel& model) {
@@ -187,6 +247,7 @@ void check_model(const Study& study, size_t index) {
   };
   check_budgets("budgets", study.budgets);
   if (!study.live_budgets.empty()) check_budgets("live_budgets", study.live_budgets);
+  if (!study.execute.tiers.empty()) check_budgets("execute.budgets", study.execute.budgets);
 }
 
 }  // namespace
@@ -195,6 +256,7 @@ std::vector<StudyKey> study_keys() {
   std::vector<StudyKey> list;
   append_keys(list, "", top_keys());
   append_keys(list, "prompts", prompts_keys());
+  append_keys(list, "execute", execute_keys());
   append_keys(list, "model", model_keys());
   return list;
 }
@@ -212,8 +274,10 @@ Study parse_study(std::string_view bytes, const std::string& origin) {
   const toml::value document = parse_toml(bytes, origin);
   Study study;
   study.launcher = kDefaultLauncher;
-  read_table(study, top_keys(), document, origin, "", study.places, {"prompts", "model"});
-  read_prompts(study, document, origin);
+  read_table(study, top_keys(), document, origin, "", study.places,
+             {"prompts", "execute", "model"});
+  read_part(study.prompts, prompts_keys(), "prompts", study, document, origin);
+  read_part(study.execute, execute_keys(), "execute", study, document, origin);
   read_models(study, document, origin);
   return study;
 }
@@ -239,6 +303,7 @@ Study open_study(const std::string& path, const StudyExtras& extras) {
   check_key(study, "cluster", [&] {
     if (!study.cluster.empty()) open_cluster(study.cluster);
   });
+  check_execute(study);
   const StudyPrompts& prompts = study.prompts;
   check_key(study, "prompts.profile_split", [&] { check_prompts(study, prompts.profile_split); });
   check_key(study, "prompts.test_split", [&] { check_prompts(study, prompts.test_split); });
@@ -250,13 +315,17 @@ Study open_study(const std::string& path, const StudyExtras& extras) {
 }
 
 std::vector<std::string> live_policies(const Study& study) {
-  std::string list;
-  for (const std::string& text : study.policies) list += (list.empty() ? "" : ",") + text;
   std::vector<std::string> live;
-  for (const PolicySpec& spec : parse_policies(list)) {
+  for (const PolicySpec& spec : parse_policies(joined(study.policies))) {
     if (!spec.entry->needs_future) live.push_back(spec.label());
   }
   return live;
+}
+
+ExecuteSizes execute_sizes(const Study& study, const StudyModel& model) {
+  const BundleSize size = bundle_size(model);
+  return {parse_budgets(study.execute.budgets, size.full_bytes, size.bundle_bytes),
+          size.read_bytes};
 }
 
 }  // namespace thermocline

@@ -41,6 +41,14 @@ struct StudyModel {
   bool drawn() const { return drawn_steps > 0; }
 };
 
+// What runs once more for each policy and budget, with the hot set really in the fast tier.
+struct StudyExecute {
+  std::vector<std::string> tiers;  // "host,disk"; none: nothing is executed so
+  std::vector<std::string> policies = {"fixed-topk", "ewma", "oracle-static"};
+  std::string budgets = "10%..40%/10%";
+  std::string cluster;  // file of the cluster that predicts it; empty: this machine, measured
+};
+
 struct Study {
   std::string name;
   int64_t ranks = 1;
@@ -59,6 +67,7 @@ struct Study {
   bool teacher_forced = true;
   int64_t max_new_tokens = 0;  // 0: the default of `run`
   StudyPrompts prompts;
+  StudyExecute execute;
   std::vector<StudyModel> models;
   std::map<std::string, std::string> places;  // key -> "file:line", for errors
 };
@@ -67,7 +76,7 @@ inline constexpr std::string_view kDefaultLauncher = "mpirun -n {ranks}";
 
 // One key of a study file, as the documentation lists it.
 struct StudyKey {
-  std::string table;  // "", "prompts" or "model"
+  std::string table;  // "", "prompts", "execute" or "model"
   std::string name;
   std::string expected;  // "an integer from 1 to 4096"
   std::string fallback;  // the default, or "required"
@@ -95,5 +104,15 @@ std::string study_text(const std::string& path);
 
 // The policies that `run` can evaluate live; those that need the future are for replay only.
 std::vector<std::string> live_policies(const Study& study);
+
+// Layouts of two tiers, the faster first, as `run --tiers` takes them.
+inline constexpr std::string_view kHostDisk = "host,disk", kDeviceHost = "device,host";
+
+// What executions of a model come to: each budget in bytes; what a tier reads of one neuron.
+struct ExecuteSizes {
+  std::vector<uint64_t> budgets;
+  uint64_t read_bytes = 0;  // an up and a down row
+};
+ExecuteSizes execute_sizes(const Study& study, const StudyModel& model);
 
 }  // namespace thermocline

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "models/checkpoint.h"
 #include "models/embedded.h"
 #include "models/error.h"
 #include "models/model_spec.h"
 #include "models/text.h"
+#include "sim/policy.h"
 
 namespace thermocline {
 namespace {
@@ -36,6 +38,14 @@ void option(Words& words, const std::string& name, int64_t value) {
 
 int64_t limit_of(int64_t of_model, int64_t of_study) { return of_model >= 0 ? of_model : of_study; }
 
+// As part of a file's name.
+std::string plain(std::string text) {
+  for (char& c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '.') c = '-';
+  }
+  return text;
+}
+
 struct Planner {
   const Study& study;
   const StudyModel& model;
@@ -45,7 +55,13 @@ struct Planner {
   std::string file(const std::string& name) const { return folder + "/" + name; }
 
   Stage stage(const std::string& name, const std::string& output) const {
-    return {model.label, name, {}, {}, file(output), file(name + ".log"), file(name + ".done")};
+    return {model.label,
+            name,
+            {},
+            {},
+            file(output),
+            file(plain(name) + ".log"),
+            file(plain(name) + ".done")};
   }
 
   Words launch() const {
@@ -161,6 +177,74 @@ struct Planner {
     return stage;
   }
 
+  std::string machine_file() const {
+    return study.execute.cluster.empty() ? file("machine.toml") : study.execute.cluster;
+  }
+
+  // What this machine reads from memory and from the folder of the disk tier.
+  Stage calibrate(uint64_t read_bytes) const {
+    Stage stage = this->stage("calibrate", "calibrate.json");
+    append(stage.command, {options.program, "calibrate", "--threads",
+                           std::to_string(study.ranks * study.threads)});
+    append(stage.command, {"--disk", file(std::string(kTierFolder)), "--read-bytes",
+                           fmt::format("{}B", read_bytes), "--out", machine_file()});
+    append(stage.command, {"--json", stage.output});
+    return stage;
+  }
+
+  Stage predict(const std::string& tiers, const std::vector<uint64_t>& budgets) const {
+    Stage stage = this->stage("predict " + tiers, plain("predict " + tiers) + ".json");
+    Words bytes;
+    for (const uint64_t budget : budgets) bytes.push_back(fmt::format("{}B", budget));
+    append(stage.command, {options.program, "replay", file("test.h5")});
+    append(stage.command, {"--profile", file("profile.h5")});
+    append(stage.command, {"--policy", join(study.execute.policies, ',')});
+    append(stage.command, {"--budget", join(bytes, ','), "--migration", study.migration});
+    append(stage.command,
+           {"--cluster", machine_file(), "--tier", tiers.substr(0, tiers.find(','))});
+    append(stage.command, {"--gate", "exact", "--json", stage.output});
+    stage.inputs = {file("test.h5"), file("profile.h5"), machine_file()};
+    return stage;
+  }
+
+  // One policy at one budget, its hot set in the faster tier. Recording it shows that it is the
+  // run that the replay is about.
+  Stage execute(const std::string& tiers, const PolicySpec& policy, uint64_t budget) const {
+    const std::string name = fmt::format("execute {} {} {}", tiers, policy.label(), budget);
+    Stage stage = this->stage(name, plain(name) + ".json");
+    const int64_t limit = limit_of(model.test_limit, study.prompts.test_limit);
+    stage.command = run_command(study.prompts.test_split, limit);
+    append(stage.command, {"--profile", file("profile.h5"), "--policy", policy.label()});
+    if (policy.entry->needs_future) append(stage.command, {"--future", file("test.h5")});
+    append(stage.command, {"--budget", fmt::format("{}B", budget)});
+    append(stage.command, {"--migration", study.migration});
+    if (tiers == kHostDisk) append(stage.command, {"--disk-tier", file(std::string(kTierFolder))});
+    if (tiers == kDeviceHost) append(stage.command, {"--tiers", tiers});
+    append(stage.command, {"--cluster", machine_file()});
+    append(stage.command, {"--record", file("executed.h5"), "--overwrite"});
+    append(stage.command, {"--json", stage.output});
+    stage.inputs = user_files();
+    append(stage.inputs, {file("profile.h5"), file("test.h5"), machine_file()});
+    return stage;
+  }
+
+  // Everything that is executed once more, and what predicts it.
+  std::vector<Stage> executions() const {
+    std::vector<Stage> stages;
+    if (study.execute.tiers.empty() || model.drawn()) return stages;
+    const ExecuteSizes sizes = execute_sizes(study, model);
+    if (study.execute.cluster.empty()) stages.push_back(calibrate(sizes.read_bytes));
+    for (const std::string& tiers : study.execute.tiers) {
+      stages.push_back(predict(tiers, sizes.budgets));
+      for (const PolicySpec& policy : parse_policies(join(study.execute.policies, ','))) {
+        for (const uint64_t budget : sizes.budgets) {
+          stages.push_back(execute(tiers, policy, budget));
+        }
+      }
+    }
+    return stages;
+  }
+
   // Last, so that its running again makes no other stage run again.
   Stage stat() const {
     Stage stage = this->stage("stat", "stat.json");
@@ -187,6 +271,7 @@ std::vector<Stage> plan_stages(const Study& study, const PlanOptions& options) {
     if (study.tune) stages.push_back(planner.tune());
     stages.push_back(planner.test());
     stages.push_back(planner.replay());
+    for (Stage& stage : planner.executions()) stages.push_back(std::move(stage));
     stages.push_back(planner.stat());
   }
   return stages;

@@ -25,13 +25,17 @@ struct PlanOptions {
 
 struct Stage {
   std::string label;                 // the model's
-  std::string name;                  // "profile" | "tune" | "test" | "replay" | "stat"
+  std::string name;                  // "profile" | "tune" | "test" | "replay" | "calibrate" |
+                                     // "predict TIERS" | "execute TIERS POLICY BYTES" | "stat"
   std::vector<std::string> command;  // what to execute, launcher included
   std::vector<std::string> inputs;   // files of the user's and of earlier stages that it reads
   std::string output;                // written last, so that it is there when the stage is done
   std::string log;
   std::string done;  // marker of a finished stage
 };
+
+// Of a model: where its disk tier lies. It has to be there before its stages run.
+inline constexpr std::string_view kTierFolder = "tier";
 
 std::vector<Stage> plan_stages(const Study& study, const PlanOptions& options);
 

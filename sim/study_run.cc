@@ -12,6 +12,7 @@
 #include "models/error.h"
 #include "models/hash.h"
 #include "models/process.h"
+#include "sim/execution.h"
 #include "sim/results.h"
 #include "sim/study.h"
 #include "sim/study_plan.h"
@@ -146,7 +147,11 @@ class StudyRun {
     }
     make_folder(out_);
     write_file(file("study.toml"), study_text(options_.path));
-    for (const StudyModel& model : study_.models) make_folder(file(model.label));
+    for (const StudyModel& model : study_.models) {
+      make_folder(file(model.label));
+      if (study_.execute.tiers.empty() || model.drawn()) continue;
+      make_folder(file(model.label + "/" + std::string(kTierFolder)));
+    }
   }
 
   // True if the stage ran, false if it was done before.
@@ -215,12 +220,24 @@ class StudyRun {
     const Json rows = merge_rows(files);
     Json all = Json::array({study_row()});
     all.insert(all.end(), rows.begin(), rows.end());
+    for (const Json& row : execution_rows(rows)) all.push_back(row);
     for (const Json& row : stage_rows_) all.push_back(row);
     write_json(file("results.json"), "study", all);
     write_file(file("results.csv"), csv_of(rows));
   }
 
   void report() const { run_command("report", report_command(), file("report.log")); }
+
+  std::string executed_verdict(const Results& results, std::string& differences) const {
+    uint64_t total = 0, equal = 0;
+    for (const ModelResults& model : results.models) {
+      const Agreement agreement = executions_agree(model);
+      total += agreement.total;
+      equal += agreement.equal;
+      for (const std::string& line : agreement.differences) differences += "\n  " + line;
+    }
+    return total == 0 ? "" : fmt::format("; executed in tiers = replay: {} of {}", equal, total);
+  }
 
   // The report is written first: it shows the rows that differ.
   void finish() const {
@@ -236,9 +253,12 @@ class StudyRun {
         differences += "\n  " + model.label + ": no live counters";
       }
     }
-    const std::string verdict =
+    std::string verdict =
         fmt::format("live = replay: {} of {} equal", agreement.equal, agreement.total);
+    verdict += executed_verdict(results, differences);
     if (!differences.empty()) throw work_failed(verdict + differences);
+    const std::string executed = executions_table(results);
+    if (!executed.empty()) say(executed);
     say(verdict);
     say("results: " + file("results.json") + ", " + file("results.csv"));
     say("report: " + file("report.html"));

@@ -38,10 +38,14 @@ BundleStore::BundleStore(Backend& backend, const NeuronPool& pool, const BundleF
       wanted_(pool.words_per_step()),
       resident_(pool.words_per_step()),
       here_(pool.words_per_layer()),
-      coming_(pool.words_per_layer()) {
+      coming_(pool.words_per_layer()),
+      ahead_(pool.words_per_layer()),
+      came_ahead_(pool.words_per_layer()) {
   TC_CHECK(backend.uses_host_memory(), "tiers are of host memory");
-  const uint64_t bytes = (hot_max_ + pool.neuron_count) * place_bytes_;
-  TC_CHECK(hot_max_ + pool.neuron_count < ~uint32_t{0}, "places are counted in 32 bits");
+  const uint64_t place_count = hot_max_ + pool.neuron_count + ahead_places();
+  const uint64_t bytes = place_count * place_bytes_;
+  TC_CHECK(place_count < ~uint32_t{0}, "places are counted in 32 bits");
+  ahead_max_ = std::min(ahead_max_, ahead_places() / 2);
   memory_ = backend_.allocate(bytes);
   ::madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint
   for (uint64_t place = hot_max_; place > 0; --place)
@@ -109,7 +113,7 @@ void BundleStore::admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs)
       return;
     }
   }
-  runs.push_back({layer, neuron, 1, place, true});
+  runs.push_back({layer, neuron, 1, place, For::move});
 }
 
 // Places of bundles that left before they had come are free later.
@@ -127,6 +131,42 @@ void BundleStore::wait_for_moves() {
   while (moving_ > 0) settle(reader_->wait());
 }
 
+void BundleStore::read_ahead(uint32_t layer, std::span<const uint64_t> likely) {
+  TC_CHECK(staged_ == 0 && ahead_flying_ == 0, "one layer at a time");
+  settle(reader_->finished());
+  std::vector<Run> runs;
+  uint32_t count = 0;
+  const NeuronPool one_layer{0, 1, 0, pool_.neuron_count};
+  for_each_bit(one_layer, likely, [&](uint32_t neuron) {
+    if (count == ahead_max_ || states_[flat(layer, neuron)] != State::cold) return;
+    add_read(layer, neuron, For::ahead, runs);
+    ahead_[neuron / 64] |= uint64_t{1} << neuron % 64;
+    ++count;
+  });
+  for (Run& run : runs) stage(run, ahead_);
+  counters_.ahead_count += count;
+  counters_.ahead_bytes += staged_ * layout_.strides[layer];
+  ahead_flying_ = runs.size();
+  start(runs);
+}
+
+// What is needed of it counts as there, or as coming; the next layer gets as many as came in time.
+void BundleStore::take_what_came_ahead(std::span<const uint64_t> needed) {
+  uint64_t asked = 0, came = 0;
+  for (size_t w = 0; w < ahead_.size(); ++w) {
+    here_[w] |= came_ahead_[w] & needed[w];
+    coming_[w] &= ~here_[w];
+    asked += static_cast<uint64_t>(std::popcount(ahead_[w]));
+    came += static_cast<uint64_t>(std::popcount(came_ahead_[w]));
+    counters_.ahead_used += static_cast<uint64_t>(std::popcount(ahead_[w] & needed[w]));
+  }
+  awaited_ += ahead_flying_;  // their places are used again once the layer is done
+  if (asked < ahead_max_ && came == asked) return;
+  const uint64_t next = came == asked ? came + came / 4 : came;
+  const uint64_t most = ahead_places() / 2;  // every second one may lie between
+  ahead_max_ = static_cast<uint32_t>(std::min(std::max<uint64_t>(next, 16), most));
+}
+
 void BundleStore::request(uint32_t layer, std::span<const uint64_t> needed) {
   settle(reader_->finished());
   layer_ = layer;
@@ -137,37 +177,43 @@ void BundleStore::request(uint32_t layer, std::span<const uint64_t> needed) {
     counters_.needed += static_cast<uint64_t>(std::popcount(needed[w]));
     counters_.here += static_cast<uint64_t>(std::popcount(here_[w]));
   }
+  take_what_came_ahead(needed);
   std::vector<Run> runs;
   const NeuronPool one_layer{0, 1, 0, pool_.neuron_count};
   for_each_bit(one_layer, coming_, [&](uint32_t neuron) {
-    const State state = states_[flat(layer, neuron)];
-    if (state == State::moving) {
+    if (bit_at(ahead_, neuron)) return;
+    if (states_[flat(layer, neuron)] == State::moving) {
       ++awaited_;
     } else {
-      add_demand(neuron, runs);
+      add_read(layer, neuron, For::need, runs);
     }
   });
-  for (Run& run : runs) stage(run);
-  counters_.read_count += runs.size();
+  for (Run& run : runs) stage(run, coming_);
   awaited_ += runs.size();
   staging_bytes_ = std::max(staging_bytes_, staged_ * place_bytes_);
   start(runs);
 }
 
-void BundleStore::stage(Run& run) {
+void BundleStore::stage(Run& run, std::span<const uint64_t> wanted) {
   run.place = static_cast<uint32_t>(hot_max_) + staged_;
   staged_ += run.count;
+  counters_.read_count += 1;
   counters_.read_bytes += run.count * layout_.strides[run.layer];
   for (uint32_t i = 0; i < run.count; ++i) {
-    const size_t at = flat(run.layer, run.first + i);
-    // What lies between, and what comes as a move, is not computed from here.
-    if (bit_at(coming_, run.first + i) && states_[at] != State::moving) places_[at] = run.place + i;
+    const uint32_t neuron = run.first + i;
+    const size_t at = flat(run.layer, neuron);
+    // What lies between, what comes as a move, and what came ahead is not computed from here.
+    const bool is_ours = run.what == For::ahead || !bit_at(ahead_, neuron);
+    if (is_ours && bit_at(wanted, neuron) && states_[at] != State::moving) {
+      places_[at] = run.place + i;
+    }
   }
 }
 
 // To the last run, if it is near.
-void BundleStore::add_demand(uint32_t neuron, std::vector<Run>& runs) const {
-  if (!runs.empty() && layout_.strides[layer_] == place_bytes_) {
+void BundleStore::add_read(uint32_t layer, uint32_t neuron, For what,
+                           std::vector<Run>& runs) const {
+  if (!runs.empty() && layout_.strides[layer] == place_bytes_) {
     Run& last = runs.back();
     const uint32_t count = neuron + 1 - last.first;
     const bool near = neuron - (last.first + last.count) <= kGapMax;
@@ -176,7 +222,7 @@ void BundleStore::add_demand(uint32_t neuron, std::vector<Run>& runs) const {
       return;
     }
   }
-  runs.push_back({layer_, neuron, 1, 0, false});
+  runs.push_back({layer, neuron, 1, 0, what});
 }
 
 uint64_t BundleStore::wait() {
@@ -190,7 +236,9 @@ uint64_t BundleStore::wait() {
 
 void BundleStore::release() {
   TC_CHECK(awaited_ == 0, "a layer that waits");
-  std::fill(coming_.begin(), coming_.end(), 0);
+  for (std::vector<uint64_t>* words : {&coming_, &ahead_, &came_ahead_}) {
+    std::fill(words->begin(), words->end(), 0);
+  }
   staged_ = 0;
 }
 
@@ -204,7 +252,7 @@ void BundleStore::start(std::vector<Run>& runs) {
     const uint32_t tag = free_runs_.back();
     free_runs_.pop_back();
     runs_[tag] = run;
-    moving_ += run.moves ? 1 : 0;
+    moving_ += run.what == For::move ? 1 : 0;
     reads.push_back({layout_.at(run.layer, run.first), run.count * layout_.strides[run.layer],
                      memory_.get() + run.place * place_bytes_, tag});
   }
@@ -216,10 +264,15 @@ void BundleStore::settle(const std::vector<uint64_t>& tags) {
   for (const uint64_t tag : tags) {
     const Run run = runs_[tag];
     free_runs_.push_back(static_cast<uint32_t>(tag));
-    if (run.moves) {
+    if (run.what == For::move) {
       settle_move(run);
-    } else {
-      --awaited_;
+      continue;
+    }
+    if (awaited_ > 0) --awaited_;  // not before the request, of what is read ahead
+    if (run.what == For::need) continue;
+    --ahead_flying_;
+    for (uint32_t n = run.first; n < run.first + run.count; ++n) {
+      came_ahead_[n / 64] |= ahead_[n / 64] & uint64_t{1} << n % 64;
     }
   }
 }

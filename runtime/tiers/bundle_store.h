@@ -5,6 +5,8 @@
 //   the next layer uses again. WeightView::places says where a neuron's rows are.
 // The hot set is somebody's (a PolicyDriver's): follow() starts the reads that it takes to get
 //   there, and returns. Until a bundle has come it counts as cold.
+// What a layer will probably need can be read ahead, while the disk has nothing else to do: as many
+//   bundles as came in time at the last layers.
 // Goals: the memory that it takes never grows beyond budget and staging; moves stall nothing and
 //   change no result; reads go past the page cache, neighbours in one. Non-goals: choosing what is
 //   hot (sim/policy.h), computing.
@@ -32,6 +34,9 @@ struct TierCounters {
   uint64_t read_count = 0;   // as so many reads
   uint64_t moved_bytes = 0;  // from the file, for the hot set
   uint64_t moved_count = 0;  // bundles
+  uint64_t ahead_bytes = 0;  // of read_bytes, before a layer asked for them
+  uint64_t ahead_count = 0;  // bundles
+  uint64_t ahead_used = 0;   // of these, needed
   uint64_t wait_ns = 0;      // for what was not there
 };
 
@@ -57,6 +62,8 @@ class BundleStore {
   void follow(std::span<const uint64_t> hot);
   void wait_for_moves();
 
+  // Starts reads of bundles of the layer that is requested next, of those whose bits are set.
+  void read_ahead(uint32_t layer, std::span<const uint64_t> likely);
   // Asks for the bundles of a layer whose bits are set: (words_per_layer). Reads are under way when
   // it returns. One layer at a time.
   void request(uint32_t layer, std::span<const uint64_t> needed);
@@ -70,11 +77,16 @@ class BundleStore {
 
  private:
   enum class State : uint8_t { cold, moving, cancelled, hot };
+  enum class For : uint8_t { move, need, ahead };
   // Neighbouring bundles that one read brings to places side by side.
   struct Run {
     uint32_t layer, first, count, place;
-    bool moves;
+    For what;
   };
+
+  static constexpr uint32_t kAheadFirst = 256;
+  // Places beside those that a layer can need, with what lies between.
+  uint32_t ahead_places() const { return pool_.neuron_count / 4; }
 
   size_t flat(uint32_t layer, uint32_t neuron) const {
     return size_t{layer} * pool_.neuron_count + neuron;
@@ -82,8 +94,9 @@ class BundleStore {
   void evict(uint32_t layer, uint32_t neuron);
   void admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs);
   uint32_t free_place();
-  void add_demand(uint32_t neuron, std::vector<Run>& runs) const;
-  void stage(Run& run);
+  void add_read(uint32_t layer, uint32_t neuron, For what, std::vector<Run>& runs) const;
+  void stage(Run& run, std::span<const uint64_t> wanted);
+  void take_what_came_ahead(std::span<const uint64_t> needed);
   void start(std::vector<Run>& runs);
   void settle(const std::vector<uint64_t>& tags);
   void settle_move(const Run& run);
@@ -92,7 +105,7 @@ class BundleStore {
   NeuronPool pool_;
   BundleLayout layout_;
   uint64_t hot_max_, place_bytes_;
-  std::shared_ptr<std::byte> memory_;  // (hot_max + neuron_count, place_bytes)
+  std::shared_ptr<std::byte> memory_;  // (hot_max + neuron_count + ahead_places, place_bytes)
   std::vector<uint32_t> places_;       // (layer_count, neuron_count)
   std::vector<State> states_;          // (layer_count, neuron_count)
   std::vector<uint64_t> wanted_;       // the hot set that was followed last
@@ -106,7 +119,10 @@ class BundleStore {
   uint32_t layer_ = 0;
   std::vector<uint64_t> here_, coming_;
   uint64_t awaited_ = 0;  // runs, and bundles that are moving, without which wait() does not return
-  uint32_t staged_ = 0;   // places of staging in use
+  std::vector<uint64_t> ahead_, came_ahead_;  // read before the request; of these, in memory
+  uint64_t ahead_flying_ = 0;                 // runs of these under way
+  uint32_t ahead_max_ = kAheadFirst;          // bundles: grows where all of them came in time
+  uint32_t staged_ = 0;                       // places of staging in use
   uint64_t staging_bytes_ = 0;
   TierCounters counters_;
   std::unique_ptr<DiskReader> reader_;  // last: it ends before what it writes to

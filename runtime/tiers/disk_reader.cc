@@ -10,7 +10,9 @@
 #include <boost/asio/random_access_file.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <list>
@@ -37,7 +39,8 @@ int open_file(const std::string& path, bool direct) {
 // Reads that ended, handed from the threads of an engine to the owner.
 class Ended {
  public:
-  explicit Ended(std::string path) : path_(std::move(path)) {}
+  Ended(std::string path, double patience)
+      : path_(std::move(path)), patience_(std::chrono::duration<double>(patience)) {}
 
   void add_started(size_t count) {
     const std::lock_guard lock(mutex_);
@@ -61,7 +64,12 @@ class Ended {
   std::vector<uint64_t> take(bool wait) {
     std::unique_lock lock(mutex_);
     const auto some = [this] { return !tags_.empty() || !failure_.empty() || under_way_ == 0; };
-    if (wait) changed_.wait(lock, some);
+    double waited = 0;
+    while (wait && !changed_.wait_for(lock, patience_, some)) {
+      waited += patience_.count();
+      fmt::print(stderr, "{}: no read has ended for {:.3g} s, {} are under way; waiting on\n",
+                 path_, waited, under_way_);
+    }
     if (!failure_.empty()) throw work_failed(failure_);
     return std::move(tags_);
   }
@@ -72,6 +80,7 @@ class Ended {
 
  private:
   const std::string path_;
+  const std::chrono::duration<double> patience_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<uint64_t> tags_;
@@ -88,7 +97,8 @@ DiskRead rest_of(const DiskRead& read, uint64_t bytes) {
 // shall see reads.
 class UringReader final : public DiskReader {
  public:
-  UringReader(const std::string& path, bool direct) : ended_(path), work_(context_.get_executor()) {
+  UringReader(const std::string& path, bool direct, double patience)
+      : ended_(path, patience), work_(context_.get_executor()) {
     for (int i = 0; i < kDepth; ++i) {
       files_.emplace_back(context_, open_file(path, direct));
       idle_.push_back(&files_.back());
@@ -153,8 +163,8 @@ class UringReader final : public DiskReader {
 
 class ThreadsReader final : public DiskReader {
  public:
-  ThreadsReader(const std::string& path, bool direct)
-      : ended_(path), file_(open_file(path, direct)) {}
+  ThreadsReader(const std::string& path, bool direct, double patience)
+      : ended_(path, patience), file_(open_file(path, direct)) {}
   ~ThreadsReader() override {
     threads_.join();
     ::close(file_);
@@ -188,15 +198,15 @@ class ThreadsReader final : public DiskReader {
 }  // namespace
 
 std::unique_ptr<DiskReader> open_disk_reader(const std::string& path, const std::string& engine,
-                                             bool direct) {
-  if (engine == "threads") return std::make_unique<ThreadsReader>(path, direct);
+                                             bool direct, double patience) {
+  if (engine == "threads") return std::make_unique<ThreadsReader>(path, direct, patience);
   if (engine != "auto" && engine != "io_uring") {
     throw bad_usage(engine + ": expected auto, io_uring or threads");
   }
   try {
-    return std::make_unique<UringReader>(path, direct);
+    return std::make_unique<UringReader>(path, direct, patience);
   } catch (const boost::system::system_error& error) {
-    if (engine == "auto") return std::make_unique<ThreadsReader>(path, direct);
+    if (engine == "auto") return std::make_unique<ThreadsReader>(path, direct, patience);
     throw work_failed(std::string("io_uring cannot be used here: ") + error.what());
   }
 }

@@ -4,7 +4,8 @@
 //   threads that call pread.
 // Goals: a read that was started runs beside whatever its owner does; nothing is read twice where
 //   a device answers in parts. Non-goals: what to read (bundle_store.h), caching.
-// Errors: open throws Error; a read that failed is told by wait(), with path and offset.
+// Errors: open throws Error; a read that failed is told by wait(), with path and offset. A disk
+//   that answers nothing for long is named on standard error, and waited for.
 // Thread-safety: one owner thread.
 #pragma once
 
@@ -38,8 +39,9 @@ class DiskReader {
 
 // "auto": io_uring where it can be used, else threads. Usage Error for another name. Reads that are
 // not direct go through the page cache, and may begin anywhere.
+// patience: seconds without an answer until wait() says so, again and again.
 std::unique_ptr<DiskReader> open_disk_reader(const std::string& path, const std::string& engine,
-                                             bool direct = true);
+                                             bool direct = true, double patience = 30);
 
 // What offsets, lengths and addresses of direct reads of this file are multiples of: at most 4096.
 uint64_t direct_alignment(const std::string& path);

@@ -20,6 +20,10 @@ test_split = "test"
 profile_limit = 1
 test_limit = 2
 
+[execute]
+tiers = ["host,disk"]
+budgets = "20%,40%"
+
 [[model]]
 label = "tiny"
 model = "preset:tiny"
@@ -33,7 +37,8 @@ TEST_CASE("a study records, replays, compares and reports, and resumes for nothi
   const CommandResult first = thermocline_command(study);
   INFO(first.output);
   REQUIRE(first.exit_code == 0);
-  CHECK(first.output.find("live = replay: 6 of 6 equal") != std::string::npos);
+  CHECK(first.output.find("live = replay: 6 of 6 equal; executed in tiers = replay: 6 of 6") !=
+        std::string::npos);
   for (const char* name : {"report.html", "results.csv", "results.json"}) {
     CHECK(exists(folder / "out/" + name));
   }
@@ -41,6 +46,7 @@ TEST_CASE("a study records, replays, compares and reports, and resumes for nothi
   const std::string html((std::istreambuf_iterator<char>(in)), {});
   CHECK(html.find("synthetic") != std::string::npos);
   CHECK(html.find("<svg") != std::string::npos);
+  CHECK(html.find("Executed in tiers") != std::string::npos);
   CHECK(html.find("src=\"http") == std::string::npos);
 
   const auto before = std::filesystem::last_write_time(folder / "out/tiny/test.h5");

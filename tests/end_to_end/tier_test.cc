@@ -62,6 +62,64 @@ TEST_CASE("with the FFN on disk a run records the same trace, and the policy cou
   }
 }
 
+TEST_CASE("an oracle runs live on an earlier recording of the same run, and on no other", "[mpi]") {
+  if (!have_mpirun()) return;
+  const int ranks = GENERATE(1, 2);
+  const TempDir folder;
+  const auto run = [&](const std::string& more, const std::string& name) {
+    return mpirun(ranks, std::string("run ") + kModel + more + " --overwrite --record " +
+                             folder / name + ".h5 --json " + folder / name + ".json");
+  };
+  REQUIRE(run("--split train --limit 1", "p").exit_code == 0);
+  REQUIRE(run("--split test --limit 2", "future").exit_code == 0);
+  const std::string oracle = " --policy oracle-static --budget 30% --migration 64KiB --profile " +
+                             folder / "p.h5" + " --disk-tier " + folder / "" + " --future ";
+  const CommandResult result = run("--split test --limit 2" + oracle + folder / "future.h5", "o");
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  const auto live = rows_of(folder / "o.json", "policy").at(0);
+  CHECK(live["oracle"] == true);
+  const CommandResult replay = thermocline_command(
+      "replay " + folder / "future.h5" + " --profile " + folder / "p.h5" +
+      " --policy oracle-static --budget 30% --migration 64KiB --json " + folder / "r.json");
+  REQUIRE(replay.exit_code == 0);
+  const auto replayed = rows_of(folder / "r.json", "policy").at(0);
+  CHECK(live["counters"] == replayed["counters"]);
+  CHECK(live["trace_hash"] == replayed["trace_hash"]);
+
+  const CommandResult other = run("--split test --limit 2" + oracle + folder / "p.h5", "w");
+  INFO(other.output);
+  CHECK(other.exit_code == 1);
+  CHECK_THAT(other.output, Contains("expected a recording of this very run"));
+}
+
+TEST_CASE("a node's disk is measured into a cluster file that replay reads") {
+  const TempDir folder;
+  const CommandResult result =
+      thermocline_command("calibrate --threads 1 --disk " + folder / "" + " --read-bytes 2KiB" +
+                          " --out " + folder / "node.toml" + " --json " + folder / "c.json");
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  CHECK_THAT(result.output, Contains("disk = {memory = "));
+  const auto disk = rows_of(folder / "c.json", "calibration").back();
+  CHECK(disk["piece_bytes"] == 2048);
+  CHECK(disk["read_bytes_per_second"] > 0);
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "")) {
+    CHECK(entry.path().extension() != ".pieces");  // nothing is left there
+  }
+  const std::string model = std::string("run ") + kModel + "--limit 1 --record " + folder / "t.h5";
+  REQUIRE(thermocline_command(model).exit_code == 0);
+  const CommandResult replay = thermocline_command(
+      "replay " + folder / "t.h5" + " --profile self --policy fixed --budget 30% --gate exact" +
+      " --tier host --cluster " + folder / "node.toml");
+  INFO(replay.output);
+  CHECK(replay.exit_code == 0);
+  CHECK_THAT(replay.output, Contains("every gate row"));
+  const CommandResult none = thermocline_command("calibrate --threads 1 --disk " + folder / "no");
+  CHECK(none.exit_code == 1);
+  CHECK_THAT(none.output, Contains("no"));
+}
+
 TEST_CASE("a disk tier that cannot be says why") {
   const TempDir folder;
   const std::string common = std::string("run ") + kModel + "--limit 1 ";
@@ -73,6 +131,9 @@ TEST_CASE("a disk tier that cannot be says why") {
   };
   fails("--disk-tier " + folder / "none", 1, "no file can be made there");
   fails("--disk-tier " + folder / "" + " --disk-reads telepathy", 2, "io_uring or threads");
+  fails("--read-ahead sign", 2, "needs --disk-tier");
+  fails("--disk-tier " + folder / "" + " --read-ahead exact", 2, "fewer than all neurons");
+  fails("--disk-tier " + folder / "" + " --read-ahead sgn", 2, "did you mean 'sign'");
   fails("--disk-tier " + folder / "" + " --audit-predictor --predictor sign", 2, "second decoder");
   REQUIRE(thermocline_command(common + "--record " + folder / "p.h5").exit_code == 0);
   fails("--disk-tier " + folder / "" + " --profile " + folder / "p.h5" +

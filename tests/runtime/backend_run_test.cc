@@ -118,6 +118,28 @@ TEST_CASE("checking finiteness names layer and tensor of a weight that is no num
   CHECK(run() == "layer 1, ffn_norm: weight 9 is inf");
 }
 
+TEST_CASE(
+    "checking finiteness looks at what lies on disk, also where an earlier run put it there") {
+  const TempDir folder;
+  Spoiled weights(shape_of(FfnActivation::relu));
+  weights.matrix = [](Matrix of, uint32_t layer, const MatrixSlice& slice, float* values) {
+    if (of != Matrix::down_t || layer != 0 || slice.row_begin > 33 || slice.row_end <= 33) return;
+    values[(33 - slice.row_begin) * (slice.col_end - slice.col_begin) + 2] = INFINITY;
+  };
+  LocalRunOptions options = two_tasks();
+  options.tiers = {folder / "", 0, "spoiled", bundle_bytes(weights.shape(), DType::f32)};
+  const auto run = [&] { return message_of([&] { run_locally(weights, options); }); };
+  const std::string found = "layer 0, down_t: the weight in row 33, column 2 is inf";
+  options.check_finite = true;
+  CHECK(run() == found);  // as the file is made
+  options.check_finite = false;
+  CHECK(run() ==
+        "a logit is not a finite number: the weights are damaged, or their type cannot "
+        "hold the model's values");
+  options.check_finite = true;
+  CHECK(run() == found);
+}
+
 TEST_CASE("checking finiteness names the sublayer behind which an activation is no number") {
   Spoiled weights(shape_of(FfnActivation::relu));
   weights.norm = [](NormVector of, uint32_t layer, float* values) {

@@ -80,8 +80,8 @@ LocalRunResult record(const WeightSource& source, const std::string& layout, uin
     if (live != nullptr) {
       const NeuronPool pool = partition.ranks[rank].pool();
       shard->live = std::make_unique<LivePolicies>(
-          *live, load_profile(profile, pool, source.shape(), source.hash()), source.shape(),
-          bundle_types(source));
+          *live, KnownActivity{load_profile(profile, pool, source.shape(), source.hash()), {}},
+          source.shape(), bundle_types(source));
       shard->done = [&](const LivePolicies& policies) {
         // One rank's stats, as a job of one rank gathers them.
         run_local_ranks(1, [&](Comm& comm) {
@@ -167,7 +167,8 @@ TEST_CASE("live policies change no bit of the result") {
   options.observer = [&](const Partition& partition, uint32_t rank) {
     const NeuronPool pool = partition.ranks[rank].pool();
     return std::make_unique<LivePolicies>(
-        live, load_profile(folder / "profile.h5", pool, source.shape(), source.hash()),
+        live,
+        KnownActivity{load_profile(folder / "profile.h5", pool, source.shape(), source.hash()), {}},
         source.shape(), DType::f32);
   };
   CHECK(run_locally(source, options).logits == bare.logits);

@@ -118,6 +118,10 @@ void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& 
     more = options.observer(result.partition, rank);
     hooks.observers.push_back(more.get());
   }
+  if (options.lookahead != "exact" && decoder.weights().tiers != nullptr) {
+    decoder.use_lookahead(
+        predictor_of(options.lookahead, source, result.partition.ranks[rank], *backend));
+  }
   if (options.hot) decoder.weights().tiers->set_hot(options.hot(rank));
   std::optional<Audit> audit;
   decoder_options.audit_gate = false;

@@ -35,6 +35,7 @@ struct LocalRunOptions {
   TierOptions tiers = {};
   std::function<const HotSet*(uint32_t rank)> hot;  // that tiers follow; none: nothing is hot
   std::string predictor = "exact";
+  std::string lookahead = "exact";  // what is read ahead of tiers; exact: nothing
   bool audit = false;
   std::function<std::unique_ptr<Backend>()> backend;  // of each rank; none: cpu with `threads`
   // Called on every rank for one more observer; it lives as long as the run.

@@ -66,6 +66,34 @@ TEST_CASE("a step of one node is dense, hot, cold and moved bytes over their ban
         Approx(2.0 + (6 * 2 * kRow + 20 * kRow) / 1000 + (4 * 2 * kRow + 12 * kRow) / 100));
 }
 
+TEST_CASE("over a disk, cold bundles are read while the first rows of the hot ones are computed") {
+  const RecordingConfig config = config_of(one_rank(), R"({"dense_bytes":[2000]})");
+  const std::vector<uint64_t> hot{20};
+  Cluster cluster = cluster_of(1);
+  cluster.nodes[0].tiers = {};
+  cluster.nodes[0].tiers[1] = {10'000, 1000.0};
+  cluster.nodes[0].tiers[2] = {20'000, 100.0};
+  REQUIRE(cluster.nodes[0].stages_cold());
+  const CostModel exact(one_rank(), config, cluster, GateReads::exact);
+  // 32 gate rows stay in memory; 4 cold bundles of two rows come from the disk.
+  const double dense_s = (2000 + 32 * kRow) / 1000, reading_s = 4 * 2 * kRow / 100;
+  const double after_s = (6 * kRow + 4 * 2 * kRow) / 1000;
+  const std::vector<StepCounts> still{{10, 6, 0}};
+  CHECK(exact.step_seconds(still, hot) == Approx(dense_s + reading_s + after_s));
+  const std::vector<StepCounts> warm{{10, 10, 0}};
+  CHECK(exact.step_seconds(warm, hot) == Approx(dense_s + 10 * 2 * kRow / 1000));
+  // Two bundles move: in full, or as far as the disk is not done with them meanwhile.
+  const RankLoad load{10, 6, 2, 6, 4};
+  const double moved_s = 0.25 + 2 * 2 * kRow / 500;
+  const PassTime time = exact.pass_time(std::span(&load, 1), hot, 1);
+  CHECK(time.seconds == Approx(dense_s + reading_s + after_s + moved_s));
+  CHECK(time.hidden == Approx(std::max(dense_s + reading_s + after_s, reading_s + moved_s)));
+  // A predictor that finds them needs no gate rows: all three rows are on the disk.
+  const CostModel predicted(one_rank(), config, cluster, GateReads::predicted);
+  CHECK(predicted.step_seconds(still, hot) ==
+        Approx(2.0 + 4 * kBundle / 100 + (6 * kRow + 4 * kBundle) / 1000));
+}
+
 TEST_CASE("tensor parallel ranks on several nodes wait for the slowest and pay for sums") {
   const RecordingConfig config = config_of(two_ranks(), R"({"dense_bytes":[0,1000]})");
   const std::vector<StepCounts> counts{{5, 5, 0}, {3, 3, 0}};

@@ -119,6 +119,44 @@ TEST_CASE("what a study means is checked before anything runs") {
              Contains("s.toml:4") && Contains("none.gguf"));
 }
 
+TEST_CASE("what a study executes in tiers is checked before anything runs") {
+  const auto error = [](const std::string& execute) {
+    return open_error_of("name = \"s\"\n[execute]\n" + execute + kModel);
+  };
+  CHECK(error("tiers = [\"host,disk\"]\n") == "no error");
+  CHECK_THAT(error("tiers = [\"host,dsk\"]\n"),
+             Contains("s.toml:3") && Contains("did you mean 'host,disk'"));
+  CHECK_THAT(error("tiers = [\"device,host\"]\n"), Contains("execute.cluster"));
+  CHECK_THAT(error("tiers = [\"host,disk\"]\npolicies = [\"belady\"]\n"),
+             Contains("s.toml:4") && Contains("single uses"));
+  CHECK_THAT(error("tiers = [\"host,disk\"]\nbudgets = \"300%\"\n"), Contains("s.toml:4"));
+  CHECK_THAT(error("tiers = [\"host,disk\"]\ncluster = \"none.toml\"\n"),
+             Contains("s.toml:4") && Contains("none.toml"));
+  CHECK_THAT(error("tier = [\"host,disk\"]\n"), Contains("did you mean 'tiers'"));
+}
+
+TEST_CASE("each policy at each budget is a run of its own, and one replay predicts them") {
+  const Study study = parse_study(
+      "name = \"s\"\n[execute]\ntiers = [\"host,disk\"]\nbudgets = \"20%,40%\"\n"
+      "policies = [\"fixed\", \"oracle-static\"]\n" +
+          kModel,
+      "s.toml");
+  const std::vector<Stage> stages = plan_stages(study, {"/bin/thermocline", "out", true});
+  REQUIRE(stages.size() == 10);
+  const auto line = [&](size_t i) { return shell_line(stages[i].command); };
+  CHECK_THAT(line(3), Contains("calibrate --threads 1 --disk out/one/tier --read-bytes 144B --out "
+                               "out/one/machine.toml"));
+  CHECK(stages[4].name == "predict host,disk");
+  CHECK_THAT(line(4), Contains("--policy fixed,oracle-static --budget 88473B,176947B") &&
+                          Contains("--cluster out/one/machine.toml --tier host --gate exact"));
+  CHECK(stages[5].name == "execute host,disk fixed-topk 88473");
+  CHECK_THAT(line(5), Contains("--split test") && Contains("--policy fixed-topk --budget 88473B") &&
+                          Contains("--disk-tier out/one/tier") && !Contains("--future"));
+  CHECK_THAT(line(8), Contains("--policy oracle-static --future out/one/test.h5 --budget 176947B"));
+  CHECK(stages[8].done == "out/one/execute-host-disk-oracle-static-176947.done");
+  CHECK(stages[9].name == "stat");
+}
+
 TEST_CASE("every key is documented in sim/studies/README.md, by the table of keys itself") {
   const std::string readme =
       read_file(std::string(THERMOCLINE_SOURCE_DIR) + "/sim/studies/README.md");

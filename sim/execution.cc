@@ -1,0 +1,166 @@
+#include "sim/execution.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "sim/row_reader.h"
+
+namespace thermocline {
+namespace {
+
+constexpr std::string_view kExecute = "execute ", kPredict = "predict ";
+
+// The rows that one stage of one model wrote.
+using StageRows = std::map<std::string, std::vector<const Json*>>;  // by kind
+
+std::string second_word(const std::string& text) {
+  const size_t begin = text.find(' ') + 1;
+  return text.substr(begin, text.find(' ', begin) - begin);
+}
+
+const Json& only(const StageRows& rows, const std::string& kind, const std::string& stage) {
+  const auto found = rows.find(kind);
+  if (found != rows.end() && found->second.size() == 1) return *found->second.front();
+  throw bad_input(stage, "one row of kind '" + kind + "'",
+                  std::to_string(found == rows.end() ? 0 : found->second.size()));
+}
+
+// What ranks did, added up.
+double sum_of(const StageRows& rows, const std::string& kind, const char* key) {
+  double sum = 0;
+  const auto found = rows.find(kind);
+  if (found == rows.end()) return 0;
+  for (const Json* row : found->second) sum += RowReader(*row, kind).number(key);
+  return sum;
+}
+
+// What the tiers held and moved, of all ranks, per step of the whole run.
+void add_tiers(Json& row, const StageRows& rows, double step_count) {
+  const double needed = sum_of(rows, "tier", "needed");
+  row["in_fast_tier"] = needed > 0 ? sum_of(rows, "tier", "in_memory") / needed : 1.0;
+  row["hot_bytes"] = sum_of(rows, "tier", "hot_bytes");
+  row["staging_bytes"] = sum_of(rows, "tier", "staging_bytes");
+  row["read_bytes_per_step"] = sum_of(rows, "tier", "read_bytes") / step_count;
+  row["moved_bytes_per_step"] = sum_of(rows, "tier", "moved_bytes") / step_count;
+  row["transfer_ms"] = sum_of(rows, "rank", "transfer_ms");
+  row["compute_ms"] = sum_of(rows, "rank", "compute_ms");
+}
+
+void add_prediction(Json& row, const Json& predicted) {
+  const RowReader reader(predicted, "a replay's row");
+  const auto executed = RowReader(row, "an execution").distribution("tpot_ms");
+  const auto hidden = reader.optional_number("tpot_hidden_ms");
+  row["predicted_hit_ratio"] = reader.number("hit_ratio");
+  row["predicted_counters"] = predicted["counters"];
+  row["predicted_trace_hash"] = reader.text("trace_hash");
+  row["predicted_tpot_ms"] = hidden ? Json(*hidden) : Json(nullptr);
+  row["predicted_over_executed"] = nullptr;
+  if (hidden && executed && executed->mean > 0) {
+    row["predicted_over_executed"] = *hidden / executed->mean;
+  }
+  row["predicted_on"] = reader.text_or("cluster", "");
+}
+
+Json execution_row(const std::string& stage, const std::string& label, const StageRows& rows) {
+  const Json& run = only(rows, "run", stage);
+  const Json& policy = only(rows, "policy", stage);
+  Json row = {{"label", label}, {"kind", "execution"}, {"tiers", second_word(stage)}};
+  for (const char* key :
+       {"model", "weights", "weight_hash", "layout", "seed", "version", "ranks", "threads", "batch",
+        "predictor", "backend", "step_count", "ttft_ms", "tpot_ms", "decode_tokens_per_second",
+        "read_gb_per_s", "weight_bytes", "peak_rss_bytes"}) {
+    row[key] = run.value(key, Json());
+  }
+  for (const char* key :
+       {"trace_hash", "policy", "parameters", "oracle", "budget_bytes", "budget_percent",
+        "hit_ratio", "moved_bytes_per_token", "hot_bytes_peak", "counters"}) {
+    row[key] = policy.value(key, Json());
+  }
+  add_tiers(row, rows, std::max(1.0, RowReader(run, stage).number("step_count")));
+  row["source"] = "measured";
+  return row;
+}
+
+// Whether a replay's row is about what was executed.
+bool predicts(const Json& replayed, const Json& executed) {
+  for (const char* key : {"policy", "parameters", "budget_bytes"}) {
+    if (replayed.value(key, Json()) != executed[key]) return false;
+  }
+  return replayed.value("kind", "") == "policy";
+}
+
+std::string label_of(const Json& row) { return row.value("label", ""); }
+std::string stage_of(const Json& row) { return row.value("recorded_by", ""); }
+
+const Json& prediction_of(const Json& rows, const Json& executed, const std::string& stage) {
+  const std::string wanted = std::string(kPredict) + executed["tiers"].get<std::string>();
+  for (const Json& row : rows) {
+    if (label_of(row) == label_of(executed) && stage_of(row) == wanted && predicts(row, executed)) {
+      return row;
+    }
+  }
+  throw bad_input(stage, "a replay's row of the same policy and budget", "none");
+}
+
+}  // namespace
+
+Json execution_rows(const Json& rows) {
+  std::vector<std::pair<std::string, std::string>> order;  // label, stage
+  std::map<std::pair<std::string, std::string>, StageRows> stages;
+  for (const Json& row : rows) {
+    if (!stage_of(row).starts_with(kExecute)) continue;
+    const auto key = std::make_pair(label_of(row), stage_of(row));
+    if (stages.find(key) == stages.end()) order.push_back(key);
+    stages[key][row.value("kind", "")].push_back(&row);
+  }
+  Json joined = Json::array();
+  for (const auto& key : order) {
+    Json row = execution_row(key.second, key.first, stages[key]);
+    add_prediction(row, prediction_of(rows, row, key.second));
+    joined.push_back(std::move(row));
+  }
+  return joined;
+}
+
+Agreement executions_agree(const ModelResults& model) {
+  Agreement agreement;
+  for (const ExecutionRow& row : model.executions) {
+    ++agreement.total;
+    const bool same_trace = row.trace_hash == row.predicted_trace_hash;
+    if (same_trace && row.counters == row.predicted_counters) {
+      ++agreement.equal;
+      continue;
+    }
+    agreement.differences.push_back(fmt::format(
+        "{}: {} at {} bytes in {}: {}", model.label, row.name(), row.budget_bytes, row.tiers,
+        same_trace ? "its counters are not the replay's"
+                   : fmt::format("executed trace {}, replayed trace {}", row.trace_hash,
+                                 row.predicted_trace_hash)));
+  }
+  return agreement;
+}
+
+std::string executions_table(const Results& results) {
+  const auto text_of = [](const std::optional<double>& value) {
+    return value ? fmt::format("{:.2f}", *value) : std::string("-");
+  };
+  std::string text;
+  for (const ModelResults& model : results.models) {
+    for (const ExecutionRow& row : model.executions) {
+      const auto executed = row.tpot_ms ? std::optional(row.tpot_ms->mean) : std::nullopt;
+      text += fmt::format("{:<22} {:<11} {:<26} {:>6.1f} {:>6.1f} {:>10} {:>10} {:>6}\n",
+                          model.label, row.tiers, row.name() + (row.oracle ? " (oracle)" : ""),
+                          row.budget_percent, 100 * row.hit_ratio, text_of(executed),
+                          text_of(row.predicted_ms), text_of(row.predicted_over_executed));
+    }
+  }
+  if (text.empty()) return "";
+  return fmt::format("\n{:<22} {:<11} {:<26} {:>6} {:>6} {:>10} {:>10} {:>6}\n",
+                     "executed in tiers", "", "policy", "% FFN", "hits %", "TPOT ms", "predicted",
+                     "ratio") +
+         text;
+}
+
+}  // namespace thermocline
