@@ -29,13 +29,10 @@ RankCounters rank_counters(uint64_t seed) {
   rank.weight_bytes = 1000 + seed;
   rank.hot_bytes = 200;
   rank.staging_bytes = 30;
-  rank.tiers = {.needed = 100,
-                .here = 60,
-                .read_bytes = 5000,
-                .read_count = 7,
-                .moved_bytes = 900,
-                .moved_count = 3,
-                .wait_ns = 12'345'678};
+  rank.tiers.needed = 100;
+  rank.tiers.here = 60;
+  rank.tiers.read_bytes = 5000;
+  rank.tiers.wait_ns = 12'345'678;
   rank.sent = {{seed, seed * 2}, {seed + 5, seed + 6}};
   rank.policies = {{stats_from(100 + seed), 4, 0.25}, {stats_from(1000 + seed), 5, std::nullopt}};
   rank.policies[0].stats.step_count = rank.policies[1].stats.step_count = 60;
