@@ -31,7 +31,7 @@ for line in open(sys.argv[1], encoding="utf-8"):
 print(sorted(count.values()))
 )py";
 
-TEST_CASE("the demo model's samples are lines that Python reads, and end at [DONE]") {
+TEST_CASE("the demo model's samples are lines that Python reads, and end at DONE in brackets") {
   const TempDir folder;
   const CommandResult result = thermocline_command(
       "run --local-ranks 2 --threads 1 --split test --limit 3 --max-new-tokens 200 --batch 4 "

@@ -193,7 +193,7 @@ TEST_CASE("task records come in the order of the tasks, and name each task's fir
 }
 
 TEST_CASE(
-    "an interruption ends all tasks in flight; the tasks behind one of them are not recorded") {
+    "an interruption ends all tasks in flight, and the tasks behind one of them are not recorded") {
   const RandomWeights weights(shape_of(FfnActivation::relu));
   static int asked;
   asked = 0;

@@ -66,7 +66,7 @@ double chi_square(const std::vector<int>& counts, const std::vector<long double>
   return sum;
 }
 
-TEST_CASE("each part of [0, 1) belongs to the token that the reference gives it") {
+TEST_CASE("each part of 0 to 1 belongs to the token that the reference gives it") {
   std::mt19937 random(7);
   std::uniform_real_distribution<double> uniform(0, 1);
   for (int round = 0; round < 60; ++round) {
