@@ -142,6 +142,13 @@ Agreement executions_agree(const ModelResults& model) {
   return agreement;
 }
 
+std::string execution_name(const std::vector<ExecutionRow>& rows, const ExecutionRow& row) {
+  const bool alone = std::none_of(rows.begin(), rows.end(), [&](const ExecutionRow& other) {
+    return other.policy == row.policy && other.parameters != row.parameters;
+  });
+  return (alone ? row.policy : row.name()) + (row.oracle ? " (oracle)" : "");
+}
+
 std::string executions_table(const Results& results) {
   const auto text_of = [](const std::optional<double>& value) {
     return value ? fmt::format("{:.2f}", *value) : std::string("-");
@@ -151,7 +158,7 @@ std::string executions_table(const Results& results) {
     for (const ExecutionRow& row : model.executions) {
       const auto executed = row.tpot_ms ? std::optional(row.tpot_ms->mean) : std::nullopt;
       text += fmt::format("{:<22} {:<11} {:<26} {:>6.1f} {:>6.1f} {:>10} {:>10} {:>6}\n",
-                          model.label, row.tiers, row.name() + (row.oracle ? " (oracle)" : ""),
+                          model.label, row.tiers, execution_name(model.executions, row),
                           row.budget_percent, 100 * row.hit_ratio, text_of(executed),
                           text_of(row.predicted_ms), text_of(row.predicted_over_executed));
     }

@@ -21,6 +21,9 @@ Json execution_rows(const Json& rows);
 // Whether counters and traces of all executions equal the replay's.
 Agreement executions_agree(const ModelResults& model);
 
+// The policy; with its parameters where another row has it with others.
+std::string execution_name(const std::vector<ExecutionRow>& rows, const ExecutionRow& row);
+
 // A line each, for the terminal; empty where nothing was executed in tiers.
 std::string executions_table(const Results& results);
 

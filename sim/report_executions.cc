@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "models/units.h"
+#include "sim/execution.h"
 #include "sim/html.h"
 #include "sim/report_parts.h"
 
@@ -23,10 +24,10 @@ HtmlCell ms_cell(const std::optional<double>& ms) {
   return ms ? sorted_cell(*ms, milliseconds(*ms)) : number_cell("");
 }
 
-std::string line_of(const ExecutionRow& row) {
+std::string line_of(const std::vector<ExecutionRow>& rows, const ExecutionRow& row) {
   const std::optional<double> executed =
       row.tpot_ms ? std::optional(row.tpot_ms->mean) : std::nullopt;
-  return html_row({text_cell(row.tiers), text_cell(row.name() + (row.oracle ? " (oracle)" : "")),
+  return html_row({text_cell(row.tiers), text_cell(execution_name(rows, row)),
                    sorted_cell(row.budget_percent, fmt::format("{:.0f}", row.budget_percent)),
                    sorted_cell(row.hit_ratio, fmt::format("{:.1f}", 100 * row.hit_ratio)),
                    ms_cell(executed), ms_cell(row.predicted_ms),
@@ -72,8 +73,8 @@ std::string difference_sentence(const std::vector<ExecutionRow>& rows) {
   for (const ExecutionRow& row : rows) {
     const ExecutionRow* fixed = at(rows, row, "fixed-topk");
     if (fixed == nullptr || fixed == &row || !row.tpot_ms || !fixed->tpot_ms) continue;
-    text += fmt::format("{}{} at {:.0f} % ({}): {:+.1f} %", text.empty() ? "" : "; ", row.name(),
-                        row.budget_percent, row.tiers,
+    text += fmt::format("{}{} at {:.0f} % ({}): {:+.1f} %", text.empty() ? "" : "; ",
+                        execution_name(rows, row), row.budget_percent, row.tiers,
                         100 * (row.tpot_ms->mean / fixed->tpot_ms->mean - 1));
   }
   return text.empty() ? "" : "Executed time per token against fixed-topk: " + text + ".";
@@ -84,7 +85,7 @@ std::string difference_sentence(const std::vector<ExecutionRow>& rows) {
 std::string executions_part(const ModelResults& model) {
   if (model.executions.empty()) return "";
   std::vector<std::string> rows;
-  for (const ExecutionRow& row : model.executions) rows.push_back(line_of(row));
+  for (const ExecutionRow& row : model.executions) rows.push_back(line_of(model.executions, row));
   std::string html = "<h3>Executed in tiers, " + tag("measured") + ", beside the prediction</h3>\n";
   for (const std::string& text :
        {residual_sentence(model.executions), difference_sentence(model.executions)}) {
