@@ -3,6 +3,8 @@
 #include <cctype>
 #include <sstream>
 
+#include "models/utf8.h"
+
 namespace thermocline {
 namespace {
 
@@ -25,6 +27,20 @@ void check_size(std::string_view bytes, const std::string& origin) {
         fmt::format("{}:{}", origin, line),
         fmt::format("at most {} nested brackets and {} dots a line", kNestingMax, kDotsMax),
         "more");
+  }
+}
+
+// TOML is UTF-8, and toml11 (3.7) reads beyond its buffer where a string is not.
+void check_utf8(std::string_view bytes, const std::string& origin) {
+  int line = 1;
+  for (size_t i = 0; i < bytes.size();) {
+    const size_t size = utf8_size(bytes.substr(i));
+    if (size == 0) {
+      throw bad_input(fmt::format("{}:{}", origin, line), "TOML in UTF-8",
+                      fmt::format("the byte 0x{:02x}", static_cast<uint8_t>(bytes[i])));
+    }
+    line += bytes[i] == '\n' ? 1 : 0;
+    i += size;
   }
 }
 
@@ -74,6 +90,7 @@ bool is_plain_name(std::string_view text) {
 
 toml::value parse_toml(std::string_view bytes, const std::string& origin) {
   check_size(bytes, origin);
+  check_utf8(bytes, origin);
   std::istringstream stream{std::string(bytes)};
   try {
     return toml::parse(stream, origin);

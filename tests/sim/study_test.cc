@@ -83,6 +83,8 @@ TEST_CASE("a study file is read strictly, and errors say where") {
 }
 
 TEST_CASE("hostile study files are refused, not recursed into") {
+  CHECK_THAT(error_of("name = \"s\"\nlayout = 'pp\xb6\xb6\xb6'\n" + kModel),
+             Contains("s.toml:2") && Contains("UTF-8") && Contains("0xb6"));
   CHECK_THAT(error_of("a = " + std::string(60000, '[')), Contains("nested brackets"));
   CHECK_THAT(error_of("a" + std::string(30000, '.')), Contains("dots a line"));
   CHECK_THAT(error_of(std::string(1 << 20, '#')), Contains("bytes of TOML"));
