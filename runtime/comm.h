@@ -2,10 +2,10 @@
 //
 // Goals: the same engine on MPI (comm_mpi.cc) and on threads of one process (comm_local.cc);
 //   sums in rank order, so that a layout gives the same bits every time, on either.
-// Non-goals: overlapping communication with compute; surviving a lost rank (Open MPI 4.1 is
-//   fail-stop: the job ends promptly and is run again).
-// Every call but rank(), size() and sent_bytes() is collective over the ranks that it names, in the
-//   same order.
+// Non-goals: surviving a lost rank (Open MPI 4.1 is fail-stop: the job ends promptly and is run
+//   again).
+// Every call but rank(), size(), sent_bytes(), advance_sends() and finish_sends() is collective
+//   over the ranks that it names, in the same order.
 // Thread-safety: one rank's Comm belongs to one thread.
 // Usage: with_ranks(0, [&](Comm& comm) { comm.barrier(); });
 #pragma once
@@ -35,6 +35,14 @@ class Comm {
     do_send(to, data, bytes);
     count_sent(to, bytes);
   }
+  // As send(), beside what the caller does next: `data` stays as it is until finish_sends().
+  void start_send(int to, const void* data, size_t bytes) {
+    do_start_send(to, data, bytes);
+    count_sent(to, bytes);
+  }
+  // Lets a network that has no thread of its own go on with what was started.
+  virtual void advance_sends() {}
+  virtual void finish_sends() {}
   void receive(int from, void* data, size_t bytes) { do_receive(from, data, bytes); }
   // As receive(), for a message that is minutes away: costs no core until it comes, and up to 20 ms
   // more. An MPI receive or barrier polls all the while, on a core that other ranks could use.
@@ -72,6 +80,7 @@ class Comm {
   };
 
   virtual void do_send(int to, const void* data, size_t bytes) = 0;
+  virtual void do_start_send(int to, const void* data, size_t bytes) = 0;
   virtual void do_receive(int from, void* data, size_t bytes) = 0;
   virtual void do_all_gather(const void* mine, size_t bytes, void* all) = 0;
   virtual void do_all_to_all(const void* mine, size_t bytes, void* all) = 0;

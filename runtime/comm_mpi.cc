@@ -50,10 +50,24 @@ class MpiComm final : public Comm {
     check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   }
   ~MpiComm() override {
+    MPI_Waitall(static_cast<int>(sends_.size()), sends_.data(), MPI_STATUSES_IGNORE);
     if (owned_) MPI_Comm_free(&comm_);
   }
 
   void barrier() override { check(MPI_Barrier(comm_), "MPI_Barrier"); }
+
+  void advance_sends() override {
+    int done = 0;
+    if (sends_.empty()) return;
+    check(MPI_Testall(static_cast<int>(sends_.size()), sends_.data(), &done, MPI_STATUSES_IGNORE),
+          "MPI_Testall");
+    if (done != 0) sends_.clear();
+  }
+  void finish_sends() override {
+    check(MPI_Waitall(static_cast<int>(sends_.size()), sends_.data(), MPI_STATUSES_IGNORE),
+          "MPI_Waitall");
+    sends_.clear();
+  }
 
   void receive_asleep(int from, void* data, size_t bytes) override {
     for (int here = 0;;) {
@@ -66,6 +80,10 @@ class MpiComm final : public Comm {
  private:
   void do_send(int to, const void* data, size_t bytes) override {
     check(MPI_Send(data, count_of(bytes), MPI_BYTE, to, 0, comm_), "MPI_Send");
+  }
+  void do_start_send(int to, const void* data, size_t bytes) override {
+    sends_.push_back(MPI_REQUEST_NULL);
+    check(MPI_Isend(data, count_of(bytes), MPI_BYTE, to, 0, comm_, &sends_.back()), "MPI_Isend");
   }
   void do_receive(int from, void* data, size_t bytes) override {
     check(MPI_Recv(data, count_of(bytes), MPI_BYTE, from, 0, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
@@ -86,6 +104,7 @@ class MpiComm final : public Comm {
 
   MPI_Comm comm_;
   bool owned_;
+  std::vector<MPI_Request> sends_;  // that were started
 };
 
 // MPI_Init to MPI_Finalize. Only the thread that runs a rank calls MPI.

@@ -150,6 +150,7 @@ void Decoder::run_layers(Rows rows) {
     times_.attention_ns += middle - start;
     times_.ffn_ns += now_ns() - middle;
     if (options_.audit_gate) audit_gate(layer);
+    if (!last_stage_) world_.advance_sends();  // of the last forward's residual
   }
   if (!last_stage_) send_residual();
 }
@@ -380,14 +381,16 @@ void Decoder::receive_residual() {
   times_.comm_ns += now_ns() - arrived;
 }
 
+// It goes on its way while this stage computes the next chunk.
 void Decoder::send_residual() {
   const int to = static_cast<int>(share_.rank + layout_.tensor);
   const uint64_t start = now_ns();
-  const std::byte ready{1};
-  world_.send(to, &ready, 1);
+  world_.finish_sends();  // what was sent last is in the same memory
   on_host(
-      x_.data(), [&](float* x) { world_.send(to, x, row_at(row_count_, dim_) * sizeof(float)); },
-      false);
+      x_.data(), [&](float* x) { sent_.assign(x, x + row_at(row_count_, dim_)); }, false);
+  static constexpr std::byte kReady{1};
+  world_.start_send(to, &kReady, 1);
+  world_.start_send(to, sent_.data(), sent_.size() * sizeof(float));
   times_.comm_ns += now_ns() - start;
 }
 

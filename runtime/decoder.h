@@ -175,6 +175,7 @@ class Decoder {
   Buffer<uint64_t> exact_;       // likewise: its active neurons
   std::vector<uint64_t> candidate_words_, exact_words_;
   std::vector<float> staging_, sum_scratch_;
+  std::vector<float> sent_;  // the residual that is on its way to the next stage
   std::vector<uint64_t> needed_, part_;       // of a layer: of any row; (row, words_per_layer)
   std::unique_ptr<SideBySide> side_by_side_;  // where the FFN lies on device and host
 };
