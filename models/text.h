@@ -20,6 +20,16 @@ inline std::vector<std::string_view> split(std::string_view text, char separator
   return parts;
 }
 
+// The parts with a separator between them.
+inline std::string joined(const std::vector<std::string>& parts, char separator) {
+  std::string text;
+  for (const std::string& part : parts) {
+    if (!text.empty()) text += separator;
+    text += part;
+  }
+  return text;
+}
+
 // `text` with every `from`, which is not empty, replaced by `to`, from left to right.
 inline std::string replaced(std::string_view text, std::string_view from, std::string_view to) {
   std::string result;

@@ -166,8 +166,7 @@ class Backend {
   virtual void mark(uint32_t number) = 0;
   virtual void wait_for(uint32_t number) = 0;
   virtual uint64_t ns_between(uint32_t first, uint32_t second) = 0;  // two that were reached
-  // bits[t] = mask[t] & words                    words: (word_count); bits: (token_count,
-  // word_count)
+  // bits[t] = mask[t] & words            words: (word_count); bits: (token_count, word_count)
   virtual void intersect(const NeuronMask& mask, const uint64_t* words, uint32_t word_count,
                          uint64_t* bits) = 0;
   // A row in host memory, from the order of the file formats to this backend's.

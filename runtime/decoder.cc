@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "models/error.h"
@@ -15,11 +14,6 @@ namespace {
 size_t row_at(int t, int width) { return static_cast<size_t>(t) * static_cast<size_t>(width); }
 
 }  // namespace
-
-uint64_t now_ns() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
-}
 
 template <class T>
 Decoder::Buffer<T> Decoder::buffer(uint64_t width) {

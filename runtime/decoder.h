@@ -21,6 +21,7 @@
 #include "models/shape.h"
 #include "runtime/activation_rule.h"
 #include "runtime/backend.h"
+#include "runtime/clock.h"
 #include "runtime/comm.h"
 #include "runtime/kv_cache.h"
 #include "runtime/partition.h"
@@ -29,8 +30,6 @@
 #include "runtime/side_by_side.h"
 
 namespace thermocline {
-
-uint64_t now_ns();  // steady clock
 
 // Where a rank's time goes, in ns; grows until the caller resets it. Sublayers are timed where the
 // backend runs what it is given at once, and elsewhere if DecoderOptions::time_sublayers asks.
@@ -175,7 +174,7 @@ class Decoder {
   Buffer<uint64_t> exact_;       // likewise: its active neurons
   std::vector<uint64_t> candidate_words_, exact_words_;
   std::vector<float> staging_, sum_scratch_;
-  std::vector<float> sent_;  // the residual that is on its way to the next stage
+  std::vector<float> sent_;                   // the residual that is on its way to the next stage
   std::vector<uint64_t> needed_, part_;       // of a layer: of any row; (row, words_per_layer)
   std::unique_ptr<SideBySide> side_by_side_;  // where the FFN lies on device and host
 };

@@ -182,6 +182,27 @@ void add_links(const LiveSnapshot& snapshot, Exposition& out) {
   add(&SentBytes::decode);
 }
 
+struct TierFamily {
+  const char* name;
+  const char* help;
+  uint64_t TierCounters::*count;
+};
+constexpr TierFamily kTierFamilies[] = {
+    {"tier_needed_bundles_total", "Bundles that layers asked for, once a pass.",
+     &TierCounters::needed},
+    {"tier_in_fast_bundles_total", "Of these, hot and in the faster tier.", &TierCounters::here},
+    {"tier_read_bytes_total", "Read from the bundle file for what was not in memory.",
+     &TierCounters::read_bytes},
+    {"tier_reads_total", "As so many reads.", &TierCounters::read_count},
+    {"tier_ahead_bytes_total", "Of tier_read_bytes_total, before a layer asked for them.",
+     &TierCounters::ahead_bytes},
+    {"tier_ahead_bundles_total", "As so many bundles.", &TierCounters::ahead_count},
+    {"tier_ahead_used_bundles_total", "Of these, needed.", &TierCounters::ahead_used},
+    {"tier_moved_bytes_total", "Brought from the slower tier for the hot set.",
+     &TierCounters::moved_bytes},
+    {"tier_moved_bundles_total", "As so many bundles.", &TierCounters::moved_count},
+};
+
 void add_tiers(const LiveSnapshot& snapshot, Exposition& out) {
   if (!snapshot.tiered) return;
   using Rank = RankCounters;
@@ -190,24 +211,10 @@ void add_tiers(const LiveSnapshot& snapshot, Exposition& out) {
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.hot_bytes; });
   out.gauge("staging_bytes", "Memory for the other bundles of a layer, the most in use so far.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return rank.staging_bytes; });
-  out.counter("tier_needed_bundles_total", "Bundles that layers asked for, once a pass.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.needed; });
-  out.counter("tier_in_fast_bundles_total", "Of these, hot and in the faster tier.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.here; });
-  out.counter("tier_read_bytes_total", "Read from the bundle file for what was not in memory.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.read_bytes; });
-  out.counter("tier_reads_total", "As so many reads.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.read_count; });
-  out.counter("tier_moved_bytes_total", "Read from the bundle file for the hot set.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.moved_bytes; });
-  out.counter("tier_moved_bundles_total", "As so many bundles.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.moved_count; });
-  out.counter("tier_ahead_bytes_total", "Of tier_read_bytes_total, before a layer asked for them.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_bytes; });
-  out.counter("tier_ahead_bundles_total", "As so many bundles.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_count; });
-  out.counter("tier_ahead_used_bundles_total", "Of these, needed.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.tiers.ahead_used; });
+  for (const TierFamily& family : kTierFamilies) {
+    out.counter(family.name, family.help);
+    add_by_rank(snapshot, out, [&](const Rank& rank) { return rank.tiers.*family.count; });
+  }
   out.counter("tier_wait_seconds_total", "What a rank waited for bundles.");
   add_by_rank(snapshot, out, [](const Rank& rank) { return seconds(rank.tiers.wait_ns); });
 }
@@ -278,11 +285,10 @@ Json json_of(const PhaseCounters& phase) {
 }
 
 Json json_of(const TierCounters& tiers) {
-  return {{"needed", tiers.needed},           {"in_memory", tiers.here},
-          {"read_bytes", tiers.read_bytes},   {"read_count", tiers.read_count},
-          {"moved_bytes", tiers.moved_bytes}, {"moved_count", tiers.moved_count},
-          {"ahead_bytes", tiers.ahead_bytes}, {"ahead_count", tiers.ahead_count},
-          {"ahead_used", tiers.ahead_used},   {"wait_seconds", seconds(tiers.wait_ns)}};
+  Json json;
+  for_each_counter(tiers, [&](const char* name, uint64_t count) { json[name] = count; });
+  json["wait_seconds"] = seconds(tiers.wait_ns);
+  return json;
 }
 
 Json rank_json(const LiveSnapshot& snapshot, size_t index) {

@@ -219,10 +219,13 @@ StageNode stage_node(const PartitionProblem& problem, const NodeProfile& node, u
   return result;
 }
 
+uint64_t reserve_of(const PartitionProblem& problem, uint32_t node) {
+  return problem.node_reserve.empty() ? 0 : problem.node_reserve[node];
+}
+
 uint64_t memory_of(const PartitionProblem& problem, uint32_t node) {
   const uint64_t memory = weight_tier(problem, problem.cluster.nodes[node]).memory_bytes;
-  const uint64_t aside = problem.node_reserve.empty() ? 0 : problem.node_reserve[node];
-  return memory - std::min(memory, aside);
+  return memory - std::min(memory, reserve_of(problem, node));
 }
 
 double exchange_seconds(const PartitionProblem& problem, uint32_t layer_count,

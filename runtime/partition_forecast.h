@@ -64,7 +64,8 @@ StageTask stage_task(const PartitionProblem& problem, uint32_t tensor, uint32_t 
 // Costs of such units on a node; memory as far as the weight tier goes.
 StageNode stage_node(const PartitionProblem& problem, const NodeProfile& node, uint32_t tensor,
                      uint32_t layer_count, bool last);
-// Memory of a node, but for what is set aside.
+// What is set aside of a node's memory; the rest.
+uint64_t reserve_of(const PartitionProblem& problem, uint32_t node);
 uint64_t memory_of(const PartitionProblem& problem, uint32_t node);
 // The sums of a stage over its nodes.
 double exchange_seconds(const PartitionProblem& problem, uint32_t layer_count, uint32_t node_count);

@@ -26,10 +26,6 @@ bool same_figures(const NodeProfile& a, const NodeProfile& b) {
   return true;
 }
 
-uint64_t aside(const PartitionProblem& problem, uint32_t node) {
-  return problem.node_reserve.empty() ? 0 : problem.node_reserve[node];
-}
-
 // Ways to order items of which some are equal; kOrdersMax + 1 where they are more.
 size_t order_count(const std::vector<uint32_t>& sorted) {
   double count = 1;
@@ -71,7 +67,7 @@ PartitionSearch::PartitionSearch(const PartitionProblem& problem) : problem_(pro
   for (uint32_t node = 0; node < problem.cluster.nodes.size(); ++node) {
     const auto like = std::find_if(examples.begin(), examples.end(), [&](uint32_t other) {
       return same_figures(problem.cluster.nodes[node], problem.cluster.nodes[other]) &&
-             aside(problem, node) == aside(problem, other);
+             reserve_of(problem, node) == reserve_of(problem, other);
     });
     of_nodes.push_back(static_cast<uint32_t>(like - examples.begin()));
     if (like != examples.end()) continue;

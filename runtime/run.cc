@@ -18,6 +18,7 @@
 #include "runtime/predictor_audit.h"
 #include "runtime/recorder.h"
 #include "runtime/resume.h"
+#include "runtime/run_header.h"
 #include "runtime/run_report.h"
 #include "runtime/samples_file.h"
 #include "runtime/text_output.h"
@@ -275,7 +276,7 @@ class RankRun {
 
   void make_observers(const Decoder& decoder) {
     describe_rank(decoder);
-    const TraceHeader header = trace_header(decoder);
+    const TraceHeader header = run_header(options_, plan_, outcome_, decoder.rule());
     if (options_.resume) resume_.emplace(comm_, options_.record, header, options_.overwrite);
     together(comm_, [&] {
       if (!options_.record.empty()) {
@@ -323,63 +324,6 @@ class RankRun {
   void linger() {
     std::fflush(text_out());  // a file or a pipe would get the tables when it is over
     listening_->linger(options_.linger);
-  }
-
-  std::string config_json() const {
-    nlohmann::ordered_json config;
-    config["threads"] = outcome_.thread_count;
-    for (const RankFacts& rank : outcome_.ranks) {
-      config["read_bandwidth"].push_back(rank.read_bandwidth);
-      config["dense_bytes"].push_back(rank.attention_bytes + rank.head_bytes);
-    }
-    for (const RankShare& share : plan_.partition.ranks) {
-      config["rank_stage"].push_back(share.stage);
-    }
-    if (plan_.solved.has_value()) {
-      config["cluster"] = plan_.live.cluster.name;
-      config["node_count"] = plan_.live.cluster.nodes.size();
-      config["rank_node"] = plan_.live.rank_nodes;
-    }
-    if (plan_.read_ahead.has_value()) config["read_ahead"] = plan_.read_ahead->text();
-    constexpr const char* kTiers[] = {"memory", "disk", "device,host"};
-    config["ffn_tier"] = kTiers[static_cast<int>(plan_.tiers)];
-    config["gate"] = plan_.predictor.text();
-    config["predictor"] = plan_.predictor.entry->name;
-    config["predictor_parameters"] = plan_.predictor.values;
-    if (outcome_.predictor_threshold.has_value()) {
-      config["predictor_threshold"] = *outcome_.predictor_threshold;
-    }
-    config["backend"] = outcome_.backend;
-    config["device"] = outcome_.device;
-    config["chunk"] = kChunkMax;
-    config["batch"] = plan_.batch;
-    config["magnitudes"] = options_.record_magnitudes;
-    config["teacher_forced"] = options_.teacher_forced;
-    config["max_new_tokens"] = options_.max_new_tokens;
-    config["activation_threshold"] = options_.activation_threshold;
-    if (!options_.teacher_forced) config.update(decoding_facts(options_, plan_));
-    return config.dump();
-  }
-
-  TraceHeader trace_header(const Decoder& decoder) const {
-    TraceHeader header;
-    header.version = kVersion;
-    header.shape = plan_.shape;
-    header.shape.rope_divisors.clear();
-    header.ffn_types = plan_.ffn_types;
-    header.model = plan_.spec.text;
-    header.weight_provenance = plan_.weight_provenance;
-    header.weight_hash = plan_.weight_hash;
-    header.activation_rule = decoder.rule().text();
-    header.activation_thresholds = decoder.rule().thresholds;
-    header.prompts = plan_.prompts_text;
-    header.prompts_hash = plan_.prompts_hash;
-    header.layout = plan_.partition.layout.text();
-    header.seed = options_.seed;
-    header.config_json = config_json();
-    header.pools = plan_.partition.pools();
-    header.magnitudes = plan_.magnitudes.format;
-    return header;
   }
 
   // What an interrupted run recorded goes to the observers first. Returns where this one begins.

@@ -269,19 +269,20 @@ Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   row["budget_bytes"] = plan.live.policies.empty() ? 0 : plan.live.budgets.front().bytes;
   row["hot_bytes"] = facts.hot_bytes;
   row["staging_bytes"] = facts.staging_bytes;
-  row["needed"] = tiers.needed;
-  row["in_memory"] = tiers.here;
-  row["read_bytes"] = tiers.read_bytes;
-  row["read_count"] = tiers.read_count;
   row["read_ahead"] = plan.read_ahead.has_value() ? Json(plan.read_ahead->text()) : Json(nullptr);
-  row["ahead_bytes"] = tiers.ahead_bytes;
-  row["ahead_count"] = tiers.ahead_count;
-  row["ahead_used"] = tiers.ahead_used;
-  row["moved_bytes"] = tiers.moved_bytes;
-  row["moved_count"] = tiers.moved_count;
+  for_each_counter(tiers, [&](const char* name, uint64_t count) { row[name] = count; });
   row["disk_wait_ms"] = static_cast<double>(tiers.wait_ns) * 1e-6;
   row["source"] = "measured";
   return row;
+}
+
+void add_side_by_side_rows(const RunOptions& options, const RunPlan& plan,
+                           const RunOutcome& outcome, Json& rows) {
+  if (plan.tiers != TierLayout::device_host) return;
+  for (uint32_t rank = 0; rank < outcome.ranks.size(); ++rank) {
+    rows.push_back(origin("tier", options, plan));
+    rows.back().update(side_by_side_facts(plan, outcome, rank));
+  }
 }
 
 void print_tiers(const RunPlan& plan, const RunOutcome& outcome) {
@@ -419,19 +420,6 @@ double decode_tokens_per_second(const RunOutcome& outcome) {
   const uint64_t ns = sums.compute_ns + sums.transfer_ns + sums.comm_ns + sums.wait_ns;
   return ns == 0 ? 0.0 : static_cast<double>(sums.step_count) / (static_cast<double>(ns) * 1e-9);
 }
-
-namespace {
-
-void add_side_by_side_rows(const RunOptions& options, const RunPlan& plan,
-                           const RunOutcome& outcome, Json& rows) {
-  if (plan.tiers != TierLayout::device_host) return;
-  for (uint32_t rank = 0; rank < outcome.ranks.size(); ++rank) {
-    rows.push_back(origin("tier", options, plan));
-    rows.back().update(side_by_side_facts(plan, outcome, rank));
-  }
-}
-
-}  // namespace
 
 Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome) {
   Json rows = Json::array();

@@ -1,9 +1,9 @@
 #include "runtime/side_by_side.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "models/error.h"
+#include "runtime/clock.h"
 
 namespace thermocline {
 namespace {
@@ -11,11 +11,6 @@ namespace {
 template <class T>
 T* at(const std::shared_ptr<std::byte>& memory) {
   return reinterpret_cast<T*>(memory.get());
-}
-
-uint64_t nanoseconds_now() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
 }
 
 // Where up and down rows are wanted: of active neurons, or, where all count, of all candidates.
@@ -93,7 +88,7 @@ void SideBySide::run_hot(uint32_t layer, const GateUpCall& call, float* partial)
 // On the host, while the device is busy with what is hot.
 void SideBySide::run_cold(uint32_t layer, const GateUpCall& call, float* partial) {
   device_.wait_for(layer * kMarkCount + kInputSent);
-  const uint64_t start = nanoseconds_now();
+  const uint64_t start = now_ns();
   GateUpCall cold = call;
   cold.gate = tier_.host_rows(layer, kGateRow);
   cold.up = tier_.host_rows(layer, kUpRow);
@@ -113,7 +108,7 @@ void SideBySide::run_cold(uint32_t layer, const GateUpCall& call, float* partial
     host_.sum_rows(tier_.host_rows(layer, kDownRow), computed_by(cold), cold.hidden,
                    at<float>(cold_sum_));
   }
-  host_ns_[layer] = nanoseconds_now() - start;
+  host_ns_[layer] = now_ns() - start;
 }
 
 NeuronMask SideBySide::hot_candidates(uint32_t layer, const NeuronMask& candidates) {

@@ -7,10 +7,9 @@
 //   each part finds out for itself which of its neurons are active. Bits of the cold ones join
 //   those of the device once a pass, in end().
 // Where the device's memory is the host's (both backends are cpu) the parts run one after the
-// other,
-//   and the sum over both is one, in the order of the rows: bits are those of one tier, to the
-//   last. Otherwise two sums are added, and a neuron's gate is computed by one arithmetic or the
-//   other: results agree within the tolerance between backends.
+//   other, and the sum over both is one, in the order of the rows: bits are those of one tier, to
+//   the last. Otherwise two sums are added, and a neuron's gate is computed by one arithmetic or
+//   the other: results agree within the tolerance between backends.
 // Goals: one wait a layer, for the input. Non-goals: what is hot (tiers/device_tier.h).
 // Thread-safety: one rank, one thread.
 #pragma once

@@ -127,17 +127,11 @@ Json execution_rows(const Json& rows) {
 Agreement executions_agree(const ModelResults& model) {
   Agreement agreement;
   for (const ExecutionRow& row : model.executions) {
-    ++agreement.total;
-    const bool same_trace = row.trace_hash == row.predicted_trace_hash;
-    if (same_trace && row.counters == row.predicted_counters) {
-      ++agreement.equal;
-      continue;
-    }
-    agreement.differences.push_back(fmt::format(
-        "{}: {} at {} bytes in {}: {}", model.label, row.name(), row.budget_bytes, row.tiers,
-        same_trace ? "its counters are not the replay's"
-                   : fmt::format("executed trace {}, replayed trace {}", row.trace_hash,
-                                 row.predicted_trace_hash)));
+    const std::string difference = difference_of(row.counters, row.trace_hash,
+                                                 row.predicted_counters, row.predicted_trace_hash);
+    const std::string where = fmt::format("{}: {} at {} bytes in {}: ", model.label, row.name(),
+                                          row.budget_bytes, row.tiers);
+    agreement.add(difference.empty() ? "" : where + difference);
   }
   return agreement;
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "models/units.h"
+
 namespace thermocline {
 namespace {
 
@@ -180,6 +182,15 @@ HtmlCell text_cell(std::string_view text) { return {escape_html(text), "", 1}; }
 HtmlCell number_cell(std::string_view text, bool strong) {
   const std::string html = escape_html(text);
   return {strong ? "<strong>" + html + "</strong>" : html, "n", 1};
+}
+
+HtmlCell value_cell(double value, const std::string& html, const std::string& css) {
+  return {html, css.empty() ? "n" : "n " + css, 1, fmt::format("{:.9g}", value)};
+}
+
+HtmlCell bytes_cell(const std::optional<double>& bytes) {
+  if (!bytes) return number_cell("");
+  return value_cell(*bytes, escape_html(format_bytes(static_cast<uint64_t>(*bytes + 0.5))));
 }
 
 std::string html_row(const std::vector<HtmlCell>& cells) {

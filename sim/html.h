@@ -6,6 +6,7 @@
 // Thread-safety: pure functions.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,9 @@ struct HtmlCell {
 };
 HtmlCell text_cell(std::string_view text);
 HtmlCell number_cell(std::string_view text, bool strong = false);
+// A number that sorts by its value; `css`: a class beside "n".
+HtmlCell value_cell(double value, const std::string& html, const std::string& css = "");
+HtmlCell bytes_cell(const std::optional<double>& bytes);  // "1.50 GiB"; empty where there are none
 
 std::string html_row(const std::vector<HtmlCell>& cells);
 // A table in a box that scrolls sideways where the screen is narrow. `rows` come from html_row.

@@ -2,9 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
-#include "models/units.h"
 #include "sim/execution.h"
 #include "sim/html.h"
 #include "sim/report_parts.h"
@@ -12,28 +10,20 @@
 namespace thermocline {
 namespace {
 
-HtmlCell sorted_cell(double value, const std::string& text) {
-  return {escape_html(text), "n", 1, fmt::format("{:.9g}", value)};
-}
-
-HtmlCell bytes_cell(double bytes) {
-  return sorted_cell(bytes, format_bytes(static_cast<uint64_t>(std::llround(bytes))));
-}
-
 HtmlCell ms_cell(const std::optional<double>& ms) {
-  return ms ? sorted_cell(*ms, milliseconds(*ms)) : number_cell("");
+  return ms ? value_cell(*ms, milliseconds(*ms)) : number_cell("");
 }
 
 std::string line_of(const std::vector<ExecutionRow>& rows, const ExecutionRow& row) {
   const std::optional<double> executed =
       row.tpot_ms ? std::optional(row.tpot_ms->mean) : std::nullopt;
   return html_row({text_cell(row.tiers), text_cell(execution_name(rows, row)),
-                   sorted_cell(row.budget_percent, fmt::format("{:.0f}", row.budget_percent)),
-                   sorted_cell(row.hit_ratio, fmt::format("{:.1f}", 100 * row.hit_ratio)),
+                   value_cell(row.budget_percent, fmt::format("{:.0f}", row.budget_percent)),
+                   value_cell(row.hit_ratio, fmt::format("{:.1f}", 100 * row.hit_ratio)),
                    ms_cell(executed), ms_cell(row.predicted_ms),
                    row.predicted_over_executed
-                       ? sorted_cell(*row.predicted_over_executed,
-                                     fmt::format("{:.2f}", *row.predicted_over_executed))
+                       ? value_cell(*row.predicted_over_executed,
+                                    fmt::format("{:.2f}", *row.predicted_over_executed))
                        : number_cell(""),
                    bytes_cell(row.read_bytes_per_step), bytes_cell(row.moved_bytes_per_step),
                    bytes_cell(row.hot_bytes), bytes_cell(static_cast<double>(row.peak_rss_bytes))});

@@ -28,15 +28,6 @@ struct Column {
 
 std::string small(const std::string& text) { return "<small>" + escape_html(text) + "</small>"; }
 
-HtmlCell value_cell(double value, const std::string& html, const std::string& css = "") {
-  return {html, css.empty() ? "n" : "n " + css, 1, fmt::format("{:.9g}", value)};
-}
-
-HtmlCell bytes_cell(const std::optional<double>& bytes) {
-  if (!bytes) return number_cell("");
-  return value_cell(*bytes, escape_html(format_bytes(static_cast<uint64_t>(*bytes + 0.5))));
-}
-
 // Whether no policy that could run live is better at the row's budget.
 template <class Value>
 bool is_best(const Line& line, double tie, Value value) {

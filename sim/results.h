@@ -183,10 +183,24 @@ Results open_results(const std::vector<std::string>& paths);
 struct Agreement {
   uint64_t total = 0, equal = 0;
   std::vector<std::string> differences;  // a line each
+  // One comparison more; empty: it is equal.
+  void add(const std::string& difference) {
+    ++total;
+    if (difference.empty()) {
+      ++equal;
+    } else {
+      differences.push_back(difference);
+    }
+  }
   bool holds() const { return total > 0 && equal == total && differences.empty(); }
 };
 Agreement compare_live(const ModelResults& model);
-// The same over all models.
-Agreement agreement_of(const Results& results);
+// The same over all models; or another comparison.
+Agreement agreement_of(const Results& results,
+                       Agreement (*compare)(const ModelResults&) = compare_live);
+// How what was counted during an execution differs from a replay: the traces, or each counter;
+// empty where they are equal.
+std::string difference_of(const Counters& live, const std::string& live_trace,
+                          const Counters& replayed, const std::string& replayed_trace);
 
 }  // namespace thermocline

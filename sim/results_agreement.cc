@@ -14,29 +14,28 @@ std::string key_of(const PolicyRow& row) {
   return fmt::format("{} at {} bytes{}", row.name(), row.budget_bytes, batch);
 }
 
-std::string difference_of(const PolicyRow& live, const PolicyRow* replayed) {
-  if (replayed == nullptr) return key_of(live) + ": no such row in the replay";
-  if (live.trace_hash != replayed->trace_hash) {
-    return fmt::format("{}: live on trace {}, replayed on trace {}", key_of(live), live.trace_hash,
-                       replayed->trace_hash);
+}  // namespace
+
+std::string difference_of(const Counters& live, const std::string& live_trace,
+                          const Counters& replayed, const std::string& replayed_trace) {
+  if (live_trace != replayed_trace) {
+    return fmt::format("live on trace {}, replayed on trace {}", live_trace, replayed_trace);
   }
   std::string text;
   std::set<std::string> names;
-  for (const auto& [name, value] : live.counters) names.insert(name);
-  for (const auto& [name, value] : replayed->counters) names.insert(name);
+  for (const auto& [name, value] : live) names.insert(name);
+  for (const auto& [name, value] : replayed) names.insert(name);
   const auto shown = [](const Counters& counters, const std::string& name) {
     const auto found = counters.find(name);
     return found == counters.end() ? std::string("none") : std::to_string(found->second);
   };
   for (const std::string& name : names) {
-    const std::string a = shown(live.counters, name), b = shown(replayed->counters, name);
+    const std::string a = shown(live, name), b = shown(replayed, name);
     if (a != b)
       text += fmt::format("{}{} live {}, replay {}", text.empty() ? "" : "; ", name, a, b);
   }
-  return text.empty() ? "" : key_of(live) + ": " + text;
+  return text;
 }
-
-}  // namespace
 
 Agreement compare_live(const ModelResults& model) {
   std::map<std::string, const PolicyRow*> replayed;
@@ -44,18 +43,19 @@ Agreement compare_live(const ModelResults& model) {
   Agreement agreement;
   for (const PolicyRow& live : model.live) {
     const auto found = replayed.find(key_of(live));
-    const std::string line = difference_of(live, found == replayed.end() ? nullptr : found->second);
-    ++agreement.total;
-    if (line.empty()) ++agreement.equal;
-    if (!line.empty()) agreement.differences.push_back(model.label + ": " + line);
+    const std::string difference =
+        found == replayed.end() ? "no such row in the replay"
+                                : difference_of(live.counters, live.trace_hash,
+                                                found->second->counters, found->second->trace_hash);
+    agreement.add(difference.empty() ? "" : model.label + ": " + key_of(live) + ": " + difference);
   }
   return agreement;
 }
 
-Agreement agreement_of(const Results& results) {
+Agreement agreement_of(const Results& results, Agreement (*compare)(const ModelResults&)) {
   Agreement sum;
   for (const ModelResults& model : results.models) {
-    const Agreement one = compare_live(model);
+    const Agreement one = compare(model);
     sum.total += one.total;
     sum.equal += one.equal;
     sum.differences.insert(sum.differences.end(), one.differences.begin(), one.differences.end());

@@ -11,6 +11,7 @@
 #include "models/model_spec.h"
 #include "models/node.h"
 #include "models/prompts.h"
+#include "models/text.h"
 #include "models/toml_reader.h"
 #include "models/units.h"
 #include "models/weights.h"
@@ -194,12 +195,6 @@ BundleSize bundle_size(const StudyModel& model) {
           bytes_of(types.up, dim) + bytes_of(types.down_t, dim)};
 }
 
-std::string joined(const std::vector<std::string>& list) {
-  std::string text;
-  for (const std::string& item : list) text += (text.empty() ? "" : ",") + item;
-  return text;
-}
-
 void check_executed_tiers(const StudyExecute& execute) {
   for (const std::string& tiers : execute.tiers) {
     const std::vector<std::string> valid{std::string(kHostDisk), std::string(kDeviceHost)};
@@ -215,7 +210,7 @@ void check_executed_tiers(const StudyExecute& execute) {
 }
 
 void check_executed_policies(const StudyExecute& execute) {
-  for (const PolicySpec& policy : parse_policies(joined(execute.policies))) {
+  for (const PolicySpec& policy : parse_policies(joined(execute.policies, ','))) {
     if (!policy.entry->needs_future_uses) continue;
     throw bad_usage("expected policies that can be executed, found '" + policy.label() +
                     "', which looks up single uses in the future");
@@ -316,7 +311,7 @@ Study open_study(const std::string& path, const StudyExtras& extras) {
 
 std::vector<std::string> live_policies(const Study& study) {
   std::vector<std::string> live;
-  for (const PolicySpec& spec : parse_policies(joined(study.policies))) {
+  for (const PolicySpec& spec : parse_policies(joined(study.policies, ','))) {
     if (!spec.entry->needs_future) live.push_back(spec.label());
   }
   return live;

@@ -17,13 +17,6 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-std::string join(const Words& words, char separator) {
-  std::string text;
-  for (const std::string& word : words)
-    text += (text.empty() ? "" : std::string(1, separator)) + word;
-  return text;
-}
-
 void append(Words& words, std::initializer_list<std::string> more) {
   words.insert(words.end(), more);
 }
@@ -149,7 +142,7 @@ struct Planner {
                  model.drawn_steps, 3, "run.json");
     if (model.drawn()) return stage;
     append(stage.command, {"--profile", file("profile.h5")});
-    append(stage.command, {"--policy", join(live_policies(study), ',')});
+    append(stage.command, {"--policy", joined(live_policies(study), ',')});
     append(stage.command,
            {"--budget", study.live_budgets.empty() ? study.budgets : study.live_budgets,
             "--migration", study.migration});
@@ -164,7 +157,7 @@ struct Planner {
     Stage stage = this->stage("replay", "replay.json");
     append(stage.command, {options.program, "replay", file("test.h5")});
     append(stage.command, {"--profile", file("profile.h5")});
-    append(stage.command, {"--policy", join(study.policies, ',')});
+    append(stage.command, {"--policy", joined(study.policies, ',')});
     append(stage.command, {"--budget", study.budgets, "--migration", study.migration});
     option(stage.command, "--cluster", study.cluster);
     if (study.batch != "1") append(stage.command, {"--batch", study.batch});
@@ -198,8 +191,8 @@ struct Planner {
     for (const uint64_t budget : budgets) bytes.push_back(fmt::format("{}B", budget));
     append(stage.command, {options.program, "replay", file("test.h5")});
     append(stage.command, {"--profile", file("profile.h5")});
-    append(stage.command, {"--policy", join(study.execute.policies, ',')});
-    append(stage.command, {"--budget", join(bytes, ','), "--migration", study.migration});
+    append(stage.command, {"--policy", joined(study.execute.policies, ',')});
+    append(stage.command, {"--budget", joined(bytes, ','), "--migration", study.migration});
     append(stage.command,
            {"--cluster", machine_file(), "--tier", tiers.substr(0, tiers.find(','))});
     append(stage.command, {"--gate", "exact", "--json", stage.output});
@@ -236,7 +229,7 @@ struct Planner {
     if (study.execute.cluster.empty()) stages.push_back(calibrate(sizes.read_bytes));
     for (const std::string& tiers : study.execute.tiers) {
       stages.push_back(predict(tiers, sizes.budgets));
-      for (const PolicySpec& policy : parse_policies(join(study.execute.policies, ','))) {
+      for (const PolicySpec& policy : parse_policies(joined(study.execute.policies, ','))) {
         for (const uint64_t budget : sizes.budgets) {
           stages.push_back(execute(tiers, policy, budget));
         }

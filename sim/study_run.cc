@@ -228,17 +228,6 @@ class StudyRun {
 
   void report() const { run_command("report", report_command(), file("report.log")); }
 
-  std::string executed_verdict(const Results& results, std::string& differences) const {
-    uint64_t total = 0, equal = 0;
-    for (const ModelResults& model : results.models) {
-      const Agreement agreement = executions_agree(model);
-      total += agreement.total;
-      equal += agreement.equal;
-      for (const std::string& line : agreement.differences) differences += "\n  " + line;
-    }
-    return total == 0 ? "" : fmt::format("; executed in tiers = replay: {} of {}", equal, total);
-  }
-
   // The report is written first: it shows the rows that differ.
   void finish() const {
     const Results results = open_results({file("results.json")});
@@ -253,12 +242,16 @@ class StudyRun {
         differences += "\n  " + model.label + ": no live counters";
       }
     }
+    const Agreement executed = agreement_of(results, executions_agree);
+    for (const std::string& line : executed.differences) differences += "\n  " + line;
     std::string verdict =
         fmt::format("live = replay: {} of {} equal", agreement.equal, agreement.total);
-    verdict += executed_verdict(results, differences);
+    if (executed.total > 0) {
+      verdict +=
+          fmt::format("; executed in tiers = replay: {} of {}", executed.equal, executed.total);
+    }
     if (!differences.empty()) throw work_failed(verdict + differences);
-    const std::string executed = executions_table(results);
-    if (!executed.empty()) say(executed);
+    if (executed.total > 0) say(executions_table(results));
     say(verdict);
     say("results: " + file("results.json") + ", " + file("results.csv"));
     say("report: " + file("report.html"));

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -14,6 +13,7 @@
 #include "models/error.h"
 #include "runtime/activation_rule.h"
 #include "runtime/backend.h"
+#include "runtime/clock.h"
 #include "runtime/kernels/kernels.h"
 #include "runtime/kernels/signs.h"
 #include "runtime/thread_pool.h"
@@ -43,11 +43,6 @@ constexpr size_t kLine = 64;
 struct alignas(kLine) Line {
   std::byte bytes[kLine];
 };
-
-uint64_t nanoseconds_now() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
-}
 
 // Started means arrived.
 class CpuRowMover final : public RowMover {
@@ -233,7 +228,7 @@ class CpuBackend final : public Backend {
   }
   void mark(uint32_t number) override {
     if (marks_.size() <= number) marks_.resize(number + 1);
-    marks_[number] = nanoseconds_now();
+    marks_[number] = now_ns();
   }
   void wait_for(uint32_t) override {}
   uint64_t ns_between(uint32_t first, uint32_t second) override {

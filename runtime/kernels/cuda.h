@@ -171,8 +171,7 @@ CudaError cuda_relu(float* x, uint64_t count, CudaStream stream);
 CudaError cuda_mark_reached(const float* scores, int width, float threshold, int token_count,
                             uint64_t* bits, uint64_t stride, CudaStream stream);
 
-// out[t] = words of mask row t & words           words: (word_count), out: (token_count,
-// word_count)
+// out[t] = words of mask row t & words   words: (word_count), out: (token_count, word_count)
 CudaError cuda_intersect(const CudaMask& mask, const uint64_t* words, int word_count,
                          int token_count, uint64_t* out, CudaStream stream);
 

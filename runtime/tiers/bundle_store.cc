@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 
 #include "models/error.h"
+#include "runtime/clock.h"
 
 namespace thermocline {
 namespace {
@@ -16,11 +16,6 @@ namespace {
 constexpr uint32_t kGapMax = 1;
 constexpr uint64_t kReadMax = uint64_t{512}
                               << 10;  // bytes of one read, where it is several bundles
-
-uint64_t nanoseconds_now() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
-}
 
 bool bit_at(std::span<const uint64_t> words, uint32_t i) { return words[i / 64] >> (i % 64) & 1; }
 
@@ -198,9 +193,9 @@ void BundleStore::add_read(uint32_t layer, uint32_t neuron, For what,
 
 uint64_t BundleStore::wait() {
   if (awaited_ == 0) return 0;
-  const uint64_t start = nanoseconds_now();
+  const uint64_t start = now_ns();
   while (awaited_ > 0) settle(reader_->wait());
-  const uint64_t took = nanoseconds_now() - start;
+  const uint64_t took = now_ns() - start;
   counters_.wait_ns += took;
   return took;
 }

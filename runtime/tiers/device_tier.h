@@ -1,5 +1,4 @@
-// DeviceTier: FFN bundles of a rank in two tiers: the hot ones on a device, all of them on the
-// host.
+// DeviceTier: FFN bundles of a rank in two tiers: the hot on a device, all of them on the host.
 //
 // A place of device memory holds one bundle, packed as the device's kernels want it; as many as the
 //   budget allows, and no more. The host has every bundle, packed as the CPU's kernels want it.
@@ -34,8 +33,7 @@
 
 namespace thermocline {
 
-// The rows of a layer's bundles: gate, up and down_t, in host memory as the CPU's kernels want
-// them.
+// A layer's bundles: rows of gate, up and down_t, in host memory as the CPU's kernels want them.
 using BundleRows = std::array<WeightView, 3>;
 enum BundleRow : int { kGateRow, kUpRow, kDownRow };
 

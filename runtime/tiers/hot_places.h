@@ -1,7 +1,6 @@
-// HotPlaces: which bundles of a pool lie in the places of a faster tier, and which are on their
-// way.
+// HotPlaces: which bundles of a pool lie in places of a faster tier, and which are on their way.
 //
-// What stores of bundles share: a bundle is cold, moves to a place, or is hot there; one that
+// What stores of bundles share: a bundle is cold, moves to a place, or is hot there. One that
 // leaves
 //   the hot set while it moves is cancelled, and gives up its place when it has arrived, since
 //   until then something writes to it. One that comes back before is on its way still.

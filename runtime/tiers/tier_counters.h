@@ -21,4 +21,19 @@ struct TierCounters {
   uint64_t wait_ns = 0;      // for what was not there
 };
 
+// Calls visit(name, count) for what is counted in bundles, reads and bytes, by the name that result
+// rows give it.
+template <class Visit>
+void for_each_counter(const TierCounters& tiers, Visit visit) {
+  visit("needed", tiers.needed);
+  visit("in_memory", tiers.here);
+  visit("read_bytes", tiers.read_bytes);
+  visit("read_count", tiers.read_count);
+  visit("ahead_bytes", tiers.ahead_bytes);
+  visit("ahead_count", tiers.ahead_count);
+  visit("ahead_used", tiers.ahead_used);
+  visit("moved_bytes", tiers.moved_bytes);
+  visit("moved_count", tiers.moved_count);
+}
+
 }  // namespace thermocline

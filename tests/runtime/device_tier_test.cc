@@ -10,6 +10,7 @@
 #include "runtime/tiers/device_tier.h"
 #include "runtime/tiers/tier_layout.h"
 #include "tests/backends/all_backends.h"
+#include "tests/runtime/hot_sets.h"
 #include "tests/runtime/local_run.h"
 #include "tests/runtime/random_weights.h"
 #include "tests/support.h"
@@ -65,25 +66,6 @@ const std::vector<std::array<DType, 3>> kMixedTypes = {{DType::f32, DType::f32, 
                                                        {DType::q4_0, DType::q5_1, DType::q8_0},
                                                        {DType::bf16, DType::q4_1, DType::q5_0},
                                                        {DType::q8_0, DType::f16, DType::q4_0}};
-
-HotSet random_hot(const NeuronPool& pool, uint64_t count, std::mt19937_64& random) {
-  HotSet hot(pool);
-  while (hot.count() < count) hot.insert(static_cast<uint32_t>(random() % pool.total()));
-  return hot;
-}
-
-// A policy's next set: a tenth of it is new.
-HotSet changed(const HotSet& hot, std::mt19937_64& random) {
-  const HotSet fresh = random_hot(hot.pool(), hot.count(), random);
-  HotSet mixed(hot.pool());
-  for_each_bit(hot.pool(), hot.words(), [&](uint32_t flat) {
-    if (random() % 10 != 0) mixed.insert(flat);
-  });
-  for_each_bit(hot.pool(), fresh.words(), [&](uint32_t flat) {
-    if (mixed.count() < hot.count()) mixed.insert(flat);
-  });
-  return mixed;
-}
 
 template <class T>
 std::vector<T> fetched(Backend& backend, const T* from, size_t count) {
@@ -234,16 +216,6 @@ LocalRunOptions two_tasks(const std::string& layout) {
   options.tasks = {{0, 0, {1, 5, 9, 20}, {4, 8}, 0}, {1, 1, {1, 7}, {3, 1, 4}, 0}};
   return options;
 }
-
-// A hot set that is another one before every step.
-struct Mover final : StepObserver {
-  HotSet hot;
-  uint64_t count = 0;
-  std::mt19937_64 random{3};
-  void on_step(const StepInfo&, const StepTimes&, const StepData&) override {
-    hot = random_hot(hot.pool(), count, random);
-  }
-};
 
 // `options` with the FFN on device and host, under a budget in percent.
 LocalRunResult run_side_by_side(const WeightSource& source, LocalRunOptions options,

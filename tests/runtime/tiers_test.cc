@@ -13,6 +13,7 @@
 #include "models/cli.h"
 #include "models/error.h"
 #include "runtime/tiers/bundle_store.h"
+#include "tests/runtime/hot_sets.h"
 #include "tests/runtime/local_run.h"
 #include "tests/runtime/random_weights.h"
 #include "tests/support.h"
@@ -44,27 +45,6 @@ std::unique_ptr<BundleFile> make_file(const std::string& path, const NeuronPool&
     }
   file->finish();
   return file;
-}
-
-// A random set of `count` neurons of a pool.
-HotSet random_hot(const NeuronPool& pool, uint64_t count, std::mt19937_64& random) {
-  HotSet hot(pool);
-  while (hot.count() < count) hot.insert(static_cast<uint32_t>(random() % pool.total()));
-  return hot;
-}
-
-// A tenth of it is another.
-HotSet changed(const HotSet& hot, std::mt19937_64& random) {
-  const NeuronPool& pool = hot.pool();
-  const HotSet fresh = random_hot(pool, hot.count(), random);
-  HotSet mixed(pool);
-  for_each_bit(pool, hot.words(), [&](uint32_t flat) {
-    if (random() % 10 != 0) mixed.insert(flat);
-  });
-  for_each_bit(pool, fresh.words(), [&](uint32_t flat) {
-    if (mixed.count() < hot.count()) mixed.insert(flat);
-  });
-  return mixed;
 }
 
 // A guess at what 150 neurons need that is right for three of four.
@@ -325,15 +305,6 @@ TEST_CASE("tiers change no logit, whatever moves", "[tiers]") {
         const uint64_t bundle = bundle_bytes(shape, bundle_types(source));
         options.tiers = {dir / "", bundle * shape.neuron_count() * percent / 100,
                          source.hash() + std::string(facts(dtype).name) + layout[6], bundle};
-        // A set that is another one before every step.
-        struct Mover final : StepObserver {
-          HotSet hot;
-          uint64_t count = 0;
-          std::mt19937_64 random{3};
-          void on_step(const StepInfo&, const StepTimes&, const StepData&) override {
-            hot = random_hot(hot.pool(), count, random);
-          }
-        };
         std::vector<Mover*> movers(2);
         options.observer = [&](const Partition& partition, uint32_t rank) {
           auto mover = std::make_unique<Mover>();
