@@ -47,6 +47,22 @@ struct TierProfile {
   }
 };
 
+// An FFN whose cold rows a disk has to bring before anything computes with them.
+struct StagedWork {
+  double hot_bytes = 0, cold_bytes = 0;  // rows that are read
+  double hot_operations = 0, cold_operations = 0;
+  double first = 0;  // share of a bundle's rows that are computed before its down row
+};
+// While the disk brings what is cold, the first rows of what is hot are computed; then the rest.
+inline double staged_seconds(const TierProfile& memory, const TierProfile& disk,
+                             const StagedWork& work) {
+  const double hot_first =
+      memory.seconds(work.first * work.hot_bytes, work.first * work.hot_operations);
+  const double rest = memory.seconds((1 - work.first) * work.hot_bytes + work.cold_bytes,
+                                     (1 - work.first) * work.hot_operations + work.cold_operations);
+  return std::max(hot_first, disk.seconds(work.cold_bytes, 0)) + rest;
+}
+
 struct LinkProfile {
   double bytes_per_second = 0;  // 0: no link
   double latency_seconds = 0;

@@ -103,10 +103,10 @@ class Rates {
     const double work = active * positions * bundle_operations();
     const double gate = static_cast<double>(gate_bytes(problem_));
     if (!problem_.ffn_on_disk) return memory_.seconds(gate + wanted, work);
-    const double hot = problem_.hot_share;
-    const double here = memory_.seconds(gate + hot * wanted, work * hot);
-    const double there = disk_.seconds((1 - hot) * wanted, work * (1 - hot));
-    return problem_.cluster.overlap ? std::max(here, there) : here + there;
+    const double hot = problem_.hot_share, cold = 1 - hot;
+    return memory_.seconds(gate, 0) +
+           staged_seconds(memory_, disk_,
+                          {hot * wanted, cold * wanted, hot * work, cold * work, 1.0 / 2});
   }
 
  private:

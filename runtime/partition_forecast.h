@@ -3,11 +3,12 @@
 // The time of a decode pass is that of sim/cost.h with GateReads::exact, from the same figures:
 //   t(node)  = bytes that its ranks read in the stage / bandwidth of where they lie, at least their
 //              operations / rate of computing, where that is known
-//   t(stage) = max over nodes of t(node) + 2 * layers * ceil(log2 nodes) * (latency +
-//   width/network) t(pass)  = sum over stages of t(stage) + (stages - 1) * (latency +
-//   width/network)
-// With the FFN on disk the rows of cold active neurons come at the disk's rate, and of the active
-// neurons a share is hot that is the hot share of all: policies do better.
+//   t(stage) = max over nodes of t(node)
+//            + 2 * layers * ceil(log2 nodes) * (latency + width/network)
+//   t(pass)  = sum over stages of t(stage) + (stages - 1) * (latency + width/network)
+// With the FFN on disk the rows of cold active neurons come from there first (staged_seconds in
+//   models/node.h), and of the active neurons a share is hot that is the hot share of all: policies
+//   do better.
 // Goals: the same figures for the solver, for what people print and for tests. Bytes are those that
 //   the runtime allocates: weights, KV cache, buffers. Non-goals: choosing (partition_solver.h); as
 //   in sim/cost.h the KV cache's bytes are not charged as time.

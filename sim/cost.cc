@@ -115,7 +115,7 @@ RecordingConfig recording_config(const TraceHeader& header, const std::string& p
 // What one node does in one stage.
 struct CostModel::NodeShare {
   bool used = false;
-  double dense = 0, hot = 0, cold = 0, moved = 0;  // bytes
+  double dense = 0, gates = 0, hot = 0, cold = 0, moved = 0;  // bytes; gates: that stay over a disk
   double dense_operations = 0, hot_operations = 0, cold_operations = 0;
 };
 
@@ -137,15 +137,14 @@ CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, C
 
 // Cold bundles are read while the first rows of the hot ones are computed.
 PassTime CostModel::staged_time(const NodeProfile& node, const NodeShare& share) const {
-  const TierProfile& fast = node.fast();
+  const TierProfile &fast = node.fast(), &disk = node.slow();
   const double first = gate_ == GateReads::exact ? 1.0 / 2 : 2.0 / 3;  // all but the down rows
-  const double hot_first = fast.seconds(first * share.hot, first * share.hot_operations);
-  const double rest = fast.seconds((1 - first) * share.hot + share.cold,
-                                   (1 - first) * share.hot_operations + share.cold_operations);
-  const double reading = node.slow().seconds(share.cold, 0);
-  const double moved = share.moved > 0 ? node.migration.seconds(share.moved) : 0;
+  const double ffn = staged_seconds(
+      fast, disk, {share.hot, share.cold, share.hot_operations, share.cold_operations, first});
   const double still =
-      fast.seconds(share.dense, share.dense_operations) + std::max(hot_first, reading) + rest;
+      fast.seconds(share.dense, share.dense_operations) + fast.seconds(share.gates, 0) + ffn;
+  const double reading = disk.seconds(share.cold, 0);
+  const double moved = share.moved > 0 ? node.migration.seconds(share.moved) : 0;
   return {still + moved, std::max(still, reading + moved)};
 }
 
@@ -180,7 +179,7 @@ void CostModel::add_rank(NodeShare& share, size_t rank, const RankLoad& load, ui
   const double gates = static_cast<double>(pools_[rank].total()) * row;
   const double hot_gates = static_cast<double>(hot) * row;
   if (gates_stay) {
-    share.dense += gates;
+    share.gates += gates;
   } else {
     share.hot += hot_gates;
     share.cold += gates - hot_gates;

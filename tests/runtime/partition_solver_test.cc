@@ -358,12 +358,20 @@ TEST_CASE("ranks of a node share its memory and its bandwidth") {
 TEST_CASE("a forecast is what the cost model of replay says of the same pass") {
   const auto layout = GENERATE(Layout{1, 4}, Layout{2, 2}, Layout{4, 1});
   const uint32_t positions = GENERATE(1u, 4u);
+  const auto hot_share = GENERATE(-1.0, 0.0, 0.4, 1.0);  // below 0: nothing is on disk
   std::vector<NodeProfile> nodes = {host_node("a", uint64_t{1} << 34, 4e9),
                                     host_node("b", uint64_t{1} << 34, 1e9)};
+  if (hot_share >= 0) {
+    for (NodeProfile& node : nodes) {
+      node.tiers[static_cast<int>(Tier::disk)] = {uint64_t{1} << 40, 5e8};
+    }
+  }
   nodes[1].rank_count = 3;
   nodes[1].tiers[static_cast<int>(Tier::host)].operations_per_second = 1e9;
   PartitionProblem problem = problem_of(large_shape(), nodes, 4, {1e9, 2e-4});
   problem.slot_count = positions;
+  problem.ffn_on_disk = hot_share >= 0;
+  problem.hot_share = std::max(hot_share, 0.0);
   const Partition partition = make_partition(problem.shape, DType::f32, layout, {4, 1, 2, 1});
   const std::vector<uint32_t> order = {0, 1, 2, 3};
   const PartitionForecast predicted = forecast(problem, partition, order);
@@ -380,7 +388,8 @@ TEST_CASE("a forecast is what the cost model of replay says of the same pass") {
     config.rank_node.push_back(problem.rank_nodes[share.rank]);
     const double neurons = static_cast<double>(share.pool().total());
     const double needed = neurons * (1 - std::pow(0.75, positions));
-    loads.push_back({needed, 0, 0, 0, 0.25 * positions * neurons});
+    const double hot = problem.hot_share, work = 0.25 * positions * neurons;
+    loads.push_back({needed, hot * needed, 0, hot * work, (1 - hot) * work});
   }
   config.node_count = 2;
   const CostModel model(header, config, problem.cluster, GateReads::exact);
