@@ -77,8 +77,15 @@ struct Lanes {
   static Eight fma(Eight a, Eight b, Eight c) { return _mm256_fmadd_ps(a, b, c); }
   static Lanes fma(Eight a, Eight b, Lanes c) { return {_mm256_fmadd_ps(a, b, c.low), c.high}; }
   // Lane l: eight[4 * half + l / 4].
-  [[gnu::always_inline]] static Lanes spread(const float* eight, int half) {
-    const float* four = eight + 4 * half;
+  [[gnu::always_inline]] static Lanes spread(Eight eight, int half) {
+    const auto two = [=](int first) __attribute__((always_inline)) {
+      const __m256i lanes = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+      return _mm256_permutevar8x32_ps(eight, _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
+    };
+    return {two(4 * half), two(4 * half + 2)};
+  }
+  // Lane l: four[l / 4].
+  [[gnu::always_inline]] static Lanes spread_four(const float* four) {
     const auto two = [](const float* of) {
       return _mm256_insertf128_ps(_mm256_broadcast_ss(of), _mm_broadcast_ss(of + 1), 1);
     };
@@ -89,14 +96,8 @@ struct Lanes {
   struct Bytes {
     __m256i firsts[2], seconds[2];
   };
-  static __m256i load_32(const uint8_t* from) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  }
   static __m256i load_32(const int8_t* from) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  }
-  static Bytes load_bytes(const uint8_t* from) {
-    return {{load_32(from), load_32(from + 32)}, {load_32(from + 64), load_32(from + 96)}};
   }
   static void store_bytes(uint8_t* to, const Bytes& bytes) {
     for (int i = 0; i < 2; ++i) {
@@ -256,6 +257,25 @@ struct Lanes {
   }
   [[gnu::always_inline]] static Words spread_words(const int32_t* four) {
     return spread_ints(four);
+  }
+  static Words load_words(const int16_t* from) {
+    const auto* at = reinterpret_cast<const __m256i*>(from);
+    return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
+  }
+  // A group's codes, less the code of zero, in word_place()'s order.
+  template <DType D>
+  [[gnu::always_inline]] static void store_words(int16_t* to, const Bytes& codes) {
+    const __m256i mask = _mm256_set1_epi16(255), zero = _mm256_set1_epi16(zero_code(D));
+    const auto store = [=](int16_t * at, __m256i words) __attribute__((always_inline)) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), _mm256_sub_epi16(words, zero));
+    };
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      store(to + 16 * i, _mm256_and_si256(codes.firsts[i], mask));
+      store(to + 32 + 16 * i, _mm256_srli_epi16(codes.firsts[i], 8));
+      store(to + 64 + 16 * i, _mm256_and_si256(codes.seconds[i], mask));
+      store(to + 96 + 16 * i, _mm256_srli_epi16(codes.seconds[i], 8));
+    }
   }
   // Adds to each lane its two products.
   [[gnu::always_inline]] static Ints dot_words(const Ints& sum, const Words& a, const Words& b) {

@@ -66,18 +66,21 @@ struct Lanes {
     return {_mm512_insertf32x8(c.all, _mm256_fmadd_ps(a, b, _mm512_castps512_ps256(c.all)), 0)};
   }
   // Lane l: eight[4 * half + l / 4].
-  [[gnu::always_inline]] static Lanes spread(const float* eight, int half) {
+  [[gnu::always_inline]] static Lanes spread(Eight eight, int half) {
     const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    return {_mm512_permutexvar_ps(lanes, _mm512_broadcast_f32x4(_mm_loadu_ps(eight + 4 * half)))};
+    const __m512i of_half = _mm512_add_epi32(lanes, _mm512_set1_epi32(4 * half));
+    return {_mm512_permutexvar_ps(of_half, _mm512_castps256_ps512(eight))};
+  }
+  // Lane l: four[l / 4].
+  [[gnu::always_inline]] static Lanes spread_four(const float* four) {
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return {_mm512_permutexvar_ps(lanes, _mm512_broadcast_f32x4(_mm_loadu_ps(four)))};
   }
 
   // The codes of a group, unsigned.
   struct Bytes {
     __m512i firsts, seconds;
   };
-  static Bytes load_bytes(const uint8_t* from) {
-    return {_mm512_loadu_si512(from), _mm512_loadu_si512(from + 64)};
-  }
   static void store_bytes(uint8_t* to, const Bytes& bytes) {
     _mm512_storeu_si512(to, bytes.firsts);
     _mm512_storeu_si512(to + 64, bytes.seconds);
@@ -176,6 +179,19 @@ struct Lanes {
   }
   [[gnu::always_inline]] static Words spread_words(const int32_t* four) {
     return {spread_ints(four).all};
+  }
+  static Words load_words(const int16_t* from) { return {_mm512_loadu_si512(from)}; }
+  // A group's codes, less the code of zero, in word_place()'s order.
+  template <DType D>
+  [[gnu::always_inline]] static void store_words(int16_t* to, const Bytes& codes) {
+    const __m512i mask = _mm512_set1_epi16(255), zero = _mm512_set1_epi16(zero_code(D));
+    const auto store = [=](int16_t * at, __m512i words) __attribute__((always_inline)) {
+      _mm512_storeu_si512(at, _mm512_sub_epi16(words, zero));
+    };
+    store(to, _mm512_and_si512(codes.firsts, mask));
+    store(to + 32, _mm512_srli_epi16(codes.firsts, 8));
+    store(to + 64, _mm512_and_si512(codes.seconds, mask));
+    store(to + 96, _mm512_srli_epi16(codes.seconds, 8));
   }
   // Adds to each lane its two products.
   [[gnu::always_inline]] static Ints dot_words(Ints sum, Words a, Words b) {

@@ -21,22 +21,35 @@ template <class T>
   asm("" : "+m"(values));
 }
 
-// R x T sums that stay in registers: the compiler keeps what it is given by reference in memory.
+// R x T sums. They stay in registers where those who add to them are inlined: the compiler keeps
+// what it gives away by reference in memory.
 template <class V, int R, int T>
 struct SumTile {
   V of[R][T];
 
-  [[gnu::always_inline]] explicit SumTile(const V (&sums)[R][T]) {
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) of[r][t] = sums[r][t];
+  [[gnu::always_inline]] SumTile() {
+    for_each([](V& sum, int, int) { sum = V::zero(); });
   }
-  [[gnu::always_inline]] void copy_to(V (&sums)[R][T]) const {
+  // from(r, t) is where the sum of row r and token t begins.
+  template <class From>
+  [[gnu::always_inline]] explicit SumTile(const From& from) {
+    for_each([&](V& sum, int r, int t) { sum = V::load(from(r, t)); });
+  }
+  template <class To>
+  [[gnu::always_inline]] void store(const To& to) const {
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) sums[r][t] = of[r][t];
+      for (int t = 0; t < T; ++t) V::store(to(r, t), of[r][t]);
+  }
+
+ private:
+  template <class Visit>
+  [[gnu::always_inline]] void for_each(const Visit& visit) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) visit(of[r][t], r, t);
   }
 };
 

@@ -60,44 +60,32 @@ struct Dot {
       Row x[T];
       product.rows_of(tokens + t0, x);
       in_tiles<tile_rows(T)>(first, first + count, [&]<int R>(int r0) {
-        V sum[R][T];
-        for (auto& of_row : sum)
-          for (V& one : of_row) one = V::zero();
-        Kind::template tile<R, T>(block.rows + r0, block.ahead + r0, x, product.cols, sum);
+        SumTile<V, R, T> sum;
+        Kind::add_tile(block.rows + r0, block.ahead + r0, x, product.cols, sum);
         for (int r = 0; r < R; ++r)
-          for (int t = 0; t < T; ++t) product.put(tokens[t0 + t], block.index[r0 + r], sum[r][t]);
+          for (int t = 0; t < T; ++t)
+            product.put(tokens[t0 + t], block.index[r0 + r], sum.of[r][t]);
       });
     });
   }
 
   // Sums of a panel, while its columns are gone through.
   struct Sums {
-    alignas(64) float lanes[kPanelRows][kPanelTokens][16];
-
-    template <int R, int T>
-    void load(int r0, int t0, V (&sum)[R][T]) const {
-      for (int r = 0; r < R; ++r)
-        for (int t = 0; t < T; ++t) sum[r][t] = V::load(lanes[r0 + r][t0 + t]);
-    }
-    template <int R, int T>
-    void store(int r0, int t0, const V (&sum)[R][T]) {
-      for (int r = 0; r < R; ++r)
-        for (int t = 0; t < T; ++t) V::store(lanes[r0 + r][t0 + t], sum[r][t]);
-    }
+    alignas(64) float lanes[kPanelRows][kPanelTokens][kLanes];
   };
 
   // Rows [first, first + count) of a panel, R at a time, for the listed tokens, T at a time.
   template <int kR, int kT>
-  static void add_tiles(const Panel& panel, int first, int count, const Product& product,
-                        const int* tokens, int token_count, int begin, int width, Sums& sums) {
+  static void add_tiles(Panel& panel, int first, int count, const Product& product,
+                        const int* tokens, int token_count, int width, Sums& sums) {
     in_tiles<kT>(0, token_count, [&]<int T>(int t0) {
       Row x[T];
       product.rows_of(tokens + t0, x);
       in_tiles<kR>(first, first + count, [&]<int R>(int r0) {
-        V sum[R][T];
-        sums.load(r0, t0, sum);
-        panel.template add_tile<R, T>(r0, x, begin, width, sum);
-        sums.store(r0, t0, sum);
+        const auto at = [&](int r, int t) { return sums.lanes[r0 + r][t0 + t]; };
+        SumTile<V, R, T> sum(at);
+        panel.add_tile(r0, x, width, sum);
+        sum.store(at);
       });
     });
   }
@@ -105,8 +93,17 @@ struct Dot {
   // Rows that share a panel.
   struct PanelRows {
     const std::byte* rows[kPanelRows];
+    const std::byte* ahead[kPanelRows];  // those of the next panel
     int index[kPanelRows];
     int count = 0;
+
+    // Asks for the columns that are decoded after those that begin with column `begin`.
+    void look_ahead(int begin, int cols) const {
+      const int next = begin + Panel::kCols < cols ? begin + Panel::kCols : 0;
+      const int width = smaller(cols - next, Panel::kCols);
+      for (int r = 0; r < count; ++r)
+        Kind::prefetch_columns(next == 0 ? ahead[r] : rows[r], cols, next, width);
+    }
   };
 
   // The rows for tokens that the masks, if there are any, choose.
@@ -125,11 +122,12 @@ struct Dot {
     for (int begin = 0; begin < product.cols; begin += Panel::kCols) {
       const int width = smaller(product.cols - begin, Panel::kCols);
       panel.decode(block.rows, product.cols, block.count, begin, width);
+      block.look_ahead(begin, product.cols);
       if (masks == nullptr)
         add_tiles<kPanelTile, kTokens>(panel, 0, block.count, product, tokens[0], token_count,
-                                       begin, width, sums);
+                                       width, sums);
       for (int r = 0; masks != nullptr && r < block.count; ++r)
-        add_tiles<1, kTokens>(panel, r, 1, product, tokens[r], counts[r], begin, width, sums);
+        add_tiles<1, kTokens>(panel, r, 1, product, tokens[r], counts[r], width, sums);
     }
     for (int r = 0; r < block.count; ++r)
       for (int i = 0; i < counts[r]; ++i)
@@ -163,6 +161,7 @@ struct Dot {
     for_each([&](const RowBlock& block) {
       for (int i = 0; i < block.count; ++i) {
         panel.rows[panel.count] = block.rows[i];
+        panel.ahead[panel.count] = block.ahead[i];
         panel.index[panel.count++] = block.index[i];
       }
       if (panel.count + kBlockRows > kPanelRows) pass_on();

@@ -2,11 +2,14 @@
 //
 // A group's 128 products of codes are added exactly, as integers, eight to each of 16 lanes; these
 //   become f32 and are added to 16 lanes of sums by one fused multiply-add, times the product of
-//   the two scales. What a type subtracts from its codes is subtracted from the integers; a
-//   minimum, which has a scale of its own, meets the sums of the inputs, those of block s of a
-//   chunk in lane s.
+//   the two scales. A minimum, which has a scale of its own, meets the sums of the inputs, those of
+//   block s of a chunk in lane s.
+// A row in memory is decoded as it is read, to bytes, and what its type subtracts from codes is
+//   subtracted from their sums; a panel's rows are kept as words less that, whose products with a
+//   token's words take fewer instructions.
 // V::codes<D>(codes, further) are a group's codes (cpu_layout.h), V::dot<D, kPart> the 16 sums as
-//   f32, V::read_scales<D> the scales of a chunk, V::spread gives four scales to four lanes each.
+//   f32, V::read_scales<D> the scales of a chunk, V::spread gives four scales to four lanes each:
+//   from a register, since what was stored a moment ago is slow to read in parts.
 // Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
 #pragma once
 
@@ -19,8 +22,8 @@ namespace {
 template <class V, DType D>
 struct FixedDot {
   using Bytes = typename V::Bytes;
+  using Words = typename V::Words;
   static constexpr int kSets = scale_sets(D);
-  static constexpr int kScales = kSets * kChunkBlocks;
 
   // The inputs of a token.
   using Row = FixedRow;
@@ -28,115 +31,155 @@ struct FixedDot {
     return {x.fixed + static_cast<size_t>(t) * fixed_bytes(cols), padded_columns(cols)};
   }
 
-  // Scales of the products of a row's chunk with a token's; returns the sum with the minimums.
-  [[gnu::always_inline]] static V begin_chunk(const float* scales, const Row& x, int chunk, V sum,
-                                              float* products) {
-    const auto of_x = V::load_eight(x.scales() + chunk * kChunkBlocks);
-#pragma GCC unroll 2
-    for (int set = 0; set < kSets; ++set)
-      V::store(products + 8 * set, V::mul(V::load_eight(scales + 8 * set), of_x));
-    if constexpr (!has_minimum(D)) return sum;
-    return V::fma(V::load_eight(scales + 8 * kSets),
-                  V::load_eight(x.scaled_sums() + chunk * kChunkBlocks), sum);
-  }
-
-  // The sum with a group's products; half: of its chunk.
-  [[gnu::always_inline]] static V add_group(const Bytes& w, const Row& x, int group, int half,
-                                            const float* products, V sum) {
-    const int8_t* codes = x.codes() + 2 * kGroup * group;
-    const int32_t *sums = x.sums() + 16 * group, *first_sums = x.first_sums() + 16 * group;
-    if constexpr (kSets == 1) {
-      return V::fma(V::spread(products, half), V::template dot<D, 0>(w, codes, sums, sums), sum);
-    } else {
-      sum =
-          V::fma(V::spread(products, half), V::template dot<D, 1>(w, codes, sums, first_sums), sum);
-      return V::fma(V::spread(products + 8, half),
-                    V::template dot<D, 2>(w, codes, sums, first_sums), sum);
-    }
-  }
-
-  // sums[r][t] = rows[r] . x[t] for R rows and T tokens, a sum a vector.
-  template <int R, int T>
-  static void tile(const std::byte* const* rows, const std::byte* const* ahead, const Row* x,
-                   int cols, V (&sums)[R][T]) {
+  // Columns [begin, begin + width) of a row.
+  static void prefetch_columns(const std::byte* row, int cols, int begin, int width) {
     const RowPlanes planes = planes_of(D, cols);
-    SumTile<V, R, T> sum(sums);
-    for (int c = 0; c < cols; c += kChunk) {
-      const int chunk = c / kChunk, blocks = blocks_of_chunk(cols, c);
-      alignas(64) float products[R][T][kScales];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        prefetch_chunk<D>(ahead[r], planes, chunk);
-        alignas(64) float scales[scale_count(D)];
-        read_scales<V, D>(rows[r], planes, chunk, blocks, scales);
-#pragma GCC unroll 4
-        for (int t = 0; t < T; ++t)
-          sum.of[r][t] = begin_chunk(scales, x[t], chunk, sum.of[r][t], products[r][t]);
-      }
-      keep_in_memory(products);
-      for_each_group<V>(
-          blocks, [&](int half) __attribute__((always_inline)) {
-            const int group = 2 * chunk + half;
-#pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) {
-              const Bytes w = codes_of_group<V, D>(rows[r], planes, cols, group);
-#pragma GCC unroll 4
-              for (int t = 0; t < T; ++t)
-                sum.of[r][t] = add_group(w, x[t], group, half, products[r][t], sum.of[r][t]);
-            }
-          });
-    }
-    sum.copy_to(sums);
+    for (int c = begin; c < begin + width; c += kChunk) prefetch_chunk<D>(row, planes, c / kChunk);
   }
+
+  // Rows as they lie in memory, and those that will be read next.
+  struct Stored {
+    const std::byte* const* rows;
+    const std::byte* const* ahead;
+    int cols;
+    RowPlanes planes = planes_of(D, cols);
+
+    // Of row r and a chunk of `blocks` blocks; they may be in `room`.
+    const float* scales(int r, int chunk, int blocks, float (&room)[scale_count(D)]) const {
+      prefetch_chunk<D>(ahead[r], planes, chunk);
+      read_scales<V, D>(rows[r], planes, chunk, blocks, room);
+      return room;
+    }
+    [[gnu::always_inline]] Bytes codes(int r, int group) const {
+      return codes_of_group<V, D>(rows[r], planes, cols, group);
+    }
+    // The 16 sums of kPart of a group's products (V::dot).
+    template <int kPart>
+    [[gnu::always_inline]] static V dot(const Bytes& codes, const Row& x, int group) {
+      return V::template dot<D, kPart>(codes, x.codes() + 2 * kGroup * group, x.sums() + 16 * group,
+                                       x.first_sums() + 16 * group);
+    }
+  };
 
   // Decoded columns of up to kPanelRows rows, which several tokens share.
   struct Panel {
-    static constexpr int kCols = kPanelBytes;
-    alignas(64) uint8_t codes[kPanelRows][kCols];
-    alignas(64) float scales[kPanelRows][kCols / kChunk][scale_count(D)];
+    static constexpr int kCols = kPanelBytes / sizeof(int16_t);
+    struct Codes {
+      Words of[kGroupWords];
+    };
+    alignas(64) int16_t words[kPanelRows][kCols];
+    alignas(64) float of_chunks[kPanelRows][kCols / kChunk][scale_count(D)];
+    int begin;  // the first column, a multiple of kCols
+    int first;  // which row is 0
 
-    // Columns [begin, begin + width); begin is a multiple of kCols.
-    void decode(const std::byte* const* rows, int cols, int count, int begin, int width) {
+    // Columns [from, from + width) of `count` rows.
+    void decode(const std::byte* const* rows, int cols, int count, int from, int width) {
       const RowPlanes planes = planes_of(D, cols);
+      begin = from;
       for (int r = 0; r < count; ++r) {
         for (int c = 0; c < width; c += kChunk)
-          read_scales<V, D>(rows[r], planes, (begin + c) / kChunk, blocks_of_chunk(cols, begin + c),
-                            scales[r][c / kChunk]);
+          read_scales<V, D>(rows[r], planes, (from + c) / kChunk, blocks_of_chunk(cols, from + c),
+                            of_chunks[r][c / kChunk]);
         for (int c = 0; c < width; c += kGroup)
-          V::store_bytes(codes[r] + c,
-                         codes_of_group<V, D>(rows[r], planes, cols, (begin + c) / kGroup));
+          V::template store_words<D>(
+              words[r] + c, codes_of_group<V, D>(rows[r], planes, cols, (from + c) / kGroup));
       }
+    }
+
+    const float* scales(int r, int chunk, int, float (&)[scale_count(D)]) const {
+      return of_chunks[first + r][chunk - begin / kChunk];
+    }
+    [[gnu::always_inline]] Codes codes(int r, int group) const {
+      const int16_t* from = words[first + r] + group * kGroup - begin;
+      Codes codes;
+#pragma GCC unroll 4
+      for (int i = 0; i < kGroupWords; ++i) codes.of[i] = V::load_words(from + 2 * kLanes * i);
+      return codes;
+    }
+    template <int kPart>
+    [[gnu::always_inline]] static V dot(const Codes& codes, const Row& x, int group) {
+      constexpr int kFrom = kPart == 2 ? kGroupWords / 2 : 0;
+      constexpr int kTo = kPart == 1 ? kGroupWords / 2 : kGroupWords;
+      const int16_t* words = x.words() + kGroup * group;
+      typename V::Ints sum = V::no_ints();
+#pragma GCC unroll 4
+      for (int i = kFrom; i < kTo; ++i)
+        sum = V::dot_words(sum, codes.of[i], V::load_words(words + 2 * kLanes * i));
+      return V::of_ints(sum);
     }
 
     template <int R, int T>
-    void add_tile(int first, const Row* x, int begin, int width, V (&sums)[R][T]) const {
-      SumTile<V, R, T> sum(sums);
-      for (int c = 0; c < width; c += kChunk) {
-        const int chunk = (begin + c) / kChunk;
-        alignas(64) float products[R][T][kScales];
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-          for (int t = 0; t < T; ++t)
-            sum.of[r][t] = begin_chunk(scales[first + r][c / kChunk], x[t], chunk, sum.of[r][t],
-                                       products[r][t]);
-        keep_in_memory(products);
-        const int blocks = blocks_of_chunk(width, c);
-        for_each_group<V>(
-            blocks, [&](int half) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-              for (int r = 0; r < R; ++r) {
-                const Bytes w = V::load_bytes(codes[first + r] + c + half * kGroup);
-#pragma GCC unroll 4
-                for (int t = 0; t < T; ++t)
-                  sum.of[r][t] =
-                      add_group(w, x[t], 2 * chunk + half, half, products[r][t], sum.of[r][t]);
-              }
-            });
-      }
-      sum.copy_to(sums);
+    [[gnu::always_inline]] void add_tile(int first_row, const Row* x, int width,
+                                         SumTile<V, R, T>& sum) {
+      first = first_row;
+      add_products(*this, x, begin, width, sum);
     }
   };
+
+  // sum.of[r][t] += rows[r] . x[t].
+  template <int R, int T>
+  [[gnu::always_inline]] static void add_tile(const std::byte* const* rows,
+                                              const std::byte* const* ahead, const Row* x, int cols,
+                                              SumTile<V, R, T>& sum) {
+    add_products(Stored{rows, ahead, cols}, x, 0, cols, sum);
+  }
+
+  // Over columns [begin, begin + width).
+  template <int R, int T, class Rows>
+  [[gnu::always_inline]] static void add_products(const Rows& rows, const Row* x, int begin,
+                                                  int width, SumTile<V, R, T>& sum) {
+    for (int c = begin; c < begin + width; c += kChunk) {
+      const int chunk = c / kChunk, blocks = blocks_of_chunk(begin + width, c);
+      alignas(64) float room[R][scale_count(D)];
+      const float* scales[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        scales[r] = rows.scales(r, chunk, blocks, room[r]);
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t)
+          sum.of[r][t] = add_minimums(scales[r], x[t], chunk, sum.of[r][t]);
+      }
+      for_each_group<V>(
+          blocks, [&](int half) __attribute__((always_inline)) {
+            add_group(rows, scales, x, chunk, half, sum);
+          });
+    }
+  }
+
+  [[gnu::always_inline]] static V add_minimums(const float* scales, const Row& x, int chunk,
+                                               V sum) {
+    if constexpr (!has_minimum(D)) return sum;
+    return V::fma(V::load_eight(scales + kChunkBlocks * kSets),
+                  V::load_eight(x.scaled_sums() + chunk * kChunkBlocks), sum);
+  }
+
+  // A group's products; half: of its chunk.
+  template <int R, int T, class Rows>
+  [[gnu::always_inline]] static void add_group(const Rows& rows, const float* const (&scales)[R],
+                                               const Row* x, int chunk, int half,
+                                               SumTile<V, R, T>& sum) {
+    const int group = 2 * chunk + half;
+    V of_x[T];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t)
+      of_x[t] = V::spread(V::load_eight(x[t].scales() + chunk * kChunkBlocks), half);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const auto codes = rows.codes(r, group);
+      V of_row[kSets];
+#pragma GCC unroll 2
+      for (int set = 0; set < kSets; ++set)
+        of_row[set] = V::spread(V::load_eight(scales[r] + kChunkBlocks * set), half);
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) {
+        V& to = sum.of[r][t];
+        to = V::fma(V::mul(of_row[0], of_x[t]),
+                    Rows::template dot < kSets == 1 ? 0 : 1 > (codes, x[t], group), to);
+        if constexpr (kSets == 2)
+          to = V::fma(V::mul(of_row[1], of_x[t]), Rows::template dot<2>(codes, x[t], group), to);
+      }
+    }
+  }
 };
 
 }  // namespace

@@ -24,6 +24,12 @@ struct FloatDot : Columns<V> {
     return {x.values + static_cast<size_t>(t) * x.stride};
   }
 
+  // Columns [begin, begin + width) of a row.
+  static void prefetch_columns(const std::byte* row, int, int begin, int width) {
+    for (int c = begin; c < begin + width; c += kStep)
+      prefetch<row_bytes<D>(kStep)>(row + row_bytes<D>(c));
+  }
+
   // Inputs are operands in memory: there are not registers enough for those of four tokens.
   template <int T>
   [[gnu::always_inline]] static void add_step(const Pair& w, const Row* x, int c, V (&sum)[T]) {
@@ -33,12 +39,11 @@ struct FloatDot : Columns<V> {
     for (int t = 0; t < T; ++t) sum[t] = V::fma(w.second, V::load(x[t].values + c + 16), sum[t]);
   }
 
-  // sums[r][t] = rows[r] . x[t] for R rows and T tokens, a sum a vector.
+  // sum.of[r][t] += rows[r] . x[t].
   template <int R, int T>
-  static void tile(const std::byte* const* rows, const std::byte* const* ahead, const Row* x,
-                   int cols, V (&sums)[R][T]) {
-    SumTile<V, R, T> in(sums);
-    V(&sum)[R][T] = in.of;
+  [[gnu::always_inline]] static void add_tile(const std::byte* const* rows,
+                                              const std::byte* const* ahead, const Row* x, int cols,
+                                              SumTile<V, R, T>& sum) {
     int c = 0;
     for (; c + kStep <= cols; c += kStep) {
 #pragma GCC unroll 4
@@ -46,23 +51,34 @@ struct FloatDot : Columns<V> {
         prefetch<row_bytes<D>(kStep)>(ahead[r] + row_bytes<D>(c));
         Pair w;
         V::template values<D>(rows[r] + row_bytes<D>(c), w.first, w.second);
-        add_step(w, x, c, sum[r]);
+        add_step(w, x, c, sum.of[r]);
       }
     }
-    in.copy_to(sums);
-    for (int r = 0; c < cols && r < R; ++r) {
-      const Pair w = Columns<V>::template values_of_first<D>(rows[r] + row_bytes<D>(c), cols - c);
-      for (int t = 0; t < T; ++t)
-        sums[r][t] = fma_pair(w, load_first(x[t].values + c, cols - c), sums[r][t]);
-    }
+    if (c == cols) [[likely]]
+      return;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r)
+      add_last(Columns<V>::template values_of_first<D>(rows[r] + row_bytes<D>(c), cols - c), x, c,
+               cols - c, sum.of[r]);
+  }
+
+  // The last `count` columns, fewer than a step.
+  template <int T>
+  [[gnu::always_inline]] static void add_last(const Pair& w, const Row* x, int c, int count,
+                                              V (&sum)[T]) {
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) sum[t] = fma_pair(w, load_first(x[t].values + c, count), sum[t]);
   }
 
   // Decoded columns of up to kPanelRows rows, which several tokens share.
   struct Panel {
     static constexpr int kCols = kPanelBytes / sizeof(float);
     alignas(64) float values[kPanelRows][kCols];
+    int begin;  // the first column
 
-    void decode(const std::byte* const* rows, int, int count, int begin, int width) {
+    // Columns [first, first + width) of `count` rows.
+    void decode(const std::byte* const* rows, int, int count, int first, int width) {
+      begin = first;
       for (int r = 0; r < count; ++r) {
         const std::byte* from = rows[r] + row_bytes<D>(begin);
         for (int c = 0; c < width; c += kStep) {
@@ -77,19 +93,25 @@ struct FloatDot : Columns<V> {
     }
 
     template <int R, int T>
-    void add_tile(int first, const Row* x, int begin, int width, V (&sums)[R][T]) const {
-      SumTile<V, R, T> in(sums);
-      V(&sum)[R][T] = in.of;
-      int c = 0;
-      for (; c + kStep <= width; c += kStep) {
+    [[gnu::always_inline]] void add_tile(int first, const Row* x, int width,
+                                         SumTile<V, R, T>& sum) const {
+      const int whole = width / kStep * kStep;
+      for (int c = 0; c < whole; c += kLanes) {
+        V of_x[T];
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) add_step(load(values[first + r] + c), x, begin + c, sum[r]);
+        for (int t = 0; t < T; ++t) of_x[t] = V::load(x[t].values + begin + c);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          const V w = V::load(values[first + r] + c);
+#pragma GCC unroll 4
+          for (int t = 0; t < T; ++t) sum.of[r][t] = V::fma(w, of_x[t], sum.of[r][t]);
+        }
       }
-      in.copy_to(sums);
-      for (int r = 0; c < width && r < R; ++r)
-        for (int t = 0; t < T; ++t)
-          sums[r][t] = fma_pair(load(values[first + r] + c),
-                                load_first(x[t].values + begin + c, width - c), sums[r][t]);
+      if (whole == width) [[likely]]
+        return;
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r)
+        add_last(load(values[first + r] + whole), x, begin + whole, width - whole, sum.of[r]);
     }
   };
 };

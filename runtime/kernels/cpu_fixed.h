@@ -8,7 +8,7 @@
 #include <cstring>
 #include <limits>
 
-#include "runtime/kernels/kernels.h"
+#include "runtime/kernels/cpu_rows.h"
 
 namespace thermocline {
 namespace {
@@ -20,6 +20,7 @@ constexpr int kFixedMax = 127 * 256 + 127;
 // Where a row's parts lie. Of each group of 128 columns `codes` has 64 upper bytes of its firsts
 // and 64 of its seconds (cpu_layout.h), then their lower bytes. `sums` has minus the sum of each of
 // 16 lanes' codes, `first_sums` the same of their firsts: what weights whose zero is not 0 want.
+// `words` has the codes once more, a group's in four times 16 lanes of two (word_place).
 template <class Byte>
 struct FixedRowOf {
   Byte* data;
@@ -38,6 +39,7 @@ struct FixedRowOf {
   auto* first_sums() const { return at<int32_t>(columns() * 5 / 2); }
   auto* scales() const { return at<float>(3 * columns()); }            // of blocks
   auto* scaled_sums() const { return at<float>(columns() * 25 / 8); }  // scale * sum of codes
+  auto* words() const { return at<int16_t>(columns() * 13 / 4); }
 };
 using FixedRow = FixedRowOf<const std::byte>;
 using FixedRowOut = FixedRowOf<std::byte>;
@@ -75,6 +77,14 @@ inline float float_of(uint32_t bits) {
   return is_usable(largest) ? float_of(largest) / kFixedMax : otherwise;
 }
 
+constexpr int kGroupWords = 4;  // registers of 16 lanes of two words
+
+// Where the word of column i % 16 of a block's firsts or seconds is in its group: bytes 0 and 2 of
+// a lane are neighbours, and so are 1 and 3, since a mask and a shift widen them so.
+constexpr int word_place(int b, int second, int i) {
+  return 2 * kLanes * (2 * second + i % 2) + 2 * (4 * b + i / 4) + i % 4 / 2;
+}
+
 // Codes of a block of 32 columns and their scale; returns their sum.
 inline int fix_block(const float* x, int16_t* codes, float* scale) {
   uint32_t largest = 0;
@@ -93,8 +103,8 @@ inline int fix_block(const float* x, int16_t* codes, float* scale) {
   return total;
 }
 
-// The codes of block `b` of a group, as bytes in their places, with the lanes' sums.
-inline void place_codes(const int16_t* codes, int b, int8_t* group, int32_t* sums,
+// The codes of block `b` of a group, as bytes and words in their places, with the lanes' sums.
+inline void place_codes(const int16_t* codes, int b, int8_t* group, int16_t* words, int32_t* sums,
                         int32_t* first_sums) {
   for (int i = 0; i < 16; ++i)
     for (int second = 0; second < 2; ++second) {
@@ -102,6 +112,7 @@ inline void place_codes(const int16_t* codes, int b, int8_t* group, int32_t* sum
       const int place = 64 * second + 16 * b + i;
       group[place] = static_cast<int8_t>((code - lower) / 256);
       group[kGroup + place] = static_cast<int8_t>(lower);
+      words[word_place(b, second, i)] = static_cast<int16_t>(code);
     }
   for (int lane = 0; lane < 4; ++lane) {
     int firsts = 0, seconds = 0;
@@ -124,7 +135,8 @@ inline void to_fixed(const float* x, int cols, std::byte* fixed) {
     row.scaled_sums()[block] *= scale;
     const int group = block / kGroupBlocks;
     place_codes(codes, block % kGroupBlocks, row.codes() + 2 * kGroup * group,
-                row.sums() + 16 * group, row.first_sums() + 16 * group);
+                row.words() + kGroup * group, row.sums() + 16 * group,
+                row.first_sums() + 16 * group);
   }
 }
 

@@ -108,19 +108,17 @@ struct Lanes {
     return of([&](int i) { return i < 8 ? std::fma(a.at[i], b.at[i], c.at[i]) : c.at[i]; });
   }
   // Lane l: eight[4 * half + l / 4].
-  static Lanes spread(const float* eight, int half) {
-    return of([&](int i) { return eight[4 * half + i / 4]; });
+  static Lanes spread(const Eight& eight, int half) {
+    return of([&](int i) { return eight.at[4 * half + i / 4]; });
+  }
+  static Lanes spread_four(const float* four) {
+    return of([=](int i) { return four[i / 4]; });
   }
 
   // The codes of a group, unsigned.
   struct Bytes {
     uint8_t firsts[64], seconds[64];
   };
-  static Bytes load_bytes(const uint8_t* from) {
-    Bytes bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    return bytes;
-  }
   static void store_bytes(uint8_t* to, const Bytes& bytes) {
     std::memcpy(to, &bytes, sizeof bytes);
   }
@@ -172,7 +170,6 @@ struct Lanes {
     std::memcpy(halves.bytes, codes, sizeof halves.bytes);
     return halves;
   }
-  // The values of position p of a group, too large by 2^position_shift(D, p).
   struct Ints {
     int32_t at[kCount];
   };
@@ -224,6 +221,19 @@ struct Lanes {
   static Words spread_words(const int32_t* four) {
     return words_of([&](int i) { return static_cast<int16_t>(four[i / 4] & 0xffff); },
                     [&](int i) { return four[i / 4] >> 16; });
+  }
+  static Words load_words(const int16_t* from) {
+    return words_of([=](int i) { return from[2 * i]; }, [=](int i) { return from[2 * i + 1]; });
+  }
+  // A group's codes, less the code of zero, in word_place()'s order.
+  template <DType D>
+  static void store_words(int16_t* to, const Bytes& codes) {
+    for (int b = 0; b < kGroupBlocks; ++b)
+      for (int i = 0; i < 16; ++i)
+        for (int second = 0; second < 2; ++second) {
+          const int code = (second ? codes.seconds : codes.firsts)[16 * b + i];
+          to[word_place(b, second, i)] = static_cast<int16_t>(code - zero_code(D));
+        }
   }
   // Adds to each lane its two products.
   static Ints dot_words(Ints sum, const Words& a, const Words& b) {

@@ -133,7 +133,7 @@ struct FixedSum {
         const int of_set = at + i % kSets * kChunkBlocks;
         masks[i] = V::all_words(patterns[i]);
         zeros[i] = V::spread_ints(factors.zeros + of_set);
-        units[i] = V::spread(factors.unit + of_set, 0);
+        units[i] = V::spread_four(factors.unit + of_set);
       }
       zeros[1] = V::template shifted<second_shift(D)>(zeros[1]);
       units[1] = V::mul(units[1], V::broadcast(1.0f / (1 << second_shift(D))));

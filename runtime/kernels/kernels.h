@@ -30,7 +30,7 @@ constexpr bool takes_fixed(DType dtype) { return facts(dtype).items_per_block > 
   return (cols + kChunk - 1) / kChunk * kChunk;
 }
 [[gnu::always_inline]] constexpr size_t fixed_bytes(int cols) {
-  return static_cast<size_t>(padded_columns(cols)) * 13 / 4;
+  return static_cast<size_t>(padded_columns(cols)) * 21 / 4;
 }
 
 // Heads that attend takes in one pass over keys and values, and the floats of scratch that it

@@ -144,6 +144,9 @@ Register setr(Values... values) {
 [[gnu::noinline]] inline Register permutexvar_epi32(const Register& indices, const Register& a) {
   return permutexvar_ps(indices, a);
 }
+[[gnu::noinline]] inline Register of_half(__m256 half) {
+  return lanes<float>([&](int i) { return i < 8 ? lane<float>(half, i) : 0.0f; });
+}
 [[gnu::noinline]] inline Register broadcast_f32x4(__m128 four) {
   return lanes<float>([&](int i) { return lane<float>(four, i % 4); });
 }
@@ -291,5 +294,7 @@ template <class Half>
 #define _mm512_insertf32x8 ::thermocline::emulated::with_half
 #undef _mm512_inserti64x4
 #define _mm512_inserti64x4 ::thermocline::emulated::with_half
+#undef _mm512_castps256_ps512
+#define _mm512_castps256_ps512 ::thermocline::emulated::of_half
 #undef _mm512_castps512_ps256
 #define _mm512_castps512_ps256(a) ::thermocline::emulated::half(a, 0)
