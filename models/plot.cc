@@ -57,7 +57,8 @@ std::string data_block(const PlotLine& line, size_t index) {
   std::string text = fmt::format("$line{} << END\n", index);
   for (size_t i = 0; i < line.points.size(); ++i) {
     const auto& [x, y] = line.points[i];
-    text += std::isnan(y) ? "" : fmt::format("{:.9g} {:.9g}", x, y);  // an empty line is a gap
+    // An empty line is a gap.
+    text += std::isnan(y) ? "" : fmt::format("{:.9g} {:.9g}", x + line.aside, y);
     const bool interval = i < line.intervals.size() && !std::isnan(line.intervals[i].first) &&
                           !std::isnan(line.intervals[i].second);
     if (interval && !std::isnan(y)) {

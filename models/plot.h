@@ -21,6 +21,7 @@ struct PlotLine {
   bool markers = true;                            // one for each point
   // The interval of each point (low, high): bars, or nothing where one is NaN. Empty: no intervals.
   std::vector<std::pair<double, double>> intervals = {};
+  double aside = 0;  // drawn so far to the right of its points, beside other lines' intervals
 };
 
 // In the right corner of the lines at the bottom or the top, or above them, where it hides nothing.

@@ -55,9 +55,9 @@ std::string tiles(const Results& results) {
   const ModelResults& model = results.models.front();
   std::string html = pair_tiles(model);
   if (model.run && model.run->tpot_ms) {
-    html +=
-        tile(milliseconds(model.run->tpot_ms->mean),
-             fmt::format("per token executed here, {} on {} ranks", model.label, model.run->ranks));
+    html += tile(milliseconds(model.run->tpot_ms->mean),
+                 fmt::format("per token executed here, {} on {} {}", model.label, model.run->ranks,
+                             model.run->ranks == 1 ? "rank" : "ranks"));
   }
   if (model.executed) {
     html += tile(fmt::format("{:.2f}", model.executed->predicted_over_executed),

@@ -70,8 +70,7 @@ void spread_out(Plot& plot) {
   }
   const double middle = (static_cast<double>(plot.lines.size()) - 1) / 2;
   for (size_t i = 0; i < plot.lines.size(); ++i) {
-    const double offset = (static_cast<double>(i) - middle) * std::min(gap, 10.0) / 7;
-    for (auto& [x, y] : plot.lines[i].points) x += offset;
+    plot.lines[i].aside = (static_cast<double>(i) - middle) * std::min(gap, 10.0) / 7;
   }
 }
 

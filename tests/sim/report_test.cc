@@ -607,6 +607,15 @@ TEST_CASE("plots draw intervals below the lines, and gaps where there is no valu
   if (!find_program("gnuplot").empty()) CHECK(draw({"x", "y", {line}}, "i").problem.empty());
 }
 
+TEST_CASE("a line that is drawn aside of its points leaves the marks of the axis where they are") {
+  PlotLine left{"a", {{10, 1}, {20, 2}}}, right{"b", {{10, 3}, {20, 4}}};
+  left.aside = -0.5;
+  right.aside = 0.5;
+  const std::string script = plot_script({"x", "y", {left, right}});
+  CHECK_THAT(script, Contains("9.5 1\n19.5 2\nEND") && Contains("10.5 3\n20.5 4\nEND"));
+  CHECK_THAT(script, Contains("set xtics (10, 20)"));
+}
+
 TEST_CASE("the report shows answer, tables, plots, evidence and making") {
   const Results results = parse_results(test::full_document(), "r.json");
   const Report report = make_report(results);
