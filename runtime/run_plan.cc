@@ -96,7 +96,7 @@ void choose_tasks(const RunOptions& options, RunPlan& plan) {
   }
 }
 
-// Tiers hold one hot set: that of one policy at one budget. Without a policy nothing is hot: so
+// Tiers hold the hot set of one policy, each under one budget. Without a policy nothing is hot: so
 // the first profile of a model that does not fit is recorded.
 void require_one_hot_set(const LivePolicyOptions& live, TierLayout tiers) {
   if (live.policies.empty()) return;
@@ -274,6 +274,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   const ModelShape& shape = plan.shape;
   plan.live = choose_policies(options, shape, plan.ffn_types);
   plan.tiers = parse_tier_layout(options.tiers, options.disk_tier);
+  check_host_budget(plan.tiers, options.host_budget, !options.policies.empty());
   if (plan.tiers != TierLayout::one && options.audit_predictor) {
     throw bad_usage(
         "--audit-predictor runs a second decoder beside the first: not with "
@@ -286,6 +287,9 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   choose_batch(options, plan);
   place_ranks(options, plan, rank_count);
   if (plan.tiers != TierLayout::one) require_one_hot_set(plan.live, plan.tiers);
+  if (!options.host_budget.empty()) {
+    plan.live.budgets.push_back(host_budget_of(options, plan, rank_count));
+  }
   choose_magnitudes(options, plan);
   choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();
