@@ -60,8 +60,7 @@ struct LivePolicyName {
 struct LiveSnapshot {
   std::string model, weights, weight_hash, layout;  // as in result rows
   uint64_t bundle_bytes = 0;
-  std::vector<std::string>
-      tiers;  // that have a hot set, the fastest first; empty: the FFN is in one
+  std::vector<std::string> tiers;  // that have a hot set, the fastest first; empty: none
   std::vector<LivePolicyName> policies;
 
   bool ended = false;

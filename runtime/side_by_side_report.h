@@ -3,7 +3,8 @@
 // Times are of the FFN, ms per step of the run, prefill among them: the hot parts on the device,
 // the cold parts on the host (what it waits for a disk among them), layer by layer the larger of
 // the two, the merge, and both at once. That the parts ran side by side shows where
-// both_over_larger, both / (larger + merge), is near 1. Thread-safety: pure functions.
+// both_over_larger, both / (larger + merge), is near 1.
+// Thread-safety: pure functions.
 #pragma once
 
 #include <cstdint>
