@@ -107,6 +107,18 @@ void require_one_hot_set(const LivePolicyOptions& live, TierLayout tiers) {
       name_of(tiers), live.policies.size(), live.budgets.size()));
 }
 
+// The host's hot set is the same policy's as the device's, at another budget.
+void add_host_budget(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
+  const HotBudget host = host_budget_of(options, plan, rank_count);
+  const uint64_t device_bytes = plan.live.budgets.front().bytes;
+  plan.live.budgets.push_back(host);
+  if (host.bytes > device_bytes) return;
+  plan.notes.push_back(fmt::format(
+      "--host-budget {} is not above --budget {}: a policy keeps the same bundles hot in both, so "
+      "host memory has little that the device has not",
+      format_bytes(host.bytes), format_bytes(device_bytes)));
+}
+
 // A teacher leaves nothing to choose.
 void check_nothing_chosen(const RunOptions& options) {
   const std::pair<bool, const char*> wanted[] = {
@@ -287,9 +299,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   choose_batch(options, plan);
   place_ranks(options, plan, rank_count);
   if (plan.tiers != TierLayout::one) require_one_hot_set(plan.live, plan.tiers);
-  if (!options.host_budget.empty()) {
-    plan.live.budgets.push_back(host_budget_of(options, plan, rank_count));
-  }
+  if (!options.host_budget.empty()) add_host_budget(options, plan, rank_count);
   choose_magnitudes(options, plan);
   choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

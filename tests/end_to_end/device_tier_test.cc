@@ -1,5 +1,7 @@
 // `thermocline run --tiers device,host` and `device,host,disk`: the same bits and counters as with
 // the FFN in one tier where both parts are the CPU's, and what they say where they cannot be.
+#include <fstream>
+
 #include "tests/end_to_end/program.h"
 
 namespace thermocline::test {
@@ -129,6 +131,42 @@ TEST_CASE(
     CHECK(tiers[i + 1]["budget_bytes"] == policies[1]["budget_bytes"]);
     check_rank(tiers[i], tiers[i + 1]);
   }
+}
+
+TEST_CASE("a step in three tiers is not predicted, and a run says so") {
+  const TempDir folder;
+  const std::string cluster = folder / "one.toml";
+  std::ofstream(cluster) << R"([cluster]
+name = "one"
+[network]
+bandwidth = "1GB/s"
+[[node]]
+name = "node"
+host = {memory = "1GB", bandwidth = "10GB/s"}
+disk = {memory = "1TB", bandwidth = "1GB/s"}
+migration = {bandwidth = "1GB/s"}
+)";
+  const std::string common = std::string("run ") + kModel + "--limit 1 --backend cpu --cluster " +
+                             cluster + " --disk-tier " + folder / "";
+  const std::string three = common + " --tiers device,host,disk";
+  const auto prints = [](const std::string& command, int exit_code, const std::string& text) {
+    const CommandResult result = thermocline_command(command);
+    INFO(result.output);
+    CHECK(result.exit_code == exit_code);
+    CHECK_THAT(result.output, Contains(text));
+    return result.output;
+  };
+  const std::string json = " --json " + folder / "run.json";
+  prints(common + json, 0, "ms predicted");
+  CHECK(rows_of(folder / "run.json", "run")[0].contains("predicted_step_ms"));
+  CHECK_THAT(prints(three + json, 0, "no step of --tiers device,host,disk is predicted"),
+             !Contains("ms predicted"));
+  CHECK_FALSE(rows_of(folder / "run.json", "run")[0].contains("predicted_step_ms"));
+  prints(three + " --local-ranks 2", 2, "expected --layout or --rank-weights");
+  prints(three + " --local-ranks 2 --layout pp1,tp2", 0, "(device,host,disk; FFN");
+  prints(common + " --record " + folder / "p.h5", 0, "trace");
+  prints(three + " --policy fixed --budget 30% --host-budget 20% --profile " + folder / "p.h5", 0,
+         "is not above --budget");
 }
 
 TEST_CASE("tiers that cannot be say why") {
