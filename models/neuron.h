@@ -37,6 +37,11 @@ struct NeuronPool {
   uint32_t words_per_layer() const { return (neuron_count + 63) / 64; }
   uint32_t bytes_per_layer() const { return (neuron_count + 7) / 8; }  // as stored in a trace
   uint64_t words_per_step() const { return uint64_t{layer_count} * words_per_layer(); }
+  // Word w of a layer in which every neuron has its bit.
+  uint64_t full_word(size_t w) const {
+    const uint64_t left = neuron_count - 64 * w;
+    return left >= 64 ? ~uint64_t{0} : ~(~uint64_t{0} << left);
+  }
 };
 
 struct ActiveSet {

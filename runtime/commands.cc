@@ -218,7 +218,13 @@ void add_policy_options(CLI::App& command, RunOptions& options) {
       "device,host: all FFN bundles lie in host memory, the hot ones of the one "
       "--policy on the GPU too, under the one --budget; the GPU computes these while "
       "the cores compute the others (with --backend cpu one after the other, for "
-      "tests). host,disk: what --disk-tier FOLDER means");
+      "tests). host,disk: what --disk-tier FOLDER means. device,host,disk: with --disk-tier "
+      "FOLDER; "
+      "the GPU holds what is hot under --budget, host memory what is hot under --host-budget, the "
+      "file all");
+  command.add_option("--host-budget", options.host_budget,
+                     "BYTES, PERCENT or A+B+... of host memory for hot bundles, with --tiers "
+                     "device,host,disk; --budget is the GPU's");
   command.add_option("--disk-tier", options.disk_tier,
                      "FOLDER: up and down rows of the FFN lie in a file there, which is made once; "
                      "the hot ones of the one --policy are in memory too, under the one --budget; "

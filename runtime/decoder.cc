@@ -55,14 +55,22 @@ Decoder::Decoder(Comm& world, const ModelShape& shape, const Partition& partitio
   partial_ = floats(dim_);
   if (last_stage_) logits_ = floats(weights_.head.view.rows);
   words_ = buffer<uint64_t>(neuron_pool_.words_per_step());
-  if (weights_.device_tier != nullptr) {
-    TC_CHECK(!options.audit_gate, "an audit of gates wants all of them on one backend");
-    side_by_side_ = std::make_unique<SideBySide>(backend, *weights_.device_tier, neuron_pool_, dim_,
-                                                 static_cast<int>(options.row_max));
-  }
+  make_tiers();
   if (!options.audit_gate) return;
   exact_hidden_ = floats(neurons_);
   exact_ = buffer<uint64_t>(neuron_pool_.words_per_step());
+}
+
+void Decoder::make_tiers() {
+  DeviceTier* const device = weights_.device_tier.get();
+  if (weights_.tiers != nullptr) {
+    Backend& reader = device != nullptr ? device->host() : backend_;
+    staged_ = std::make_unique<StagedRows>(reader, *weights_.tiers, neuron_pool_);
+  }
+  if (device == nullptr) return;
+  TC_CHECK(!options_.audit_gate, "an audit of gates wants all of them on one backend");
+  side_by_side_ = std::make_unique<SideBySide>(backend_, *device, neuron_pool_, dim_,
+                                               static_cast<int>(options_.row_max), staged_.get());
 }
 
 void Decoder::use_predictor(std::unique_ptr<ActivationPredictor> predictor) {
@@ -203,7 +211,15 @@ void Decoder::look_ahead(uint32_t layer) {
   normalize(x_.data(), weights_.layers[layer].ffn_norm, row_count_);
   const uint64_t stride = neuron_pool_.words_per_layer();
   lookahead_->predict(layer, {x_.data(), normed_.data(), row_count_}, ahead_.data(), stride);
-  weights_.tiers->read_ahead(layer, in_any_row({ahead_.data(), stride}));
+  const auto rows = static_cast<size_t>(row_count_);
+  likely_.resize(rows * stride);
+  backend_.download(likely_.data(), ahead_.data(), likely_.size() * sizeof(uint64_t));
+  const NeuronMask likely{likely_.data(), stride};
+  if (side_by_side_ != nullptr) {
+    staged_->read_ahead(layer, likely, rows, weights_.device_tier->cold(layer));
+  } else {
+    staged_->read_ahead(layer, likely, rows);
+  }
   times_.predictor_ns += now_ns() - start;
   times_.ffn_ns += now_ns() - start;
 }
@@ -219,7 +235,7 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
   }
   uint64_t* active = words_.data() + size_t{layer} * neuron_pool_.words_per_layer();
   const uint64_t stride = neuron_pool_.words_per_step();
-  const bool tiered = weights_.tiers != nullptr;
+  const bool tiered = staged_ != nullptr;
   const GateUpCall gate_and_up{weights.gate.view,
                                tiered ? WeightView{} : weights.up.view,
                                rule_.activation,
@@ -231,53 +247,21 @@ void Decoder::ffn(uint32_t layer, Rows rows) {
                                stride,
                                wanted ? gate_magnitudes_.data() : nullptr};
   if (side_by_side_ != nullptr) {
-    side_by_side_->ffn(layer, gate_and_up, partial_.data());
+    times_.transfer_ns += side_by_side_->ffn(layer, gate_and_up, partial_.data());
     if (wanted) pass_magnitudes(layer, rows);
     return add_reduced();
   }
   backend_.gate_and_up(gate_and_up);
   if (wanted) pass_magnitudes(layer, rows);
   const NeuronMask computed = rule_.dense() ? candidates : NeuronMask{active, stride};
-  if (tiered) scale_by_tiered(layer, computed);
-  backend_.sum_rows(weights.down_t.view, computed, hidden_.data(), partial_.data());
-  if (tiered) weights_.tiers->release();
-  add_reduced();
-}
-
-// hidden *= W_up n, of what is in memory while the rest is read.
-void Decoder::scale_by_tiered(uint32_t layer, const NeuronMask& computed) {
-  BundleStore& tiers = *weights_.tiers;
-  const WeightView& up = weights_.layers[layer].up.view;
-  tiers.request(layer, in_any_row(computed));
-  backend_.scale_by_rows(up, within(computed, tiers.here()), normed_.data(), hidden_.data());
-  times_.transfer_ns += tiers.wait();
-  backend_.scale_by_rows(up, within(computed, tiers.coming()), normed_.data(), hidden_.data());
-}
-
-// Neurons of a layer that have a bit in any row. Valid until the next call.
-std::span<const uint64_t> Decoder::in_any_row(const NeuronMask& mask) {
-  needed_.assign(neuron_pool_.words_per_layer(), 0);
-  for (int t = 0; t < row_count_; ++t)
-    for (size_t w = 0; w < needed_.size(); ++w)
-      needed_[w] |= mask.words == nullptr ? every_neuron(w)
-                                          : mask.words[static_cast<size_t>(t) * mask.stride + w];
-  return needed_;
-}
-
-// Word w of a layer with every neuron.
-uint64_t Decoder::every_neuron(size_t w) const {
-  const uint64_t left = static_cast<uint64_t>(neurons_) - 64 * w;
-  return left >= 64 ? ~uint64_t{0} : ~(~uint64_t{0} << left);
-}
-
-// Those of a mask that are in `words`, for each row.
-NeuronMask Decoder::within(const NeuronMask& mask, std::span<const uint64_t> words) {
-  part_.resize(static_cast<size_t>(row_count_) * words.size());
-  for (size_t i = 0; i < part_.size(); ++i) {
-    const size_t t = i / words.size(), w = i % words.size();
-    part_[i] = words[w] & (mask.words == nullptr ? ~uint64_t{0} : mask.words[t * mask.stride + w]);
+  if (tiered) {
+    times_.transfer_ns +=
+        staged_->scale(layer, weights.up.view, computed, static_cast<size_t>(row_count_),
+                       normed_.data(), hidden_.data());
   }
-  return {part_.data(), words.size()};
+  backend_.sum_rows(weights.down_t.view, computed, hidden_.data(), partial_.data());
+  if (tiered) staged_->release();
+  add_reduced();
 }
 
 // The neurons of the layer to look at.

@@ -28,6 +28,7 @@
 #include "runtime/predictor.h"
 #include "runtime/rank_weights.h"
 #include "runtime/side_by_side.h"
+#include "runtime/staged_rows.h"
 
 namespace thermocline {
 
@@ -106,16 +107,13 @@ class Decoder {
  private:
   using Rows = std::span<const DecoderRow>;
 
+  void make_tiers();
   void check(Rows rows, std::span<const uint64_t> words) const;
   void run_layers(Rows rows);
   void embed();
   void attention(uint32_t layer);
   void look_ahead(uint32_t layer);
   void ffn(uint32_t layer, Rows rows);
-  void scale_by_tiered(uint32_t layer, const NeuronMask& computed);
-  std::span<const uint64_t> in_any_row(const NeuronMask& mask);
-  uint64_t every_neuron(size_t w) const;
-  NeuronMask within(const NeuronMask& mask, std::span<const uint64_t> words);
   NeuronMask predict(uint32_t layer);
   void audit_gate(uint32_t layer);
   void fetch_words(std::span<uint64_t> words);
@@ -175,7 +173,8 @@ class Decoder {
   std::vector<uint64_t> candidate_words_, exact_words_;
   std::vector<float> staging_, sum_scratch_;
   std::vector<float> sent_;                   // the residual that is on its way to the next stage
-  std::vector<uint64_t> needed_, part_;       // of a layer: of any row; (row, words_per_layer)
+  std::vector<uint64_t> likely_;              // (row, words_per_layer) of ahead_, on the host
+  std::unique_ptr<StagedRows> staged_;        // where up and down rows lie in a file
   std::unique_ptr<SideBySide> side_by_side_;  // where the FFN lies on device and host
 };
 

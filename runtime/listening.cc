@@ -19,11 +19,13 @@ LiveSnapshot empty_snapshot(const RunPlan& plan) {
   snapshot.weight_hash = plan.weight_hash;
   snapshot.layout = plan.partition.layout.text();
   snapshot.bundle_bytes = bundle_bytes(plan.shape, plan.ffn_types);
-  snapshot.tiered = plan.tiers != TierLayout::one;
+  const auto tiers = hot_tiers(plan.tiers);
+  snapshot.tiers.assign(tiers.begin(), tiers.end());
   snapshot.tasks_total = plan.tasks.size();
   for (const PolicySpec& policy : plan.live.policies) {
     for (const HotBudget& budget : plan.live.budgets) {
-      snapshot.policies.push_back({policy, budget.bytes});
+      const std::string tier(plan.hot_tier(snapshot.policies.size()));
+      snapshot.policies.push_back({policy, budget.bytes, tier});
     }
   }
   return snapshot;
@@ -94,14 +96,12 @@ void Listening::finish(const SentBytes& sent) {
 // What is not counted pass by pass.
 void Listening::look_at_rank() {
   mine_.weight_bytes = decoder_->weights().total_bytes();
-  if (const BundleStore* tiers = decoder_->weights().tiers.get(); tiers != nullptr) {
-    mine_.hot_bytes = tiers->hot_bytes();
-    mine_.staging_bytes = tiers->staging_bytes();
-    mine_.tiers = tiers->counters();
+  HotTierCounters* tier = mine_.tiers.data();  // the fastest first
+  if (const DeviceTier* device = decoder_->weights().device_tier.get(); device != nullptr) {
+    *tier++ = {device->size().hot_bytes, 0, device->counters()};
   }
-  if (const DeviceTier* tier = decoder_->weights().device_tier.get(); tier != nullptr) {
-    mine_.hot_bytes = tier->size().hot_bytes;
-    mine_.tiers = tier->counters();
+  if (const BundleStore* store = decoder_->weights().tiers.get(); store != nullptr) {
+    *tier = {store->hot_bytes(), store->staging_bytes(), store->counters()};
   }
   if (policies_ != nullptr) mine_.policies = policies_->states();
 }

@@ -32,8 +32,8 @@ RankCounters first_rank(const LiveSnapshot& snapshot) {
 // What has one size on every rank.
 struct FixedCounters {
   PhaseCounters prefill, decode;
-  uint64_t weight_bytes, hot_bytes, staging_bytes;
-  TierCounters tiers;
+  uint64_t weight_bytes;
+  std::array<HotTierCounters, kHotTiersMax> tiers;
 };
 
 template <class T>
@@ -188,7 +188,8 @@ struct TierFamily {
   uint64_t TierCounters::*count;
 };
 constexpr TierFamily kTierFamilies[] = {
-    {"tier_needed_bundles_total", "Bundles that layers asked for, once a pass.",
+    {"tier_needed_bundles_total",
+     "Bundles that layers asked for, once a pass; below a device, what is cold there.",
      &TierCounters::needed},
     {"tier_in_fast_bundles_total", "Of these, hot and in the faster tier.", &TierCounters::here},
     {"tier_read_bytes_total", "Read from the bundle file for what was not in memory.",
@@ -201,22 +202,35 @@ constexpr TierFamily kTierFamilies[] = {
     {"tier_moved_bytes_total", "Brought from the slower tier for the hot set.",
      &TierCounters::moved_bytes},
     {"tier_moved_bundles_total", "As so many bundles.", &TierCounters::moved_count},
+    {"tier_passed_bytes_total", "Read from the bundle file for a tier above, not hot in this one.",
+     &TierCounters::passed_bytes},
+    {"tier_passed_bundles_total", "As so many bundles.", &TierCounters::passed_count},
 };
 
+// A family with a sample of each rank and tier.
+template <class Value>
+void add_by_tier(const LiveSnapshot& snapshot, Exposition& out, Value value) {
+  for (size_t rank = 0; rank < snapshot.ranks.size(); ++rank) {
+    for (size_t i = 0; i < snapshot.tiers.size(); ++i) {
+      out.add({{"rank", std::to_string(rank)}, {"tier", snapshot.tiers[i]}},
+              value(snapshot.ranks[rank].tiers[i]));
+    }
+  }
+}
+
 void add_tiers(const LiveSnapshot& snapshot, Exposition& out) {
-  if (!snapshot.tiered) return;
-  using Rank = RankCounters;
-  out.gauge("hot_room_bytes",
-            "Room of a rank's faster tier for hot bundles, as the budget allows.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.hot_bytes; });
+  if (snapshot.tiers.empty()) return;
+  using Tier = HotTierCounters;
+  out.gauge("hot_room_bytes", "Room of a rank's tier for hot bundles, as its budget allows.");
+  add_by_tier(snapshot, out, [](const Tier& tier) { return tier.hot_bytes; });
   out.gauge("staging_bytes", "Memory for the other bundles of a layer, the most in use so far.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return rank.staging_bytes; });
+  add_by_tier(snapshot, out, [](const Tier& tier) { return tier.staging_bytes; });
   for (const TierFamily& family : kTierFamilies) {
     out.counter(family.name, family.help);
-    add_by_rank(snapshot, out, [&](const Rank& rank) { return rank.tiers.*family.count; });
+    add_by_tier(snapshot, out, [&](const Tier& tier) { return tier.counters.*family.count; });
   }
   out.counter("tier_wait_seconds_total", "What a rank waited for bundles.");
-  add_by_rank(snapshot, out, [](const Rank& rank) { return seconds(rank.tiers.wait_ns); });
+  add_by_tier(snapshot, out, [](const Tier& tier) { return seconds(tier.counters.wait_ns); });
 }
 
 struct PolicySample {
@@ -228,9 +242,11 @@ std::vector<PolicySample> policy_samples(const LiveSnapshot& snapshot) {
   std::vector<PolicySample> samples;
   for (size_t i = 0; i < snapshot.policies.size(); ++i) {
     const LivePolicyName& name = snapshot.policies[i];
-    samples.push_back(
-        {{{"policy", name.policy.label()}, {"budget_bytes", std::to_string(name.budget_bytes)}},
-         snapshot.policy_total(i)});
+    PolicySample sample{
+        {{"policy", name.policy.label()}, {"budget_bytes", std::to_string(name.budget_bytes)}},
+        snapshot.policy_total(i)};
+    if (!name.tier.empty()) sample.labels.push_back({"tier", name.tier});
+    samples.push_back(std::move(sample));
   }
   return samples;
 }
@@ -284,10 +300,12 @@ Json json_of(const PhaseCounters& phase) {
           {"wait_seconds", seconds(phase.times.wait_ns)}};
 }
 
-Json json_of(const TierCounters& tiers) {
-  Json json;
-  for_each_counter(tiers, [&](const char* name, uint64_t count) { json[name] = count; });
-  json["wait_seconds"] = seconds(tiers.wait_ns);
+Json tier_json(const std::string& name, const HotTierCounters& tier) {
+  Json json = {
+      {"tier", name}, {"hot_bytes", tier.hot_bytes}, {"staging_bytes", tier.staging_bytes}};
+  for_each_counter(tier.counters,
+                   [&](const char* counter, uint64_t count) { json[counter] = count; });
+  json["wait_seconds"] = seconds(tier.counters.wait_ns);
   return json;
 }
 
@@ -297,10 +315,9 @@ Json rank_json(const LiveSnapshot& snapshot, size_t index) {
                {"prefill", json_of(rank.prefill)},
                {"decode", json_of(rank.decode)},
                {"weight_bytes", rank.weight_bytes}};
-  if (!snapshot.tiered) return json;
-  json["hot_bytes"] = rank.hot_bytes;
-  json["staging_bytes"] = rank.staging_bytes;
-  json["tiers"] = json_of(rank.tiers);
+  for (size_t i = 0; i < snapshot.tiers.size(); ++i) {
+    json["tiers"].push_back(tier_json(snapshot.tiers[i], rank.tiers[i]));
+  }
   return json;
 }
 
@@ -325,6 +342,7 @@ Json policy_json(const LiveSnapshot& snapshot, size_t index) {
   Json json = {{"policy", name.policy.entry->name},
                {"parameters", name.policy.parameters()},
                {"budget_bytes", name.budget_bytes},
+               {"tier", name.tier.empty() ? Json(nullptr) : Json(name.tier)},
                {"hit_ratio", hit_ratio(total.stats)},
                {"hot_bytes", total.hot_count * snapshot.bundle_bytes},
                {"hot_threshold", nullptr}};
@@ -346,8 +364,8 @@ void PhaseCounters::add(const PassReport& report) {
 }
 
 std::vector<std::byte> packed(const RankCounters& counters) {
-  const FixedCounters fixed{counters.prefill,   counters.decode,        counters.weight_bytes,
-                            counters.hot_bytes, counters.staging_bytes, counters.tiers};
+  const FixedCounters fixed{counters.prefill, counters.decode, counters.weight_bytes,
+                            counters.tiers};
   std::vector<std::byte> bytes;
   append(bytes, &fixed, 1);
   append(bytes, counters.sent.run.data(), counters.sent.run.size());
@@ -359,14 +377,7 @@ std::vector<std::byte> packed(const RankCounters& counters) {
 RankCounters unpacked(std::span<const std::byte> bytes, size_t rank_count, size_t policy_count) {
   FixedCounters fixed;
   take(bytes, &fixed, 1);
-  RankCounters counters{fixed.prefill,
-                        fixed.decode,
-                        fixed.weight_bytes,
-                        fixed.hot_bytes,
-                        fixed.staging_bytes,
-                        fixed.tiers,
-                        {},
-                        {}};
+  RankCounters counters{fixed.prefill, fixed.decode, fixed.weight_bytes, fixed.tiers, {}, {}};
   counters.sent.run.resize(rank_count);
   counters.sent.decode.resize(rank_count);
   counters.policies.resize(policy_count);

@@ -9,6 +9,7 @@
 // Thread-safety: pure functions; DecodeRate is one thread's.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -31,11 +32,17 @@ struct PhaseCounters {
   void add(const PassReport& report);
 };
 
+// Of a tier that has a hot set, on one rank.
+struct HotTierCounters {
+  uint64_t hot_bytes = 0, staging_bytes = 0;  // places for bundles
+  TierCounters counters;
+};
+inline constexpr size_t kHotTiersMax = 2;
+
 struct RankCounters {
   PhaseCounters prefill, decode;  // executed now: what --resume took over is not in them
   uint64_t weight_bytes = 0;      // in memory
-  uint64_t hot_bytes = 0, staging_bytes = 0;  // with tiers: places for bundles
-  TierCounters tiers;                         // where there are tiers
+  std::array<HotTierCounters, kHotTiersMax> tiers;  // as many as the run has
   SentBytes sent;
   std::vector<LivePolicyState> policies;  // (policy, budget)
 };
@@ -47,12 +54,13 @@ RankCounters unpacked(std::span<const std::byte> bytes, size_t rank_count, size_
 struct LivePolicyName {
   PolicySpec policy;
   uint64_t budget_bytes = 0;
+  std::string tier = {};  // whose hot set it keeps: "device"; empty: none's
 };
 
 struct LiveSnapshot {
   std::string model, weights, weight_hash, layout;  // as in result rows
   uint64_t bundle_bytes = 0;
-  bool tiered = false;  // the FFN lies in two tiers
+  std::vector<std::string> tiers;  // that have a hot set, the fastest first; empty: none
   std::vector<LivePolicyName> policies;
 
   bool ended = false;

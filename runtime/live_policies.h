@@ -62,8 +62,8 @@ class LivePolicies final : public StepObserver {
 
   void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override;
 
-  // What the first policy at the first budget keeps hot now.
-  const HotSet& hot() const { return drivers_.front()->hot(); }
+  // What the first policy keeps hot now at one of the budgets.
+  const HotSet& hot(size_t budget) const { return drivers_[budget]->hot(); }
 
   // Of this rank, in the order of results().
   std::vector<LivePolicyState> states() const;

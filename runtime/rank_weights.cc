@@ -126,8 +126,8 @@ void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& back
   const bool tiered = !tiers.folder.empty();
   if (tiered && !backend.has_tiers()) {
     throw bad_usage("--disk-tier: " + backend.describe() +
-                    " holds all weights; --backend cpu reads "
-                    "the FFN from a disk");
+                    " holds all weights; --tiers device,host,disk has the cores read the FFN from "
+                    "a disk, --backend cpu all of a run");
   }
   const auto is_tiered = [&](const Part& part) {
     return tiered && std::ranges::find(kTieredMatrices, part.matrix) != kTieredMatrices.end();
@@ -142,27 +142,38 @@ void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& back
       tiered ? "or a smaller --budget" : "or --disk-tier"));
 }
 
-// device,host: the dense part and hot bundles on one backend, all bundles on the other.
+// What tiers on a device and a host take, bytes.
+struct TwoMemories {
+  std::string_view tiers;  // "device,host,disk"
+  DeviceTierSize device;
+  uint64_t on_host = 0;  // bundles, or gate rows and the places of a store
+  std::string_view of_host;
+};
+
+// The dense part and hot bundles on one backend, what is cold there on the other.
 void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& device,
-                             const DeviceTierSize& tier, const TierOptions& options) {
-  uint64_t dense = 0, bundles = 0;
-  for (const Part& part : parts) (is_ffn(part.matrix) ? bundles : dense) += part.byte_count();
+                             const TwoMemories& memories, const TierOptions& options) {
+  uint64_t dense = 0;
+  for (const Part& part : parts) dense += is_ffn(part.matrix) ? 0 : part.byte_count();
+  const DeviceTierSize& tier = memories.device;
   const uint64_t on_device = dense + tier.total() + options.reserved_bytes;
   if (on_device > device.free_bytes()) {
     throw work_failed(fmt::format(
-        "--tiers device,host: {} of dense weights, {} of hot bundles, {} to find and move them and "
+        "--tiers {}: {} of dense weights, {} of hot bundles, {} to find and move them and "
         "{} of KV cache take {}, but {} has {} free: a smaller --budget or --batch, more ranks "
         "(mpirun -n), fewer layers",
-        format_bytes(dense), format_bytes(tier.hot_bytes),
+        memories.tiers, format_bytes(dense), format_bytes(tier.hot_bytes),
         format_bytes(tier.index_bytes + tier.move_bytes), format_bytes(options.reserved_bytes),
         format_bytes(on_device), device.describe(), format_bytes(device.free_bytes())));
   }
-  const uint64_t on_host = bundles + (device.uses_host_memory() ? on_device : 0);
+  const uint64_t on_host = memories.on_host + (device.uses_host_memory() ? on_device : 0);
   if (on_host <= options.host->free_bytes()) return;
   throw work_failed(fmt::format(
-      "--tiers device,host: all bundles of this rank take {} of host memory, which has {} free: "
-      "more ranks (mpirun -n), fewer layers, a smaller --model type, or --disk-tier",
-      format_bytes(on_host), format_bytes(options.host->free_bytes())));
+      "--tiers {}: {} take {} of host memory, which has {} free: more ranks (mpirun -n), fewer "
+      "layers, a smaller --model type, or {}",
+      memories.tiers, memories.of_host, format_bytes(on_host),
+      format_bytes(options.host->free_bytes()),
+      options.folder.empty() ? "--tiers device,host,disk" : "a smaller --host-budget"));
 }
 
 class Loader {
@@ -327,7 +338,8 @@ class TierLoader {
     } else if (loader_.checks_finite()) {  // who made it may not have looked
       pack_all(file.layout(), [](uint32_t, int, std::span<const std::byte>) {});
     }
-    return std::make_shared<BundleStore>(backend_, share_.pool(), file, hot_max, options_.engine);
+    return std::make_shared<BundleStore>(backend_, share_.pool(), file, hot_max, options_.engine,
+                                         options_.host != nullptr);
   }
 
   void place(const BundleStore& store, LayerWeights& weights, uint32_t local_layer) const {
@@ -390,42 +402,83 @@ class TierLoader {
   std::vector<TieredParts> parts_;  // by layer
 };
 
-// Hot bundles that the rank's budget allows.
-uint64_t hot_max_of(const RankShare& share, const TierOptions& tiers, const ModelShape& shape) {
-  if (tiers.folder.empty() && tiers.host == nullptr) return 0;
-  const NeuronPool pool = share.pool();
-  return bundles_of_rank(tiers.budget, share.rank, tiers.bundle_bytes, pool, pool.total(),
-                         shape.neuron_count());
+// Hot bundles that the rank's budgets allow, in the memory of each backend.
+struct HotMax {
+  uint64_t device = 0, host = 0;
+};
+HotMax hot_max_of(const RankShare& share, const TierOptions& tiers, const ModelShape& shape) {
+  const auto bundles = [&](const HotBudget& budget) {
+    const NeuronPool pool = share.pool();
+    return bundles_of_rank(budget, share.rank, tiers.bundle_bytes, pool, pool.total(),
+                           shape.neuron_count());
+  };
+  if (tiers.host == nullptr) return {0, tiers.folder.empty() ? 0 : bundles(tiers.budget)};
+  return {bundles(tiers.budget), tiers.folder.empty() ? 0 : bundles(tiers.host_budget)};
 }
 
-// Of any layer of the rank.
-uint64_t largest_bundle(const Plan& plan, const Range& layers) {
+// Rows of these matrices of a neuron, of any layer of the rank.
+template <size_t N>
+uint64_t largest_bundle(const Plan& plan, const Range& layers, const std::array<Matrix, N>& of) {
   uint64_t largest = 0;
   for (uint32_t layer = layers.begin; layer < layers.end(); ++layer) {
     uint64_t bytes = 0;
-    for (const Matrix matrix : {Matrix::gate, Matrix::up, Matrix::down_t})
-      bytes += plan.part(matrix, layer).row_bytes();
+    for (const Matrix matrix : of) bytes += plan.part(matrix, layer).row_bytes();
     largest = std::max(largest, bytes);
   }
   return largest;
 }
 
-void refuse_side_by_side(const std::vector<Part>& parts, const Plan& plan, const RankShare& share,
-                         const ModelShape& shape, const Backend& device, const TierOptions& tiers,
-                         uint64_t hot_max) {
-  refuse_what_cannot_run(parts, shape, *tiers.host);
-  refuse_what_has_no_room(
-      parts, device,
-      device_tier_size(device, share.pool(), largest_bundle(plan, share.layers), hot_max), tiers);
+// What the host has of the FFN. A hot bundle is counted as budgets count it.
+uint64_t bytes_on_host(const std::vector<Part>& parts, const Plan& plan, const RankShare& share,
+                       const TierOptions& tiers, uint64_t hot_max) {
+  const bool tiered = !tiers.folder.empty();
+  uint64_t bytes = 0;
+  for (const Part& part : parts) {
+    const bool is_here = tiered ? part.matrix == Matrix::gate : is_ffn(part.matrix);
+    bytes += is_here ? part.byte_count() : 0;
+  }
+  if (!tiered) return bytes;
+  const uint64_t place_bytes = largest_bundle(plan, share.layers, kTieredMatrices);
+  const StorePlaces places = store_places(share.pool(), place_bytes, hot_max, true);
+  return bytes + places.hot * tiers.bundle_bytes + (places.total() - places.hot) * place_bytes;
 }
 
-std::shared_ptr<DeviceTier> make_device_tier(const std::vector<LayerWeights>& layers,
-                                             const RankShare& share, Backend& device,
-                                             const TierOptions& tiers, uint64_t hot_max) {
+void refuse_side_by_side(const std::vector<Part>& parts, const Plan& plan, const RankShare& share,
+                         const ModelShape& shape, const Backend& device, const TierOptions& tiers,
+                         const HotMax& hot_max) {
+  refuse_what_cannot_run(parts, shape, *tiers.host);
+  const bool tiered = !tiers.folder.empty();
+  constexpr std::array kBundle = {Matrix::gate, Matrix::up, Matrix::down_t};
+  const uint64_t place_bytes = largest_bundle(plan, share.layers, kBundle);
+  const TwoMemories memories{
+      tiered ? "device,host,disk" : "device,host",
+      device_tier_size(device, share.pool(), place_bytes, hot_max.device),
+      bytes_on_host(parts, plan, share, tiers, hot_max.host),
+      tiered ? "gate rows, hot bundles and staging of this rank" : "all bundles of this rank"};
+  refuse_what_has_no_room(parts, device, memories, tiers);
+}
+
+std::shared_ptr<DeviceTier> make_device_tier(const RankWeights& weights, const RankShare& share,
+                                             Backend& device, const TierOptions& tiers,
+                                             uint64_t hot_max) {
   std::vector<BundleRows> rows;
-  for (const LayerWeights& layer : layers)
+  for (const LayerWeights& layer : weights.layers)
     rows.push_back({layer.gate.view, layer.up.view, layer.down_t.view});
-  return std::make_shared<DeviceTier>(device, *tiers.host, share.pool(), std::move(rows), hot_max);
+  std::unique_ptr<HostBundles> bundles;
+  if (weights.tiers != nullptr) {
+    bundles = std::make_unique<StoredBundles>(std::move(rows), weights.tiers);
+  } else {
+    bundles = std::make_unique<WholeBundles>(std::move(rows));
+  }
+  return std::make_shared<DeviceTier>(device, *tiers.host, share.pool(), std::move(bundles),
+                                      hot_max);
+}
+
+void load_store(const TierLoader& loader, const RankShare& share, uint64_t hot_max,
+                RankWeights& weights) {
+  weights.tiers = loader.load(hot_max);
+  for (uint32_t i = 0; i < share.layers.count; ++i)
+    loader.place(*weights.tiers, weights.layers[i], i);
 }
 
 }  // namespace
@@ -455,32 +508,31 @@ RankWeights load_rank_weights(const WeightSource& source, const Partition& parti
   const auto parts = plan.parts(first_stage, last_stage);
   refuse_what_cannot_run(parts, source.shape(), backend);
   const bool side_by_side = tiers.host != nullptr, tiered = !tiers.folder.empty();
-  const uint64_t hot_max = hot_max_of(share, tiers, source.shape());
+  const HotMax hot_max = hot_max_of(share, tiers, source.shape());
   if (side_by_side) {
     refuse_side_by_side(parts, plan, share, source.shape(), backend, tiers, hot_max);
   } else {
-    refuse_what_has_no_room(parts, backend, tiers, hot_max * tiers.bundle_bytes);
+    refuse_what_has_no_room(parts, backend, tiers, hot_max.host * tiers.bundle_bytes);
   }
+  Backend& ffn_backend = side_by_side ? *tiers.host : backend;
   const Loader loader(source, backend, check_finite);
-  const Loader ffn_loader(source, side_by_side ? *tiers.host : backend, check_finite);
+  const Loader ffn_loader(source, ffn_backend, check_finite);
   RankWeights weights;
   for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
     weights.layers.push_back(load_dense(loader, plan, layer));
     LayerWeights& of_layer = weights.layers.back();
     if (tiered) {
-      of_layer.gate = loader.matrix(plan.part(Matrix::gate, layer));
+      of_layer.gate = ffn_loader.matrix(plan.part(Matrix::gate, layer));
     } else {
       load_ffn(ffn_loader, plan, layer, of_layer);
     }
   }
-  if (side_by_side)
-    weights.device_tier = make_device_tier(weights.layers, share, backend, tiers, hot_max);
   if (tiered) {
-    const TierLoader tier_loader(loader, plan, share, backend, tiers);
-    weights.tiers = tier_loader.load(hot_max);
-    for (uint32_t i = 0; i < share.layers.count; ++i)
-      tier_loader.place(*weights.tiers, weights.layers[i], i);
+    load_store(TierLoader(ffn_loader, plan, share, ffn_backend, tiers), share, hot_max.host,
+               weights);
   }
+  if (side_by_side)
+    weights.device_tier = make_device_tier(weights, share, backend, tiers, hot_max.device);
   if (first_stage) weights.token_embedding = loader.matrix(plan.part(Matrix::token_embedding, 0));
   if (last_stage) {
     const bool shared = source.shape().tied_embeddings && first_stage;

@@ -6,7 +6,8 @@
 // Tiers: with TierOptions the up and down_t rows of the FFN lie in a file, the hot ones in memory
 //   too (tiers/bundle_store.h); gate, which says what is active, and all else are in memory. Or the
 //   FFN lies in the memory of a host backend, the hot bundles on the device too
-//   (tiers/device_tier.h); all else is on the device.
+//   (tiers/device_tier.h); all else is on the device. Or both: the host backend has gate rows, and
+//   of the others what is hot there; the device has what is hot on it.
 // Shapes: q (q_rows, model_dim); k, v (kv_rows, model_dim); o (model_dim, q_rows), the columns of
 //   this rank's heads; gate, up, down_t (neurons, model_dim); token_embedding on the first stage
 //   and head on the last (vocab rows of the rank, model_dim).
@@ -58,8 +59,8 @@ struct RankWeights {
   WeightMatrix token_embedding;      // empty but on the first stage
   WeightMatrix head;                 // empty but on the last stage; tied: shared with the embedding
   WeightVector output_norm;          // (model_dim)
-  std::shared_ptr<BundleStore> tiers;       // null: all of it is in the backend's memory, or:
-  std::shared_ptr<DeviceTier> device_tier;  // gate, up and down_t are in that of its host backend
+  std::shared_ptr<BundleStore> tiers;       // null: no part of it lies in a file
+  std::shared_ptr<DeviceTier> device_tier;  // null: all of it is the one backend's
 
   // Bytes of non-FFN matrices that one decode step reads.
   uint64_t dense_bytes() const;
@@ -69,13 +70,15 @@ struct RankWeights {
 // Where the FFN lies, if not in the backend's memory.
 struct TierOptions {
   std::string folder;           // of the bundle file; empty: no disk tier
-  HotBudget budget = 0;         // of hot bundles
+  HotBudget budget = 0;         // of hot bundles in the fastest tier
   std::string weight_hash;      // of the whole model: whose bundles an old file holds
   uint64_t bundle_bytes = 0;    // as budgets count them
   std::string engine = "auto";  // of its DiskReader
-  // Instead of a folder: the backend that holds all bundles, and computes the cold ones.
+  // The backend that holds all bundles, or with a folder what is hot in its memory, and computes
+  // the cold ones; null: there is no other device.
   Backend* host = nullptr;
   uint64_t reserved_bytes = 0;  // what the device shall have room for beside weights: the KV cache
+  HotBudget host_budget = 0;    // with a host and a folder: of hot bundles in host memory
 };
 
 // check_finite: Error{input} that names layer, tensor, row and column of the first NaN or infinity

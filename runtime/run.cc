@@ -132,10 +132,10 @@ class RankRun {
   // Ranks of a host take its devices in turn, from the one that was asked for.
   void make_backend(RankOnHost place) {
     const BackendEntry& entry = choose_backend(options_.backend);
-    if (plan_.tiers == TierLayout::device_host) require_device_tier(options_.backend, entry);
+    const bool side_by_side = has_device_tier(plan_.tiers);
+    if (side_by_side) require_device_tier(plan_.tiers, options_.backend, entry);
     const int device = static_cast<int>(options_.device) + place.index;
     const auto threads = static_cast<int>(outcome_.thread_count);
-    const bool side_by_side = plan_.tiers == TierLayout::device_host;
     // First, as its threads take their cores where this thread may run; a GPU then wants none.
     if (side_by_side) host_ = backends().by_name("cpu").make({threads, place, 0});
     const bool on_cores = !side_by_side || entry.name == "cpu";
@@ -207,23 +207,32 @@ class RankRun {
 
   TierOptions tier_options() const {
     if (plan_.tiers == TierLayout::one) return {};
+    const std::vector<HotBudget>& budgets = plan_.live.budgets;  // of hot tiers, where any is hot
     return {options_.disk_tier,
-            plan_.live.policies.empty() ? HotBudget(0) : plan_.live.budgets.front(),
+            budgets.empty() ? HotBudget(0) : budgets.front(),
             plan_.weight_hash,
             bundle_bytes(plan_.shape, plan_.ffn_types),
             options_.disk_reads,
             host_.get(),
             plan_.batch * kv_slot_bytes(uint64_t{share().layers.count} * share().kv_heads.count,
-                                        plan_.shape.head_dim, plan_.position_max)};
+                                        plan_.shape.head_dim, plan_.position_max),
+            budgets.empty() ? HotBudget(0) : budgets.back()};
   }
 
-  // Tiers hold what the policy starts with, before anything is timed.
+  // Tiers hold what the policy starts with, before anything is timed: the host first, from which
+  // the device takes its own.
+  void begin_tiers(const RankWeights& weights) {
+    if (!live_.has_value()) return;
+    if (weights.tiers != nullptr) {
+      begin_tier(*weights.tiers, live_->hot(hot_tiers(plan_.tiers).size() - 1));
+    }
+    if (weights.device_tier != nullptr) begin_tier(*weights.device_tier, live_->hot(0));
+  }
   template <class Tier>
-  void begin_tier(Tier* tier) {
-    if (tier == nullptr || !live_.has_value()) return;
-    tier->set_hot(&live_->hot());
-    tier->begin_pass();
-    tier->wait_for_moves();
+  static void begin_tier(Tier& tier, const HotSet& hot) {
+    tier.set_hot(&hot);
+    tier.begin_pass();
+    tier.wait_for_moves();
   }
 
   // A percentile of the first prompt, layer by layer, before anything is recorded.
@@ -288,8 +297,7 @@ class RankRun {
         live_.emplace(plan_.live, std::move(known_), plan_.shape, plan_.ffn_types, share().rank);
         hooks_.observers.push_back(&*live_);
       }
-      begin_tier(decoder.weights().tiers.get());
-      begin_tier(decoder.weights().device_tier.get());
+      begin_tiers(decoder.weights());
       hooks_.all_logits = !options_.logits.empty();
       if (root()) make_root_hooks();
     });
@@ -398,14 +406,13 @@ class RankRun {
   void report(const Decoder& decoder) {
     facts_.ffn_bytes = ffn_bytes_read(decoder);
     facts_.peak_rss_bytes = peak_rss_bytes();
-    if (const BundleStore* tiers = decoder.weights().tiers.get(); tiers != nullptr) {
-      facts_.tiers = tiers->counters();
-      facts_.hot_bytes = tiers->hot_bytes();
-      facts_.staging_bytes = tiers->staging_bytes();
-      outcome_.disk_reads = tiers->engine();
+    if (const BundleStore* store = decoder.weights().tiers.get(); store != nullptr) {
+      facts_.store = {store->counters(), store->hot_bytes(), store->staging_bytes(),
+                      store->passage_bytes()};
+      outcome_.disk_reads = store->engine();
     }
     if (const SideBySide* parts = decoder.side_by_side(); parts != nullptr) {
-      facts_.tiers = parts->tier().counters();
+      facts_.device_counters = parts->tier().counters();
       facts_.device_tier = parts->tier().size();
       facts_.side_by_side = parts->times();
     }

@@ -21,7 +21,7 @@ std::string config_json(const RunOptions& options, const RunPlan& plan, const Ru
     config["rank_node"] = plan.live.rank_nodes;
   }
   if (plan.read_ahead.has_value()) config["read_ahead"] = plan.read_ahead->text();
-  constexpr const char* kTiers[] = {"memory", "disk", "device,host"};
+  constexpr const char* kTiers[] = {"memory", "disk", "device,host", "device,host,disk"};
   config["ffn_tier"] = kTiers[static_cast<int>(plan.tiers)];
   config["gate"] = plan.predictor.text();
   config["predictor"] = plan.predictor.entry->name;

@@ -125,6 +125,22 @@ BudgetRanks budget_ranks(const RunPlan& plan, uint32_t job_size) {
   return ranks;
 }
 
+// What a forecast knows is one tier, or host and disk.
+constexpr const char* kNoForecast =
+    "the cost model has two tiers, so no step of --tiers device,host,disk is predicted";
+
+// Whether a partition can be solved for, and its time predicted.
+bool has_forecast(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
+  if (plan.tiers != TierLayout::device_host_disk) return true;
+  if (options.print_partition || (is_solved(options) && rank_count > 1)) {
+    throw bad_usage(fmt::format(
+        "{}: expected --layout or --rank-weights beside --cluster, and no --print-partition",
+        kNoForecast));
+  }
+  if (is_solved(options)) plan.notes.emplace_back(kNoForecast);
+  return false;
+}
+
 // Budgets of ranks and nodes were set aside before it was known who holds what: held to it now.
 void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
   if (options.disk_tier.empty() || !plan.solved.has_value()) return;
@@ -151,7 +167,7 @@ void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
 }  // namespace
 
 void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
-  const bool solves = is_solved(options);
+  const bool solves = has_forecast(options, plan, rank_count) && is_solved(options);
   Cluster& cluster = plan.live.cluster;
   cluster = options.cluster.empty() ? default_cluster() : open_cluster(options.cluster);
   if (solves) check_ranks(cluster, rank_count, plan.notes);
@@ -176,6 +192,21 @@ void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) 
   plan.live.budgets = parse_hot_budgets(options.budgets, ffn_bytes(plan.shape, plan.ffn_types),
                                         budget_ranks(plan, rank_count));
   check_hot_memory(options, plan);
+}
+
+HotBudget host_budget_of(const RunOptions& options, const RunPlan& plan, uint32_t rank_count) {
+  const std::string& text = options.host_budget;
+  if (text.find("cluster") != std::string::npos) {
+    throw bad_usage(fmt::format(
+        "--host-budget {}: expected BYTES, PERCENT or A+B+...; cluster is what fast tiers have "
+        "left, for --budget",
+        text));
+  }
+  const auto budgets = parse_hot_budgets(text, ffn_bytes(plan.shape, plan.ffn_types),
+                                         budget_ranks(plan, rank_count));
+  if (budgets.size() == 1) return budgets.front();
+  throw bad_usage(
+      fmt::format("--host-budget {}: expected one budget, found {}", text, budgets.size()));
 }
 
 uint32_t ranks_to_print(const RunOptions& options) {

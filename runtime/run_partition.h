@@ -16,6 +16,10 @@ namespace thermocline {
 // ranks are, and live budgets. rank_count: of the job.
 void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count);
 
+// What --host-budget says, once the ranks have their places. Usage Error where it is not one
+// budget.
+HotBudget host_budget_of(const RunOptions& options, const RunPlan& plan, uint32_t rank_count);
+
 // The ranks that --print-partition is about: --ranks, those of the job, else of the cluster.
 uint32_t ranks_to_print(const RunOptions& options);
 

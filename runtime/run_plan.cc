@@ -96,7 +96,7 @@ void choose_tasks(const RunOptions& options, RunPlan& plan) {
   }
 }
 
-// Tiers hold one hot set: that of one policy at one budget. Without a policy nothing is hot: so
+// Tiers hold the hot set of one policy, each under one budget. Without a policy nothing is hot: so
 // the first profile of a model that does not fit is recorded.
 void require_one_hot_set(const LivePolicyOptions& live, TierLayout tiers) {
   if (live.policies.empty()) return;
@@ -105,6 +105,18 @@ void require_one_hot_set(const LivePolicyOptions& live, TierLayout tiers) {
       "tiers {}: expected one --policy at one --budget, found {} at {}: what they keep hot is "
       "what lies in the faster tier",
       name_of(tiers), live.policies.size(), live.budgets.size()));
+}
+
+// The host's hot set is the same policy's as the device's, at another budget.
+void add_host_budget(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
+  const HotBudget host = host_budget_of(options, plan, rank_count);
+  const uint64_t device_bytes = plan.live.budgets.front().bytes;
+  plan.live.budgets.push_back(host);
+  if (host.bytes > device_bytes) return;
+  plan.notes.push_back(fmt::format(
+      "--host-budget {} is not above --budget {}: a policy keeps the same bundles hot in both, so "
+      "host memory has little that the device has not",
+      format_bytes(host.bytes), format_bytes(device_bytes)));
 }
 
 // A teacher leaves nothing to choose.
@@ -274,6 +286,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   const ModelShape& shape = plan.shape;
   plan.live = choose_policies(options, shape, plan.ffn_types);
   plan.tiers = parse_tier_layout(options.tiers, options.disk_tier);
+  check_host_budget(plan.tiers, options.host_budget, !options.policies.empty());
   if (plan.tiers != TierLayout::one && options.audit_predictor) {
     throw bad_usage(
         "--audit-predictor runs a second decoder beside the first: not with "
@@ -286,6 +299,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   choose_batch(options, plan);
   place_ranks(options, plan, rank_count);
   if (plan.tiers != TierLayout::one) require_one_hot_set(plan.live, plan.tiers);
+  if (!options.host_budget.empty()) add_host_budget(options, plan, rank_count);
   choose_magnitudes(options, plan);
   choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

@@ -44,6 +44,7 @@ struct RunOptions {
   bool overwrite = false;         // or starts over
   std::string record_magnitudes = "none";  // "log8:every=4"
   std::string policies, budgets = "auto", profile, migration = "32MiB";
+  std::string host_budget;          // of host memory, where there are three tiers
   std::string future;               // for oracles: a trace of this very run
   std::string tiers;                // "device,host"; empty: as disk_tier says
   std::string disk_tier;            // folder of the bundle file; empty: the FFN is in memory
@@ -94,7 +95,7 @@ struct RunPlan {
   Partition partition;
   std::optional<SolvedPartition> solved;  // what `partition` is, where a cluster file decides
   ActivationThreshold threshold;
-  LivePolicyOptions live;
+  LivePolicyOptions live;  // with tiers: a policy, and a budget for each of hot_tiers()
   TierLayout tiers = TierLayout::one;
   std::vector<TaskInput> tasks;  // with all samples of a task behind each other
   bool whole_programs = false;   // what decoding writes: MBPP's solutions, not continuations
@@ -109,6 +110,15 @@ struct RunPlan {
   PredictorSpec predictor;
   std::optional<PredictorSpec> read_ahead;
 
+  // Whose hot set the i-th policy at a budget keeps: "device"; empty where there are no tiers.
+  std::string_view hot_tier(size_t i) const {
+    const auto names = hot_tiers(tiers);
+    return i < names.size() ? names[i] : std::string_view();
+  }
+  // What a tier of hot_tiers() has for hot bundles of the whole model, bytes.
+  uint64_t hot_budget(size_t tier) const {
+    return live.policies.empty() ? 0 : live.budgets[tier].bytes;
+  }
   // Which rank of the job a rank of the layout is.
   uint32_t job_rank(uint32_t layout_rank) const {
     return solved.has_value() ? solved->job_ranks[layout_rank] : layout_rank;

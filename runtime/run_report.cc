@@ -260,28 +260,48 @@ void add_left_out_rows(const RunOptions& options, const RunPlan& plan, Json& row
 // What the disk tier did on a rank, over all passes.
 Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
               uint32_t rank) {
-  const RankFacts& facts = outcome.ranks[rank];
-  const TierCounters& tiers = facts.tiers;
+  const StoreFacts& facts = outcome.ranks[rank].store;
   Json row = origin("tier", options, plan);
   row["rank"] = plan.job_rank(rank);
   row["tiers"] = name_of(plan.tiers);
+  row["tier"] = hot_tiers(plan.tiers).back();
   row["disk_reads"] = outcome.disk_reads;
-  row["budget_bytes"] = plan.live.policies.empty() ? 0 : plan.live.budgets.front().bytes;
+  row["budget_bytes"] = plan.hot_budget(hot_tiers(plan.tiers).size() - 1);
   row["hot_bytes"] = facts.hot_bytes;
   row["staging_bytes"] = facts.staging_bytes;
+  row["passage_bytes"] = facts.passage_bytes;
   row["read_ahead"] = plan.read_ahead.has_value() ? Json(plan.read_ahead->text()) : Json(nullptr);
-  for_each_counter(tiers, [&](const char* name, uint64_t count) { row[name] = count; });
-  row["disk_wait_ms"] = static_cast<double>(tiers.wait_ns) * 1e-6;
+  for_each_counter(facts.counters, [&](const char* name, uint64_t count) { row[name] = count; });
+  row["disk_wait_ms"] = static_cast<double>(facts.counters.wait_ns) * 1e-6;
   row["source"] = "measured";
   return row;
 }
 
-void add_side_by_side_rows(const RunOptions& options, const RunPlan& plan,
-                           const RunOutcome& outcome, Json& rows) {
-  if (plan.tiers != TierLayout::device_host) return;
+// The fastest first.
+void add_tier_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
+                   Json& rows) {
   for (uint32_t rank = 0; rank < outcome.ranks.size(); ++rank) {
-    rows.push_back(origin("tier", options, plan));
-    rows.back().update(side_by_side_facts(plan, outcome, rank));
+    if (has_device_tier(plan.tiers)) {
+      rows.push_back(origin("tier", options, plan));
+      rows.back().update(side_by_side_facts(plan, outcome, rank));
+    }
+    if (!outcome.disk_reads.empty()) rows.push_back(tier_row(options, plan, outcome, rank));
+  }
+}
+
+// Below the line of a rank: what it read early, and for whom.
+void print_other_reads(const RunPlan& plan, const TierCounters& counters, double steps) {
+  const auto per_step = [&](uint64_t count) { return static_cast<double>(count) / steps; };
+  if (counters.ahead_count > 0) {
+    fmt::print("     {:.1f} bundles a step were read ahead by {}, {:.1f} % of them needed\n",
+               per_step(counters.ahead_count), plan.read_ahead->text(),
+               100.0 * static_cast<double>(counters.ahead_used) /
+                   static_cast<double>(counters.ahead_count));
+  }
+  if (counters.passed_count > 0) {
+    fmt::print("     {:.1f} bundles a step, {}, were read for the device: not hot on the host\n",
+               per_step(counters.passed_count),
+               format_bytes(static_cast<uint64_t>(per_step(counters.passed_bytes))));
   }
 }
 
@@ -295,20 +315,18 @@ void print_tiers(const RunPlan& plan, const RunOutcome& outcome) {
     return format_bytes(static_cast<uint64_t>(static_cast<double>(bytes) / steps));
   };
   for (const RankShare& share : plan.partition.ranks) {
-    const RankFacts& facts = outcome.ranks[share.rank];
-    const TierCounters& tiers = facts.tiers;
+    const StoreFacts& facts = outcome.ranks[share.rank].store;
+    const TierCounters& tiers = facts.counters;
     const double needed = static_cast<double>(std::max<uint64_t>(1, tiers.needed));
     fmt::print("{:>4} {:>12} {:>12} {:>12.2f} {:>12} {:>10.1f} {:>12} {:>10.3f}\n",
                plan.job_rank(share.rank), format_bytes(facts.hot_bytes),
                format_bytes(facts.staging_bytes), 100.0 * static_cast<double>(tiers.here) / needed,
                per_step(tiers.read_bytes), static_cast<double>(tiers.read_count) / steps,
                per_step(tiers.moved_bytes), static_cast<double>(tiers.wait_ns) * 1e-6 / steps);
-    if (tiers.ahead_count == 0) continue;
-    fmt::print(
-        "     {:.1f} bundles a step were read ahead by {}, {:.1f} % of them needed\n",
-        static_cast<double>(tiers.ahead_count) / steps, plan.read_ahead->text(),
-        100.0 * static_cast<double>(tiers.ahead_used) / static_cast<double>(tiers.ahead_count));
+    print_other_reads(plan, tiers, steps);
   }
+  if (plan.tiers != TierLayout::device_host_disk) return;
+  fmt::print("in memory: of what is needed and cold on the device\n");
 }
 
 double budget_percent(const RunPlan& plan, uint64_t budget_bytes) {
@@ -317,7 +335,8 @@ double budget_percent(const RunPlan& plan, uint64_t budget_bytes) {
 }
 
 Json policy_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& outcome,
-                const LivePolicyResult& result) {
+                size_t index) {
+  const LivePolicyResult& result = outcome.policies[index];
   const HotSetStats& stats = result.stats;
   const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
   Json row = origin("policy", options, plan);
@@ -325,6 +344,8 @@ Json policy_row(const RunOptions& options, const RunPlan& plan, const RunOutcome
   row["policy"] = result.policy.entry->name;
   row["parameters"] = result.policy.parameters();
   row["oracle"] = result.policy.entry->needs_future;
+  const std::string_view tier = plan.hot_tier(index);
+  row["tier"] = tier.empty() ? Json(nullptr) : Json(tier);
   row["budget_bytes"] = result.budget_bytes;
   row["budget_percent"] = budget_percent(plan, result.budget_bytes);
   row["hit_ratio"] = hit_ratio(stats);
@@ -341,8 +362,11 @@ void print_policies(const RunPlan& plan, const RunOutcome& outcome) {
   fmt::print("\n{:<28} {:>12} {:>7} {:>7} {:>12} {:>12}\n", "live policy", "budget", "% FFN",
              "hits %", "moved/token", "peak hot");
   const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
-  for (const LivePolicyResult& result : outcome.policies) {
-    fmt::print("{:<28} {:>12} {:>7.1f} {:>7.2f} {:>12} {:>12}\n", result.policy.label(),
+  for (size_t i = 0; i < outcome.policies.size(); ++i) {
+    const LivePolicyResult& result = outcome.policies[i];
+    const std::string of_tier =
+        plan.tiers == TierLayout::device_host_disk ? fmt::format(" ({})", plan.hot_tier(i)) : "";
+    fmt::print("{:<28} {:>12} {:>7.1f} {:>7.2f} {:>12} {:>12}\n", result.policy.label() + of_tier,
                format_bytes(result.budget_bytes), budget_percent(plan, result.budget_bytes),
                100.0 * hit_ratio(result.stats),
                format_bytes(static_cast<uint64_t>(moved_bytes_per_token(result.stats, bundle))),
@@ -429,12 +453,9 @@ Json run_rows(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   }
   add_link_rows(options, plan, outcome, rows);
   add_left_out_rows(options, plan, rows);
-  for (uint32_t rank = 0; !outcome.disk_reads.empty() && rank < outcome.ranks.size(); ++rank) {
-    rows.push_back(tier_row(options, plan, outcome, rank));
-  }
-  add_side_by_side_rows(options, plan, outcome, rows);
-  for (const LivePolicyResult& result : outcome.policies) {
-    rows.push_back(policy_row(options, plan, outcome, result));
+  add_tier_rows(options, plan, outcome, rows);
+  for (size_t i = 0; i < outcome.policies.size(); ++i) {
+    rows.push_back(policy_row(options, plan, outcome, i));
   }
   add_audit_rows(options, plan, outcome, rows);
   if (!options.bench) return rows;

@@ -1,7 +1,8 @@
 // The outcome of a run as rows for --json and as a table for people.
 //
 // Row kinds: "run" (one), "rank" (one a rank), "link" (one for each two ranks of which one sent the
-//   other something), "policy" (one a policy and budget), with --bench
+//   other something), "tier" (one a rank and tier that has a hot set), "policy" (one a policy and
+//   budget; `tier` names the tier whose hot set that is, null: none), with --bench
 //   "bench" (name, bytes, ms, gb_per_s, share_of_limit), and with --audit-predictor "predictor"
 //   (one for the model, whose layer is null, and one a layer). Every time is measured.
 // A decode pass of N tasks in flight is N steps: rank rows have its times shared among them, bench
@@ -20,6 +21,13 @@
 
 namespace thermocline {
 
+// What the bundle store of a rank did over all passes, and what it takes of memory: places for hot
+// bundles, those that were staged at once, those on their way to a device.
+struct StoreFacts {
+  TierCounters counters;
+  uint64_t hot_bytes = 0, staging_bytes = 0, passage_bytes = 0;
+};
+
 // What each rank knows of itself; sent as bytes.
 struct RankFacts {
   DecodeSums sums;
@@ -29,10 +37,9 @@ struct RankFacts {
   uint64_t attention_bytes;  // read per decode pass by the attention sublayers
   uint64_t head_bytes;       // read per decode pass by the output head
   uint64_t ffn_bytes;        // read per decode pass by the FFN, mean: up, down of active neurons
-  // With --disk-tier: over all passes; bytes that its memory has room for; staged at once.
-  TierCounters tiers;
-  uint64_t hot_bytes, staging_bytes;
-  // With --tiers device,host (and `tiers`).
+  StoreFacts store;          // with --disk-tier
+  // With a device tier.
+  TierCounters device_counters;
   SideBySideTimes side_by_side;
   DeviceTierSize device_tier;
 };

@@ -1,6 +1,7 @@
 #include "runtime/side_by_side.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "models/error.h"
 #include "runtime/clock.h"
@@ -22,10 +23,11 @@ NeuronMask computed_by(const GateUpCall& call) {
 }  // namespace
 
 SideBySide::SideBySide(Backend& device, DeviceTier& tier, const NeuronPool& pool, int model_dim,
-                       int row_max)
+                       int row_max, StagedRows* staged)
     : device_(device),
       host_(tier.host()),
       tier_(tier),
+      staged_(staged),
       pool_(pool),
       dim_(static_cast<size_t>(model_dim)),
       one_memory_(device.uses_host_memory()),
@@ -52,17 +54,18 @@ void SideBySide::begin(std::span<const TokenRow> rows) {
   std::fill(cold_words_.begin(), cold_words_.end(), 0);
 }
 
-void SideBySide::ffn(uint32_t layer, const GateUpCall& call, float* partial) {
+uint64_t SideBySide::ffn(uint32_t layer, const GateUpCall& call, float* partial) {
   const bool any_cold = tier_.cold_count(layer) > 0;
   if (any_cold) send_input(call);
   mark(layer, kInputSent);
   run_hot(layer, call, partial);
   mark(layer, kHotDone);
   host_ns_[layer] = 0;
-  if (any_cold || one_memory_) run_cold(layer, call, partial);
+  const uint64_t waited = any_cold || one_memory_ ? run_cold(layer, call, partial) : 0;
   mark(layer, kColdSent);
   if (any_cold && !one_memory_) add_cold_sum(partial);
   mark(layer, kMerged);
+  return waited;
 }
 
 void SideBySide::send_input(const GateUpCall& call) {
@@ -86,12 +89,12 @@ void SideBySide::run_hot(uint32_t layer, const GateUpCall& call, float* partial)
 }
 
 // On the host, while the device is busy with what is hot.
-void SideBySide::run_cold(uint32_t layer, const GateUpCall& call, float* partial) {
+uint64_t SideBySide::run_cold(uint32_t layer, const GateUpCall& call, float* partial) {
   device_.wait_for(layer * kMarkCount + kInputSent);
   const uint64_t start = now_ns();
   GateUpCall cold = call;
   cold.gate = tier_.host_rows(layer, kGateRow);
-  cold.up = tier_.host_rows(layer, kUpRow);
+  cold.up = staged_ != nullptr ? WeightView{} : tier_.host_rows(layer, kUpRow);
   cold.candidates = cold_candidates(layer, call.candidates);
   cold.x = at<float>(input_);
   cold.hidden = cold_hidden_.data();
@@ -101,14 +104,24 @@ void SideBySide::run_cold(uint32_t layer, const GateUpCall& call, float* partial
     cold_magnitudes_.resize(cold_hidden_.size());
     cold.magnitudes = cold_magnitudes_.data();
   }
-  if (tier_.cold_count(layer) > 0) host_.gate_and_up(cold);
+  const uint64_t waited = tier_.cold_count(layer) > 0 ? gate_and_up_of_cold(layer, cold) : 0;
   if (one_memory_) {
     sum_together(layer, call, partial);
   } else {
     host_.sum_rows(tier_.host_rows(layer, kDownRow), computed_by(cold), cold.hidden,
                    at<float>(cold_sum_));
   }
+  if (staged_ != nullptr && tier_.cold_count(layer) > 0) staged_->release();
   host_ns_[layer] = now_ns() - start;
+  return waited;
+}
+
+// Returns the ns that it waited.
+uint64_t SideBySide::gate_and_up_of_cold(uint32_t layer, const GateUpCall& cold) {
+  host_.gate_and_up(cold);
+  if (staged_ == nullptr) return 0;
+  return staged_->scale(layer, tier_.host_rows(layer, kUpRow), computed_by(cold), row_count(),
+                        cold.x, cold.hidden);
 }
 
 NeuronMask SideBySide::hot_candidates(uint32_t layer, const NeuronMask& candidates) {
@@ -152,7 +165,25 @@ void SideBySide::sum_together(uint32_t layer, const GateUpCall& call, float* par
     });
   }
   const NeuronMask computed = dense ? call.candidates : NeuronMask{any_part_.data(), words};
-  host_.sum_rows(tier_.host_rows(layer, kDownRow), computed, cold_hidden_.data(), partial);
+  const WeightView down =
+      staged_ == nullptr ? tier_.host_rows(layer, kDownRow) : down_rows_together(layer, computed);
+  host_.sum_rows(down, computed, cold_hidden_.data(), partial);
+}
+
+// Rows of hot neurons lie in places of the tier, those of cold ones in places of a store: copied
+// to where one view has them all.
+WeightView SideBySide::down_rows_together(uint32_t layer, const NeuronMask& computed) {
+  const WeightView device = tier_.device_rows(layer, kDownRow);
+  const WeightView& host = tier_.host_rows(layer, kDownRow);
+  const std::span<const uint64_t> hot = tier_.hot(layer);
+  const auto bytes = bytes_of(host.dtype, static_cast<uint64_t>(host.cols));
+  down_rows_.resize(bytes * pool_.neuron_count);
+  for_each_neuron(pool_.neuron_count, in_any_row(pool_, computed, row_count()), [&](uint32_t n) {
+    const bool is_hot = (hot[n / 64] >> n % 64 & 1) != 0;
+    const std::byte* from = (is_hot ? device : host).row(static_cast<int>(n));
+    std::memcpy(down_rows_.data() + n * bytes, from, bytes);
+  });
+  return {host.dtype, host.rows, host.cols, bytes, down_rows_.data()};
 }
 
 void SideBySide::add_cold_magnitudes(uint32_t layer, float* values) const {

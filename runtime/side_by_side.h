@@ -5,7 +5,8 @@
 //   part, a copy of the cold part's sum, an addition. The host waits for the first of these alone,
 //   and computes gate, up and sum of the cold neurons while the device does so of the hot ones:
 //   each part finds out for itself which of its neurons are active. Bits of the cold ones join
-//   those of the device once a pass, in end().
+//   those of the device once a pass, in end(). Where up and down rows of cold neurons lie in a file
+//   too, those that are not in memory are read while the others are computed.
 // Where the device's memory is the host's (both backends are cpu) the parts run one after the
 //   other, and the sum over both is one, in the order of the rows: bits are those of one tier, to
 //   the last. Otherwise two sums are added, and a neuron's gate is computed by one arithmetic or
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "runtime/backend.h"
+#include "runtime/staged_rows.h"
 #include "runtime/tiers/device_tier.h"
 
 namespace thermocline {
@@ -42,15 +44,17 @@ struct SideBySideTimes {
 
 class SideBySide {
  public:
-  // Both backends and the tier outlive it. row_max: of a pass.
-  SideBySide(Backend& device, DeviceTier& tier, const NeuronPool& pool, int model_dim, int row_max);
+  // Both backends, the tier and `staged` outlive it. row_max: of a pass. staged: how the host gets
+  // up and down rows; null: they all lie in its memory.
+  SideBySide(Backend& device, DeviceTier& tier, const NeuronPool& pool, int model_dim, int row_max,
+             StagedRows* staged = nullptr);
 
   // A pass over `rows`, which stay until end(); fixes who is hot in it.
   void begin(std::span<const TokenRow> rows);
   // partial (row, model_dim) = the sum over active neurons of act(gate x) * (up x) * down. The
   // call's gate and up are those of the tier; its `active` and `magnitudes` get the hot neurons'
-  // alone.
-  void ffn(uint32_t layer, const GateUpCall& call, float* partial);
+  // alone. Returns the ns that the host waited for rows from a file.
+  uint64_t ffn(uint32_t layer, const GateUpCall& call, float* partial);
   // (row, neurons): the cold neurons' magnitudes of the layer's last ffn(), if that wanted them.
   void add_cold_magnitudes(uint32_t layer, float* values) const;
   // words (row, words_per_step): of the hot active neurons; those of the cold ones join them. What
@@ -69,17 +73,20 @@ class SideBySide {
   }
   void send_input(const GateUpCall& call);
   void run_hot(uint32_t layer, const GateUpCall& call, float* partial);
-  void run_cold(uint32_t layer, const GateUpCall& call, float* partial);
+  uint64_t run_cold(uint32_t layer, const GateUpCall& call, float* partial);
+  uint64_t gate_and_up_of_cold(uint32_t layer, const GateUpCall& cold);
   NeuronMask hot_candidates(uint32_t layer, const NeuronMask& candidates);
   NeuronMask cold_candidates(uint32_t layer, const NeuronMask& candidates);
   void add_cold_sum(float* partial);
   void sum_together(uint32_t layer, const GateUpCall& call, float* partial);
+  WeightView down_rows_together(uint32_t layer, const NeuronMask& computed);
   void add_times();
   size_t row_count() const { return rows_.size(); }
 
   Backend& device_;
   Backend& host_;
   DeviceTier& tier_;
+  StagedRows* staged_;
   NeuronPool pool_;
   size_t dim_;
   bool one_memory_;                                   // the device's is the host's
@@ -91,6 +98,8 @@ class SideBySide {
   std::vector<float> cold_hidden_, cold_magnitudes_;  // (row_max, neurons)
   std::vector<uint64_t> cold_words_;  // (row_max, words_per_step): cold active neurons
   std::vector<uint64_t> cold_candidates_, any_part_;  // (row_max, words_per_layer)
+  std::vector<std::byte> down_rows_;                  // of both parts, where one memory has no
+                                                      // view of both: (neurons, model_dim)
   std::vector<uint64_t> host_ns_;                     // of the pass, by layer
   SideBySideTimes times_;
 };

@@ -59,12 +59,17 @@ MeasuredSteps measured_steps(const TraceReader& trace, const RecordingConfig& co
   return measured;
 }
 
+constexpr const char* kThreeTiers = "device,host,disk";  // as a run's configuration names them
+
 // Why the trace's neurons are not those that its times were measured with; empty where they are.
 std::string not_as_executed(const TraceHeader& header) {
   if (header.activation_rule.starts_with("abs(act)>")) {
     return "the activation threshold was moved after the run";
   }
   const auto config = nlohmann::json::parse(header.config_json, nullptr, false);
+  if (config.is_object() && config.value("ffn_tier", nlohmann::json()) == kThreeTiers) {
+    return "the FFN was in three tiers, of which the model knows two";
+  }
   const auto cut = config.is_object() ? config.value("cut", nlohmann::json()) : nlohmann::json();
   const bool fewer_layers = cut.is_object() && cut.value("layers", std::string()) != "";
   return fewer_layers ? "some of the layers that ran were cut out of the trace" : "";

@@ -17,29 +17,43 @@ constexpr uint32_t kGapMax = 1;
 constexpr uint64_t kReadMax = uint64_t{512}
                               << 10;  // bytes of one read, where it is several bundles
 
+// A faster tier takes batches: so much is on its way to it at once, in few bundles at most.
+constexpr uint64_t kPassageBytes = uint64_t{4} << 20, kPassageMax = 256;
+
 bool bit_at(std::span<const uint64_t> words, uint32_t i) { return words[i / 64] >> (i % 64) & 1; }
 
 }  // namespace
 
+StorePlaces store_places(const NeuronPool& pool, uint64_t place_bytes, uint64_t hot_max,
+                         bool passes_on) {
+  StorePlaces places{std::min(hot_max, pool.total()), pool.neuron_count, pool.neuron_count / 4, 0};
+  if (passes_on) {
+    places.passage =
+        std::clamp<uint64_t>(kPassageBytes / std::max<uint64_t>(place_bytes, 1), 1, kPassageMax);
+  }
+  return places;
+}
+
 BundleStore::BundleStore(Backend& backend, const NeuronPool& pool, const BundleFile& file,
-                         uint64_t hot_max, const std::string& engine)
+                         uint64_t hot_max, const std::string& engine, bool passes_on)
     : backend_(backend),
       pool_(pool),
       layout_(file.layout()),
-      hot_max_(std::min(hot_max, pool.total())),
       place_bytes_(layout_.stride_max()),
-      hot_places_(pool, hot_max_),
+      sizes_(store_places(pool, place_bytes_, hot_max, passes_on)),
+      hot_places_(pool, sizes_.hot),
       here_(pool.words_per_layer()),
       coming_(pool.words_per_layer()),
       ahead_(pool.words_per_layer()),
       came_ahead_(pool.words_per_layer()) {
   TC_CHECK(backend.uses_host_memory(), "tiers are of host memory");
-  const uint64_t place_count = hot_max_ + pool.neuron_count + ahead_places();
-  const uint64_t bytes = place_count * place_bytes_;
-  TC_CHECK(place_count < ~uint32_t{0}, "places are counted in 32 bits");
-  ahead_max_ = std::min(ahead_max_, ahead_places() / 2);
+  const uint64_t bytes = sizes_.total() * place_bytes_;
+  TC_CHECK(sizes_.total() < ~uint32_t{0}, "places are counted in 32 bits");
+  ahead_max_ = std::min<uint32_t>(ahead_max_, static_cast<uint32_t>(sizes_.ahead / 2));
   memory_ = backend_.allocate(bytes);
   ::madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint
+  for (uint64_t i = 1; i <= sizes_.passage; ++i)
+    free_passage_.push_back(static_cast<uint32_t>(sizes_.total() - i));
   reader_ = open_disk_reader(file.path(), engine, layout_.is_direct());
 }
 
@@ -54,24 +68,30 @@ WeightView BundleStore::view(uint32_t layer, DType dtype, int cols, uint64_t off
           hot_places_.places().data() + flat(layer, 0)};
 }
 
+void BundleStore::begin_pass() {
+  if (hot_ != nullptr) return follow(hot_->words());
+  settle(reader_->finished());
+}
+
 void BundleStore::follow(std::span<const uint64_t> hot) {
   settle(reader_->finished());
+  hot_places_.follow(hot, [](uint32_t, uint32_t) {});
+  admit_waiting();
+}
+
+// Places of bundles that left before they had come, or that somebody holds, are free later.
+void BundleStore::admit_waiting() {
   std::vector<Run> runs;
-  hot_places_.follow(hot, [&](uint32_t layer, uint32_t neuron) { admit(layer, neuron, runs); });
+  hot_places_.admit_waiting([](uint32_t, uint32_t) { return true; },
+                            [&](uint32_t layer, uint32_t neuron, uint32_t place) {
+                              add_move(layer, neuron, place, runs);
+                            });
   start(runs);
 }
 
-void BundleStore::admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs) {
+void BundleStore::add_move(uint32_t layer, uint32_t neuron, uint32_t place,
+                           std::vector<Run>& runs) {
   counters_.moved_count += 1;
-  uint32_t place = 0;
-  HotPlaces::Admission admission = hot_places_.admit(layer, neuron, &place);
-  if (admission == HotPlaces::Admission::is_on_its_way) return;
-  if (admission == HotPlaces::Admission::has_no_place) {
-    start(runs);  // what is to be waited for must have begun
-    await_free_place();
-    admission = hot_places_.admit(layer, neuron, &place);
-  }
-  TC_CHECK(admission == HotPlaces::Admission::starts, "a place for a bundle that comes");
   counters_.moved_bytes += layout_.strides[layer];
   if (!runs.empty()) {
     Run& last = runs.back();
@@ -87,16 +107,56 @@ void BundleStore::admit(uint32_t layer, uint32_t neuron, std::vector<Run>& runs)
   runs.push_back({layer, neuron, 1, place, For::move});
 }
 
-// Places of bundles that left before they had come are free later.
-void BundleStore::await_free_place() {
-  while (!hot_places_.has_free_place()) {
-    TC_CHECK(moving_ > 0, "a hot set beyond its budget");
-    settle(reader_->wait());
+void BundleStore::wait_for_moves() {
+  do {
+    while (moving_ > 0) settle(reader_->wait());
+    admit_waiting();
+  } while (moving_ > 0);
+}
+
+const std::byte* BundleStore::hold(uint32_t layer, uint32_t neuron) {
+  const auto passing = passing_.find(flat(layer, neuron));
+  if (passing != passing_.end()) {
+    passing->second.is_wanted = true;
+    return passing->second.is_here ? at(passing->second.place) : nullptr;
+  }
+  switch (hot_places_.state(layer, neuron)) {
+    case HotPlaces::State::hot:
+      hot_places_.hold(hot_places_.place(layer, neuron));
+      return at(hot_places_.place(layer, neuron));
+    case HotPlaces::State::moving:
+      return nullptr;
+    default:
+      if (!free_passage_.empty()) start_passage(layer, neuron);
+      return nullptr;
   }
 }
 
-void BundleStore::wait_for_moves() {
-  while (moving_ > 0) settle(reader_->wait());
+void BundleStore::start_passage(uint32_t layer, uint32_t neuron) {
+  const uint32_t place = free_passage_.back();
+  free_passage_.pop_back();
+  passing_[flat(layer, neuron)] = {place, false, true};
+  counters_.passed_count += 1;
+  counters_.passed_bytes += layout_.strides[layer];
+  std::vector<Run> runs = {{layer, neuron, 1, place, For::passage}};
+  start(runs);
+}
+
+void BundleStore::let_go(const std::byte* bundle) {
+  const auto place =
+      static_cast<uint32_t>(static_cast<uint64_t>(bundle - memory_.get()) / place_bytes_);
+  if (place < sizes_.hot) return hot_places_.let_go(place);
+  std::erase_if(passing_, [&](const auto& passing) { return passing.second.place == place; });
+  free_passage_.push_back(place);
+}
+
+void BundleStore::forget(uint32_t layer, uint32_t neuron) {
+  const auto passing = passing_.find(flat(layer, neuron));
+  if (passing == passing_.end()) return;
+  passing->second.is_wanted = false;
+  if (!passing->second.is_here) return;  // something writes there still
+  free_passage_.push_back(passing->second.place);
+  passing_.erase(passing);
 }
 
 void BundleStore::read_ahead(uint32_t layer, std::span<const uint64_t> likely) {
@@ -131,7 +191,7 @@ void BundleStore::take_what_came_ahead(std::span<const uint64_t> needed) {
   awaited_ += ahead_flying_;  // their places are used again once the layer is done
   if (asked < ahead_max_ && came == asked) return;
   const uint64_t next = came == asked ? came + came / 4 : came;
-  const uint64_t most = ahead_places() / 2;  // every second one may lie between
+  const uint64_t most = sizes_.ahead / 2;  // every second one may lie between
   ahead_max_ = static_cast<uint32_t>(std::min(std::max<uint64_t>(next, 16), most));
 }
 
@@ -162,7 +222,7 @@ void BundleStore::request(uint32_t layer, std::span<const uint64_t> needed) {
 }
 
 void BundleStore::stage(Run& run, std::span<const uint64_t> wanted) {
-  run.place = static_cast<uint32_t>(hot_max_) + staged_;
+  run.place = static_cast<uint32_t>(sizes_.hot) + staged_;
   staged_ += run.count;
   counters_.read_count += 1;
   counters_.read_bytes += run.count * layout_.strides[run.layer];
@@ -218,9 +278,9 @@ void BundleStore::start(std::vector<Run>& runs) {
     const uint32_t tag = free_runs_.back();
     free_runs_.pop_back();
     runs_[tag] = run;
-    moving_ += run.what == For::move ? 1 : 0;
+    moving_ += run.what == For::move || run.what == For::passage ? 1 : 0;
     reads.push_back({layout_.at(run.layer, run.first), run.count * layout_.strides[run.layer],
-                     memory_.get() + run.place * place_bytes_, tag});
+                     at(run.place), tag});
   }
   runs.clear();
   if (!reads.empty()) reader_->start(reads);
@@ -230,8 +290,9 @@ void BundleStore::settle(const std::vector<uint64_t>& tags) {
   for (const uint64_t tag : tags) {
     const Run run = runs_[tag];
     free_runs_.push_back(static_cast<uint32_t>(tag));
-    if (run.what == For::move) {
-      settle_move(run);
+    if (run.what == For::move || run.what == For::passage) {
+      --moving_;
+      run.what == For::move ? settle_move(run) : settle_passage(run);
       continue;
     }
     if (awaited_ > 0) --awaited_;  // not before the request, of what is read ahead
@@ -244,12 +305,18 @@ void BundleStore::settle(const std::vector<uint64_t>& tags) {
 }
 
 void BundleStore::settle_move(const Run& run) {
-  --moving_;
   for (uint32_t i = 0; i < run.count; ++i) {
     const uint32_t neuron = run.first + i;
     if (!hot_places_.arrive(run.layer, neuron, run.place + i)) continue;
     if (run.layer == layer_ && bit_at(coming_, neuron)) --awaited_;
   }
+}
+
+void BundleStore::settle_passage(const Run& run) {
+  const auto passing = passing_.find(flat(run.layer, run.first));
+  TC_CHECK(passing != passing_.end(), "a bundle that nobody asked for");
+  passing->second.is_here = true;
+  if (!passing->second.is_wanted) forget(run.layer, run.first);
 }
 
 }  // namespace thermocline

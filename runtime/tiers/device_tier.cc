@@ -34,12 +34,6 @@ uint64_t largest_bundle(const std::vector<BundleRows>& layers) {
   return largest;
 }
 
-// Bits of the neurons of word w that there are.
-uint64_t existing(uint32_t neuron_count, size_t w) {
-  const uint64_t left = neuron_count - 64 * w;
-  return left >= 64 ? ~uint64_t{0} : ~(~uint64_t{0} << left);
-}
-
 // Of this thread alone: where moves meet the host's part of a layer, the layer goes first.
 void give_way_to_others() {
   constexpr int kLast = 19;
@@ -57,12 +51,12 @@ DeviceTierSize device_tier_size(const Backend& device, const NeuronPool& pool, u
 }
 
 DeviceTier::DeviceTier(Backend& device, Backend& host, const NeuronPool& pool,
-                       std::vector<BundleRows> layers, uint64_t hot_max)
+                       std::unique_ptr<HostBundles> bundles, uint64_t hot_max)
     : device_(device),
       host_(host),
       pool_(pool),
-      layers_(std::move(layers)),
-      size_(device_tier_size(device, pool, largest_bundle(layers_), hot_max)),
+      bundles_(std::move(bundles)),
+      size_(device_tier_size(device, pool, largest_bundle(bundles_->layers()), hot_max)),
       batch_max_(batch_size(size_.place_bytes, std::min(hot_max, pool.total()))),
       memory_(device.allocate(size_.hot_bytes)),
       places_(device.allocate(pool.total() * sizeof(uint32_t))),
@@ -73,9 +67,8 @@ DeviceTier::DeviceTier(Backend& device, Backend& host, const NeuronPool& pool,
       cold_(pool.words_per_step()),
       cold_counts_(pool.layer_count, pool.neuron_count),
       mover_(device.make_mover(size_.place_bytes, batch_max_)) {
-  TC_CHECK(layers_.size() == pool.layer_count, "rows of every layer");
-  for (size_t w = 0; w < cold_.size(); ++w)
-    cold_[w] = existing(pool.neuron_count, w % pool.words_per_layer());
+  TC_CHECK(bundles_->layers().size() == pool.layer_count, "rows of every layer");
+  for (size_t w = 0; w < cold_.size(); ++w) cold_[w] = pool.full_word(w % pool.words_per_layer());
   thread_ = std::thread([this] { serve(); });
 }
 
@@ -91,7 +84,7 @@ DeviceTier::~DeviceTier() {
 WeightView DeviceTier::device_rows(uint32_t layer, BundleRow row) const {
   uint64_t offset = 0;
   for (int before = 0; before < row; ++before)
-    offset += row_bytes(layers_[layer][static_cast<size_t>(before)]);
+    offset += row_bytes(host_rows(layer, static_cast<BundleRow>(before)));
   const WeightView& host = host_rows(layer, row);
   return {host.dtype,
           static_cast<int>(pool_.neuron_count),
@@ -119,9 +112,8 @@ void DeviceTier::begin_pass() {
 
 void DeviceTier::follow(std::span<const uint64_t> hot) {
   settle();
-  hot_places_.follow(hot, [this](uint32_t layer, uint32_t neuron) {
-    waiting_.push_back({layer, neuron});
-  });
+  hot_places_.follow(hot,
+                     [this](uint32_t layer, uint32_t neuron) { bundles_->forget(layer, neuron); });
   admit_waiting();
   publish_changes();
 }
@@ -133,11 +125,12 @@ void DeviceTier::wait_for_moves() {
       moves_arrived_.wait(lock, [&] { return arrived_.size() == under_way_ || error_ != nullptr; });
     }
     settle();
+    bundles_->wait();
     admit_waiting();
-  } while (under_way_ > 0);
+  } while (under_way_ > 0 || hot_places_.any_waits());
 }
 
-// What has arrived is hot from now on.
+// What has arrived is hot from now on, and no longer held on the host.
 void DeviceTier::settle() {
   std::vector<Move> arrived;
   {
@@ -146,25 +139,27 @@ void DeviceTier::settle() {
     arrived.swap(arrived_);
   }
   under_way_ -= arrived.size();
-  for (const Move& move : arrived) hot_places_.arrive(move.layer, move.neuron, move.place);
+  for (const Move& move : arrived) {
+    hot_places_.arrive(move.layer, move.neuron, move.place);
+    bundles_->let_go(move.rows);
+  }
 }
 
-// Starts what there is a place for. What left the hot set while it waited is forgotten.
+// Starts what there is a place for, and what is in host memory.
 void DeviceTier::admit_waiting() {
   Batch moves;
-  std::erase_if(waiting_, [&](const NeuronId& id) {
-    const auto state = hot_places_.state(id.layer, id.index);
-    const bool is_away = state == HotPlaces::State::cold || state == HotPlaces::State::cancelled;
-    if (!is_away || !hot_places_.is_wanted(id.layer, id.index)) return true;
-    uint32_t place = 0;
-    const auto admission = hot_places_.admit(id.layer, id.index, &place);
-    if (admission == HotPlaces::Admission::has_no_place) return false;
-    if (admission == HotPlaces::Admission::starts) moves.push_back({id.layer, id.index, place});
-    ++counters_.moved_count;
-    return true;
-  });
+  HeldRows rows;
+  hot_places_.admit_waiting(
+      [&](uint32_t layer, uint32_t neuron) {
+        rows = bundles_->hold(layer, neuron);
+        return rows[kGateRow] != nullptr;
+      },
+      [&](uint32_t layer, uint32_t neuron, uint32_t place) {
+        moves.push_back({layer, neuron, place, rows});
+      });
   if (moves.empty()) return;
   under_way_ += moves.size();
+  counters_.moved_count += moves.size();
   counters_.moved_bytes += moves.size() * size_.place_bytes;
   {
     const std::lock_guard lock(mutex_);
@@ -196,7 +191,7 @@ void DeviceTier::publish(uint32_t layer) {
                      count * sizeof(uint32_t));
   cold_counts_[layer] = 0;
   for (size_t w = 0; w < words; ++w) {
-    cold_[word + w] = existing(pool_.neuron_count, w) & ~host_hot[w];
+    cold_[word + w] = pool_.full_word(w) & ~host_hot[w];
     cold_counts_[layer] += static_cast<uint32_t>(std::popcount(cold_[word + w]));
   }
 }
@@ -261,9 +256,10 @@ void DeviceTier::start(const Batch& batch) {
   std::vector<uint32_t> places;
   for (const Move& move : batch) {
     std::byte* to = staging + places.size() * size_.place_bytes;
-    for (const WeightView& w : layers_[move.layer]) {
+    for (size_t i = 0; i < move.rows.size(); ++i) {
+      const WeightView& w = bundles_->layers()[move.layer][i];
       row.resize(row_bytes(w));
-      cpu_unpack_row(w.dtype, w.cols, w.row(static_cast<int>(move.neuron)), row.data());
+      cpu_unpack_row(w.dtype, w.cols, move.rows[i], row.data());
       device_.pack_row(w.dtype, w.cols, row.data(), to);
       to += row.size();
     }

@@ -1,21 +1,20 @@
-// DeviceTier: FFN bundles of a rank in two tiers: the hot on a device, all of them on the host.
+// DeviceTier: the hot FFN bundles of a rank on a device, above those of the host.
 //
 // A place of device memory holds one bundle, packed as the device's kernels want it; as many as the
-//   budget allows, and no more. The host has every bundle, packed as the CPU's kernels want it.
-//   Beside the places the device has what kernels look up (a place for each neuron, a bit for each
-//   that is hot) and a buffer of moves.
+//   budget allows, and no more. The host has every bundle, packed as the CPU's kernels want it, in
+//   memory or in a file (tiers/host_bundles.h). Beside the places the device has what kernels look
+//   up (a place for each neuron, a bit for each that is hot) and a buffer of moves.
 // The hot set is somebody's (a PolicyDriver's). A pass's split is fixed at its beginning:
 //   begin_pass() makes hot what has arrived, cold what left, and hands the rest to a thread that
 //   repacks bundles into batches and starts their copies, beside the pass. Until a bundle is found
-//   to have arrived it is cold, and the host computes it. A bundle for which no place is free yet
-//   waits for a later pass.
+//   to have arrived it is cold, and the host computes it. A bundle for which no place is free yet,
+//   or which is not in host memory, waits for a later pass. What moves is held on the host.
 // Goals: the budget is what is allocated; nothing waits for a move. Non-goals: choosing what is hot
 //   (sim/policy.h), computing (side_by_side.h).
 // Errors: a failure of a move is thrown by the next begin_pass().
 // Thread-safety: one rank, one thread; its own thread only moves.
 #pragma once
 
-#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -28,14 +27,11 @@
 
 #include "models/neuron.h"
 #include "runtime/backend.h"
+#include "runtime/tiers/host_bundles.h"
 #include "runtime/tiers/hot_places.h"
 #include "runtime/tiers/tier_counters.h"
 
 namespace thermocline {
-
-// A layer's bundles: rows of gate, up and down_t, in host memory as the CPU's kernels want them.
-using BundleRows = std::array<WeightView, 3>;
-enum BundleRow : int { kGateRow, kUpRow, kDownRow };
 
 // What a device tier takes of the device, before it is made; bytes.
 struct DeviceTierSize {
@@ -51,14 +47,16 @@ DeviceTierSize device_tier_size(const Backend& device, const NeuronPool& pool, u
 
 class DeviceTier {
  public:
-  // layers: of the pool; their memory and both backends outlive the tier. hot_max: bundles that the
-  // budget allows.
-  DeviceTier(Backend& device, Backend& host, const NeuronPool& pool, std::vector<BundleRows> layers,
-             uint64_t hot_max);
+  // bundles: of the pool; their memory and both backends outlive the tier. hot_max: bundles that
+  // the budget allows.
+  DeviceTier(Backend& device, Backend& host, const NeuronPool& pool,
+             std::unique_ptr<HostBundles> bundles, uint64_t hot_max);
   ~DeviceTier();
 
   Backend& host() const { return host_; }
-  const WeightView& host_rows(uint32_t layer, BundleRow row) const { return layers_[layer][row]; }
+  const WeightView& host_rows(uint32_t layer, BundleRow row) const {
+    return bundles_->layers()[layer][row];
+  }
   // Rows of hot bundles, in places of the device.
   WeightView device_rows(uint32_t layer, BundleRow row) const;
   const DeviceTierSize& size() const { return size_; }
@@ -86,6 +84,7 @@ class DeviceTier {
  private:
   struct Move {
     uint32_t layer, neuron, place;
+    HeldRows rows;  // on the host
   };
   using Batch = std::vector<Move>;
 
@@ -103,7 +102,7 @@ class DeviceTier {
   Backend& device_;
   Backend& host_;
   NeuronPool pool_;
-  std::vector<BundleRows> layers_;
+  std::unique_ptr<HostBundles> bundles_;
   DeviceTierSize size_;
   uint32_t batch_max_;                                 // bundles
   std::shared_ptr<std::byte> memory_;                  // (hot_max, place_bytes), on the device
@@ -113,7 +112,6 @@ class DeviceTier {
   HotPlaces hot_places_;
   std::vector<uint64_t> cold_;         // (layer_count, words_per_layer)
   std::vector<uint32_t> cold_counts_;  // by layer
-  std::vector<NeuronId> waiting_;      // to be brought; layers count from the pool's first
   const HotSet* hot_ = nullptr;
   uint64_t under_way_ = 0;  // moves
   TierCounters counters_;

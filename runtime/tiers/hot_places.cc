@@ -11,31 +11,25 @@ HotPlaces::HotPlaces(const NeuronPool& pool, uint64_t place_count)
       places_(pool.total()),
       states_(pool.total(), State::cold),
       wanted_(pool.words_per_step()),
-      resident_(pool.words_per_step()) {
+      resident_(pool.words_per_step()),
+      held_(place_count) {
   TC_CHECK(place_count < std::numeric_limits<uint32_t>::max(), "places are counted in 32 bits");
   for (uint64_t place = place_count; place > 0; --place)
     free_.push_back(static_cast<uint32_t>(place - 1));
 }
 
-void HotPlaces::evict(uint32_t flat_index) {
-  State& state = states_[flat_index];
+void HotPlaces::evict(uint32_t flat) {
+  State& state = states_[flat];
   if (state == State::moving) state = State::cancelled;
-  if (state != State::hot) return;  // cold: there was no place for it yet
+  if (state != State::hot) return;  // cold: it waited for a place
   state = State::cold;
-  const uint32_t layer = flat_index / pool_.neuron_count, neuron = flat_index % pool_.neuron_count;
-  resident_[word(layer, neuron)] &= ~(uint64_t{1} << neuron % 64);
-  free_.push_back(places_[flat_index]);
-}
-
-HotPlaces::Admission HotPlaces::admit(uint32_t layer, uint32_t neuron, uint32_t* place) {
-  State& state = states_[flat(layer, neuron)];
-  if (state != State::cancelled && free_.empty()) return Admission::has_no_place;
-  const bool on_its_way = state == State::cancelled;
-  state = State::moving;
-  if (on_its_way) return Admission::is_on_its_way;
-  *place = free_.back();
-  free_.pop_back();
-  return Admission::starts;
+  const uint32_t neuron = neuron_of(flat), place = places_[flat];
+  resident_[word(layer_of(flat), neuron)] &= ~(uint64_t{1} << neuron % 64);
+  if (held_[place] == Held::no) {
+    free_.push_back(place);
+  } else {
+    held_[place] = Held::left;
+  }
 }
 
 bool HotPlaces::arrive(uint32_t layer, uint32_t neuron, uint32_t place) {
@@ -50,6 +44,17 @@ bool HotPlaces::arrive(uint32_t layer, uint32_t neuron, uint32_t place) {
   places_[flat(layer, neuron)] = place;
   resident_[word(layer, neuron)] |= uint64_t{1} << neuron % 64;
   return true;
+}
+
+void HotPlaces::hold(uint32_t place) {
+  TC_CHECK(held_[place] == Held::no, "one holder of a place at a time");
+  held_[place] = Held::yes;
+}
+
+void HotPlaces::let_go(uint32_t place) {
+  TC_CHECK(held_[place] != Held::no, "a place that somebody holds");
+  if (held_[place] == Held::left) free_.push_back(place);
+  held_[place] = Held::no;
 }
 
 }  // namespace thermocline

@@ -9,16 +9,18 @@ namespace thermocline {
 
 // Grows from the start of a run; bundles and bytes of this rank.
 struct TierCounters {
-  uint64_t needed = 0;       // bundles that layers asked for, once a pass
-  uint64_t here = 0;         // of these, hot and in the faster tier when they were asked for
-  uint64_t read_bytes = 0;   // from the file, for those that were not, and what lay between
-  uint64_t read_count = 0;   // as so many reads
-  uint64_t moved_bytes = 0;  // from the slower tier, for the hot set
-  uint64_t moved_count = 0;  // bundles
-  uint64_t ahead_bytes = 0;  // of read_bytes, before a layer asked for them
-  uint64_t ahead_count = 0;  // bundles
-  uint64_t ahead_used = 0;   // of these, needed
-  uint64_t wait_ns = 0;      // for what was not there
+  uint64_t needed = 0;        // bundles that layers asked for, once a pass
+  uint64_t here = 0;          // of these, hot and in the faster tier when they were asked for
+  uint64_t read_bytes = 0;    // from the file, for those that were not, and what lay between
+  uint64_t read_count = 0;    // as so many reads
+  uint64_t moved_bytes = 0;   // from the slower tier, for the hot set
+  uint64_t moved_count = 0;   // bundles
+  uint64_t ahead_bytes = 0;   // of read_bytes, before a layer asked for them
+  uint64_t ahead_count = 0;   // bundles
+  uint64_t ahead_used = 0;    // of these, needed
+  uint64_t passed_bytes = 0;  // from the file, for a tier above this one, of what is not hot here
+  uint64_t passed_count = 0;  // bundles
+  uint64_t wait_ns = 0;       // for what was not there
 };
 
 // Calls visit(name, count) for what is counted in bundles, reads and bytes, by the name that result
@@ -34,6 +36,8 @@ void for_each_counter(const TierCounters& tiers, Visit visit) {
   visit("ahead_used", tiers.ahead_used);
   visit("moved_bytes", tiers.moved_bytes);
   visit("moved_count", tiers.moved_count);
+  visit("passed_bytes", tiers.passed_bytes);
+  visit("passed_count", tiers.passed_count);
 }
 
 }  // namespace thermocline

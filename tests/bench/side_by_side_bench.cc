@@ -100,7 +100,7 @@ class Bench {
         bundles_(host, setting.layers),
         hot_max_(
             static_cast<uint64_t>(setting.hot_percent / 100 * static_cast<double>(pool_.total()))),
-        tier_(device, host, pool_, bundles_.rows(), hot_max_),
+        tier_(device, host, pool_, std::make_unique<WholeBundles>(bundles_.rows()), hot_max_),
         parts_(device, tier_, pool_, kDim, setting.tokens) {
     for (int t = 0; t < setting.tokens; ++t) rows_.push_back({0, static_cast<uint32_t>(t), 0});
     const auto tokens = static_cast<uint64_t>(setting.tokens);

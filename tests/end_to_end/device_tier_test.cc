@@ -1,5 +1,7 @@
-// `thermocline run --tiers device,host`: the same bits and counters as with the FFN in one tier
-// where both parts are the CPU's, and what it says where it cannot be.
+// `thermocline run --tiers device,host` and `device,host,disk`: the same bits and counters as with
+// the FFN in one tier where both parts are the CPU's, and what they say where they cannot be.
+#include <fstream>
+
 #include "tests/end_to_end/program.h"
 
 namespace thermocline::test {
@@ -54,6 +56,119 @@ TEST_CASE(
   }
 }
 
+// The rows of a rank's two tiers that have a hot set.
+void check_rank(const nlohmann::json& device, const nlohmann::json& host) {
+  CHECK(device["tier"] == "device");
+  CHECK(host["tier"] == "host");
+  CHECK(device["rank"] == host["rank"]);
+  CHECK(device["tiers"] == "device,host,disk");
+  for (const auto& tier : {device, host}) {
+    CHECK(tier["hot_bytes"] > 0);
+    CHECK(tier["hot_bytes"] <= tier["budget_bytes"]);
+    CHECK(tier["moved_bytes"] > 0);
+  }
+  CHECK(device["on_device"] > 0);
+  CHECK(device["on_device"] < device["needed"]);
+  CHECK(host["needed"].get<uint64_t>() ==
+        device["needed"].get<uint64_t>() - device["on_device"].get<uint64_t>());
+  CHECK(host["in_memory"] > 0);
+  CHECK(host["in_memory"] < host["needed"]);
+  CHECK(host["read_bytes"] > 0);
+  CHECK(host["passage_bytes"] > 0);
+}
+
+TEST_CASE(
+    "on device, host and disk a run records the same trace, and each tier's policy counts as "
+    "a replay does") {
+  const std::string ranks =
+      GENERATE(" ", " --local-ranks 2 ", " --local-ranks 2 --layout pp2,tp1 ");
+  const TempDir folder;
+  const auto runs = [&](const std::string& command) {
+    const CommandResult result = thermocline_command(command);
+    INFO(result.output);
+    REQUIRE(result.exit_code == 0);
+    return result.output;
+  };
+  const auto rows = [&](const char* name, const char* kind) {
+    return rows_of(folder / name, kind);
+  };
+  const std::string three = " --tiers device,host,disk --backend cpu --disk-tier " + folder / "";
+  const std::string run = std::string("run ") + kModel + ranks;
+  // Without a policy nothing is hot, and all is read from the disk.
+  runs(run + "--split train --limit 1 --record " + folder / "p.h5" + three + " --json " +
+       folder / "p.json");
+  for (const auto& tier : rows("p.json", "tier")) {
+    CHECK(tier["hot_bytes"] == 0);
+    if (tier["tier"] == "host") CHECK(tier["read_bytes"] > 0);
+  }
+  const std::string live =
+      run + "--split test --limit 2 --batch 2 --profile " + folder / "p.h5" + kPolicy;
+  runs(live + "--record " + folder / "one.h5" + " --json " + folder / "one.json");
+  const std::string output = runs(live + "--host-budget 55% --record " + folder / "three.h5" +
+                                  three + " --json " + folder / "three.json");
+  CHECK_THAT(output, Contains("(device,host,disk; FFN") && Contains("(disk tier, ") &&
+                         Contains("(device)") && Contains("(host)"));
+  CHECK(rows("one.json", "run")[0]["trace_hash"] == rows("three.json", "run")[0]["trace_hash"]);
+
+  const std::string replayed = runs("replay " + folder / "three.h5" + " --profile " +
+                                    folder / "p.h5" + " --policy ewma --migration 64KiB" +
+                                    " --budget 30%,55% --json " + folder / "replay.json");
+  CHECK_THAT(replayed, Contains("the FFN was in three tiers"));
+  const auto policies = rows("three.json", "policy"), expected = rows("replay.json", "policy");
+  REQUIRE(policies.size() == 2);
+  REQUIRE(expected.size() == 2);
+  for (size_t i = 0; i < 2; ++i) {
+    CHECK(policies[i]["tier"] == (i == 0 ? "device" : "host"));
+    CHECK(policies[i]["budget_bytes"] == expected[i]["budget_bytes"]);
+    CHECK(policies[i]["counters"] == expected[i]["counters"]);
+  }
+  CHECK(policies[0]["counters"] != policies[1]["counters"]);
+  CHECK(policies[0]["counters"] == rows("one.json", "policy")[0]["counters"]);
+  const auto tiers = rows("three.json", "tier");
+  REQUIRE(tiers.size() == (ranks == " " ? 2 : 4));
+  for (size_t i = 0; i < tiers.size(); i += 2) {
+    CHECK(tiers[i]["budget_bytes"] == policies[0]["budget_bytes"]);
+    CHECK(tiers[i + 1]["budget_bytes"] == policies[1]["budget_bytes"]);
+    check_rank(tiers[i], tiers[i + 1]);
+  }
+}
+
+TEST_CASE("a step in three tiers is not predicted, and a run says so") {
+  const TempDir folder;
+  const std::string cluster = folder / "one.toml";
+  std::ofstream(cluster) << R"([cluster]
+name = "one"
+[network]
+bandwidth = "1GB/s"
+[[node]]
+name = "node"
+host = {memory = "1GB", bandwidth = "10GB/s"}
+disk = {memory = "1TB", bandwidth = "1GB/s"}
+migration = {bandwidth = "1GB/s"}
+)";
+  const std::string common = std::string("run ") + kModel + "--limit 1 --backend cpu --cluster " +
+                             cluster + " --disk-tier " + folder / "";
+  const std::string three = common + " --tiers device,host,disk";
+  const auto prints = [](const std::string& command, int exit_code, const std::string& text) {
+    const CommandResult result = thermocline_command(command);
+    INFO(result.output);
+    CHECK(result.exit_code == exit_code);
+    CHECK_THAT(result.output, Contains(text));
+    return result.output;
+  };
+  const std::string json = " --json " + folder / "run.json";
+  prints(common + json, 0, "ms predicted");
+  CHECK(rows_of(folder / "run.json", "run")[0].contains("predicted_step_ms"));
+  CHECK_THAT(prints(three + json, 0, "no step of --tiers device,host,disk is predicted"),
+             !Contains("ms predicted"));
+  CHECK_FALSE(rows_of(folder / "run.json", "run")[0].contains("predicted_step_ms"));
+  prints(three + " --local-ranks 2", 2, "expected --layout or --rank-weights");
+  prints(three + " --local-ranks 2 --layout pp1,tp2", 0, "(device,host,disk; FFN");
+  prints(common + " --record " + folder / "p.h5", 0, "trace");
+  prints(three + " --policy fixed --budget 30% --host-budget 20% --profile " + folder / "p.h5", 0,
+         "is not above --budget");
+}
+
 TEST_CASE("tiers that cannot be say why") {
   const TempDir folder;
   const std::string common = std::string("run ") + kModel + "--limit 1 ";
@@ -64,13 +179,25 @@ TEST_CASE("tiers that cannot be say why") {
     CHECK_THAT(result.output, Contains(text));
   };
   fails("--tiers host,device", "device,host (all bundles in host memory");
-  fails("--tiers device,host,disk", "host,disk (with --disk-tier FOLDER)");
   fails("--tiers host,disk", "needs --disk-tier FOLDER");
+  fails("--tiers device,host,disk", "needs --disk-tier FOLDER");
   fails("--tiers device,host --disk-tier " + folder / "", "expected no --disk-tier");
   fails(std::string(kTiers) + "--audit-predictor --predictor sign", "second decoder");
   REQUIRE(thermocline_command(common + "--record " + folder / "p.h5").exit_code == 0);
   fails(kTiers + ("--profile " + folder / "p.h5") + " --policy fixed,ewma --budget 30%",
         "one --policy at one --budget");
+  const std::string policy = " --policy fixed --budget 30% --profile " + folder / "p.h5";
+  const std::string three =
+      " --tiers device,host,disk --backend cpu --disk-tier " + folder / "" + policy;
+  fails(three, "needs --host-budget BYTES");
+  fails(three + " --host-budget 10%..90%/20%", "expected one budget, found 5");
+  fails(three + " --host-budget cluster", "expected BYTES, PERCENT or A+B+...");
+  fails(three + " --host-budget 101%", "expected");
+  fails(three + " --host-budget 60% --print-partition", "the cost model has two tiers");
+  fails(kTiers + policy + " --host-budget 60%", "of two tiers the faster has --budget");
+  fails("--host-budget 60%", "expected --tiers device,host,disk");
+  fails("--tiers device,host,disk --backend cpu --host-budget 60% --disk-tier " + folder / "",
+        "needs --policy");
 }
 
 }  // namespace

@@ -200,19 +200,57 @@ TEST_CASE("with a disk tier, its bytes are served as the rows of the run have th
   const auto tiers = rows_of(folder / "run.json", "tier");
   REQUIRE(tiers.size() == 2);
   for (size_t i = 0; i < tiers.size(); ++i) {
-    const Json& rank = scrapes.last_json["ranks"][i];
-    for (const char* key :
-         {"needed", "in_memory", "read_bytes", "read_count", "moved_bytes", "moved_count"}) {
-      CHECK(rank["tiers"][key] == tiers[i][key]);
+    const Json& tier = scrapes.last_json["ranks"][i]["tiers"].at(0);
+    for (const char* key : {"tier", "hot_bytes", "staging_bytes", "needed", "in_memory",
+                            "read_bytes", "read_count", "moved_bytes", "moved_count"}) {
+      CHECK(tier[key] == tiers[i][key]);
     }
-    CHECK(rank["hot_bytes"] == tiers[i]["hot_bytes"]);
-    CHECK(rank["staging_bytes"] == tiers[i]["staging_bytes"]);
     CHECK(scrapes.last.value("thermocline_tier_read_bytes_total",
-                             "rank=\"" + std::to_string(i) + "\"") ==
+                             "rank=\"" + std::to_string(i) + "\",tier=\"host\"") ==
           tiers[i]["read_bytes"].get<double>());
   }
   CHECK(scrapes.last_json["policies"][0]["counters"] ==
         rows_of(folder / "run.json", "policy").at(0)["counters"]);
+}
+
+TEST_CASE("with three tiers, both hot sets are served, each under its tier's name") {
+  const TempDir folder;
+  const std::string run_model = program() + " run " + kModel;
+  REQUIRE(
+      run_command(run_model + "--split train --limit 1 --record " + folder / "p.h5").exit_code ==
+      0);
+  // Budgets of the same size: only the tier tells them apart.
+  Child run(run_model + "--split test --limit 1 --profile " + folder / "p.h5" +
+                " --policy ewma --budget 30% --host-budget 30% --migration 64KiB --backend cpu " +
+                "--tiers device,host,disk --disk-tier " + folder / "" + " --json " +
+                folder / "run.json" + " --listen 127.0.0.1:0 --linger 3600",
+            folder / "run.txt");
+  const Scrapes scrapes = scrape_to_end(port_of(run));
+  run.wait_for_line("live policy", kSecondsMax);
+  run.terminate();
+  CHECK(run.wait(kSecondsMax) == 0);
+  const auto rows = rows_of(folder / "run.json", "tier");
+  const auto policies = rows_of(folder / "run.json", "policy");
+  const Json& tiers = scrapes.last_json["ranks"][0]["tiers"];
+  REQUIRE(tiers.size() == 2);
+  REQUIRE(rows.size() == 2);
+  for (size_t i = 0; i < 2; ++i) {
+    for (const char* key : {"tier", "hot_bytes", "needed", "moved_bytes", "moved_count"}) {
+      CHECK(tiers[i][key] == rows[i][key]);
+    }
+    const auto name = rows[i]["tier"].get<std::string>();
+    CHECK(scrapes.last.value("thermocline_tier_moved_bytes_total",
+                             "rank=\"0\",tier=\"" + name + "\"") ==
+          rows[i]["moved_bytes"].get<double>());
+    CHECK(scrapes.last_json["policies"][i]["tier"] == name);
+    CHECK(policies[i]["tier"] == name);
+    CHECK(scrapes.last_json["policies"][i]["counters"] == policies[i]["counters"]);
+    CHECK(
+        scrapes.last.samples.count("thermocline_policy_hits_total{policy=\"ewma\",budget_bytes=\"" +
+                                   std::to_string(policies[i]["budget_bytes"].get<uint64_t>()) +
+                                   "\",tier=\"" + name + "\"}") == 1);
+  }
+  CHECK(policies[0]["counters"] == policies[1]["counters"]);
 }
 
 TEST_CASE("serving changes no result, nor what is counted") {

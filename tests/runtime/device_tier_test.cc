@@ -1,112 +1,22 @@
 // Tiers device and host: places hold what they should, the budget holds, and no hot set changes a
 // result: to the bit where both parts run on the CPU, within rounding on CUDA's kernels.
 #include <catch2/catch.hpp>
-#include <cstring>
 #include <random>
 
 #include "models/error.h"
-#include "runtime/kernels/cpu_layout.h"
 #include "runtime/live_policies.h"
 #include "runtime/tiers/device_tier.h"
 #include "runtime/tiers/tier_layout.h"
 #include "tests/backends/all_backends.h"
+#include "tests/runtime/device_bundles.h"
 #include "tests/runtime/hot_sets.h"
 #include "tests/runtime/local_run.h"
 #include "tests/runtime/random_weights.h"
+#include "tests/runtime/tier_runs.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
-namespace {
-
-constexpr NeuronPool kPool{3, 4, 16, 150};
-
-std::unique_ptr<Backend> cpu(int threads = 1) {
-  return backends().by_name("cpu").make({threads, RankOnHost{}, 0});
-}
-
-// Random bytes as the bundles of a pool, types by layer; the host's memory as the CPU wants it.
-struct Bundles {
-  static constexpr int kCols = 64;
-  std::vector<std::vector<std::byte>> memory;    // by layer
-  std::vector<std::array<DType, 3>> types;       // by layer: gate, up, down_t
-  std::vector<BundleRows> rows;                  // by layer
-  std::vector<std::vector<std::byte>> in_files;  // by layer, the rows as files have them
-
-  Bundles(const NeuronPool& pool, std::vector<std::array<DType, 3>> of) : types(std::move(of)) {
-    std::mt19937_64 random(1);
-    for (uint32_t layer = 0; layer < pool.layer_count; ++layer) {
-      const uint64_t stride = bytes(layer, 3);
-      in_files.emplace_back(stride * pool.neuron_count);
-      for (std::byte& byte : in_files.back()) byte = static_cast<std::byte>(random());
-      memory.emplace_back(in_files.back().size());
-      BundleRows of_layer;
-      for (size_t i = 0; i < 3; ++i) {
-        of_layer[i] = {types[layer][i], static_cast<int>(pool.neuron_count), kCols, stride,
-                       memory.back().data() + bytes(layer, i)};
-        for (uint32_t n = 0; n < pool.neuron_count; ++n)
-          cpu_pack_row(types[layer][i], kCols, file_row(layer, n, i),
-                       const_cast<std::byte*>(of_layer[i].row(static_cast<int>(n))));
-      }
-      rows.push_back(of_layer);
-    }
-  }
-  // Of the first `count` rows of a bundle.
-  uint64_t bytes(uint32_t layer, size_t count) const {
-    uint64_t sum = 0;
-    for (size_t i = 0; i < count; ++i) sum += bytes_of(types[layer][i], kCols);
-    return sum;
-  }
-  const std::byte* file_row(uint32_t layer, uint32_t neuron, size_t i) const {
-    return in_files[layer].data() + neuron * bytes(layer, 3) + bytes(layer, i);
-  }
-};
-
-const std::vector<std::array<DType, 3>> kTypes(4, {DType::q4_0, DType::q4_0, DType::q8_0});
-const std::vector<std::array<DType, 3>> kMixedTypes = {{DType::f32, DType::f32, DType::f32},
-                                                       {DType::q4_0, DType::q5_1, DType::q8_0},
-                                                       {DType::bf16, DType::q4_1, DType::q5_0},
-                                                       {DType::q8_0, DType::f16, DType::q4_0}};
-
-template <class T>
-std::vector<T> fetched(Backend& backend, const T* from, size_t count) {
-  std::vector<T> values(count);
-  backend.download(values.data(), from, count * sizeof(T));
-  return values;
-}
-
-// What lies on the device: the bits of what is hot, in places of their own within the budget, and
-// there the rows of the bundles, as the device packs them.
-bool device_is_right(Backend& device, const DeviceTier& tier, const Bundles& bundles,
-                     uint64_t hot_max) {
-  std::vector<bool> taken(hot_max);
-  bool right = true;
-  for (uint32_t layer = 0; layer < kPool.layer_count; ++layer) {
-    const auto hot = fetched(device, tier.hot_on_device(layer), kPool.words_per_layer());
-    right &= std::equal(hot.begin(), hot.end(), tier.hot(layer).begin());
-    uint32_t hot_count = 0;
-    std::vector<WeightView> views;
-    for (const BundleRow row : {kGateRow, kUpRow, kDownRow})
-      views.push_back(tier.device_rows(layer, row));
-    const auto places = fetched(device, views[0].places, kPool.neuron_count);
-    for_each_neuron(kPool.neuron_count, hot, [&](uint32_t n) {
-      ++hot_count;
-      right &= places[n] < hot_max && !taken[places[n]];
-      if (places[n] < hot_max) taken[places[n]] = true;
-      for (size_t i = 0; i < views.size(); ++i) {
-        const WeightView& view = views[i];
-        const auto bytes = bytes_of(view.dtype, static_cast<uint64_t>(view.cols));
-        std::vector<std::byte> expected(bytes);
-        device.pack_row(view.dtype, view.cols, bundles.file_row(layer, n, i), expected.data());
-        right &= fetched(device, view.data + places[n] * view.stride, bytes) == expected;
-      }
-    });
-    right &= hot_count + tier.cold_count(layer) == kPool.neuron_count;
-    for (size_t w = 0; w < hot.size(); ++w) right &= (hot[w] & tier.cold(layer)[w]) == 0;
-  }
-  return right;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("whatever is hot, a device has it in its places, and the host has the rest", "[tiers]") {
   const uint64_t budget = GENERATE(0, 1, 200, 600, 5000);
@@ -116,22 +26,19 @@ TEST_CASE("whatever is hot, a device has it in its places, and the host has the 
   for (auto& [name, device] : all_backends(1)) {
     INFO(name << ", budget " << budget);
     const auto host = cpu();
-    DeviceTier tier(*device, *host, kPool, bundles.rows, budget);
+    DeviceTier tier(*device, *host, kPool, std::make_unique<WholeBundles>(bundles.rows), budget);
     std::mt19937_64 random(5);
     HotSet hot = random_hot(kPool, hot_max, random);
     tier.set_hot(&hot);
     bool right = true, reached = true;
     for (int pass = 0; pass < 30; ++pass) {
       tier.begin_pass();
-      right &= device_is_right(*device, tier, bundles, hot_max);
+      right &= device_is_right(*device, tier, bundles, kPool, hot_max);
       if (pass % 4 == 3) {  // nothing moves any more: all that is wanted is hot
         tier.wait_for_moves();
         tier.begin_pass();
-        right &= device_is_right(*device, tier, bundles, hot_max);
-        for (uint32_t layer = 0; layer < kPool.layer_count; ++layer)
-          for (uint32_t n = 0; n < kPool.neuron_count; ++n)
-            reached &= (tier.hot(layer)[n / 64] >> n % 64 & 1) ==
-                       hot.contains(layer * kPool.neuron_count + n);
+        right &= device_is_right(*device, tier, bundles, kPool, hot_max);
+        reached &= is_all_hot(tier, hot);
       }
       hot = pass % 7 == 6 ? random_hot(kPool, hot_max, random) : changed(hot, random);
     }
@@ -144,78 +51,86 @@ TEST_CASE("whatever is hot, a device has it in its places, and the host has the 
   }
 }
 
-TEST_CASE("a bundle that leaves while it moves gives its place up, and may come back", "[tiers]") {
-  HotPlaces places(NeuronPool{0, 1, 0, 64}, 1);
-  const auto words = [](uint64_t bits) { return std::vector<uint64_t>{bits}; };
-  std::vector<uint32_t> came;
-  const auto follow = [&](uint64_t bits) {
-    came.clear();
-    const auto hot = words(bits);
-    places.follow(hot, [&](uint32_t, uint32_t neuron) { came.push_back(neuron); });
+namespace {
+
+// 64 bundles and as many places as asked for; what is brought does not arrive by itself.
+struct FewPlaces {
+  struct Started {
+    uint32_t neuron, place;
+    bool operator==(const Started&) const = default;
   };
-  using Admission = HotPlaces::Admission;
-  uint32_t place = 9;
-  follow(1);
-  CHECK(came == std::vector<uint32_t>{0});
-  CHECK(places.admit(0, 0, &place) == Admission::starts);
-  CHECK(place == 0);
-  follow(2);  // neuron 0 left while it moved: its place is written to still
-  CHECK(places.admit(0, 1, &place) == Admission::has_no_place);
-  CHECK_FALSE(places.has_free_place());
-  follow(1);  // and came back
-  CHECK(places.admit(0, 0, &place) == Admission::is_on_its_way);
-  follow(2);
-  CHECK_FALSE(places.arrive(0, 0, 0));
-  CHECK(places.resident()[0] == 0);
-  CHECK(places.admit(0, 1, &place) == Admission::starts);
-  CHECK(places.arrive(0, 1, place));
-  CHECK(places.resident()[0] == 2);
-  follow(0);
-  CHECK(places.resident()[0] == 0);
-  CHECK(places.has_free_place());
+  HotPlaces places;
+  std::vector<Started> started;    // by the last call
+  std::vector<uint32_t> given_up;  // likewise
+  uint64_t not_ready = 0;          // bits of neurons
+
+  explicit FewPlaces(uint64_t count) : places(NeuronPool{0, 1, 0, 64}, count) {}
+  void follow(uint64_t bits) {
+    given_up.clear();
+    const std::vector<uint64_t> hot = {bits};
+    places.follow(hot, [&](uint32_t, uint32_t neuron) { given_up.push_back(neuron); });
+    admit();
+  }
+  void admit() {
+    started.clear();
+    places.admit_waiting([&](uint32_t, uint32_t neuron) { return (not_ready >> neuron & 1) == 0; },
+                         [&](uint32_t, uint32_t neuron, uint32_t place) {
+                           started.push_back({neuron, place});
+                         });
+  }
+  uint64_t resident() const { return places.resident()[0]; }
+};
+using Started = std::vector<FewPlaces::Started>;
+
+}  // namespace
+
+TEST_CASE("a bundle that leaves while it moves gives its place up, and may come back", "[tiers]") {
+  FewPlaces one(1);
+  one.follow(1);
+  CHECK(one.started == Started{{0, 0}});
+  one.follow(2);  // neuron 0 left while it moved: its place is written to still
+  CHECK(one.started.empty());
+  CHECK(one.places.any_waits());
+  one.follow(1);  // and came back
+  CHECK(one.started.empty());
+  CHECK(one.given_up == std::vector<uint32_t>{1});
+  CHECK_FALSE(one.places.any_waits());
+  one.follow(2);
+  CHECK_FALSE(one.places.arrive(0, 0, 0));
+  CHECK(one.resident() == 0);
+  one.admit();
+  CHECK(one.started == Started{{1, 0}});
+  CHECK(one.places.arrive(0, 1, 0));
+  CHECK(one.resident() == 2);
+  one.follow(0);
+  CHECK(one.resident() == 0);
+}
+
+TEST_CASE("a place that is held is nobody else's, and what is not ready lets others pass",
+          "[tiers]") {
+  FewPlaces two(2);
+  two.follow(0b11);
+  REQUIRE(two.started == Started{{0, 0}, {1, 1}});
+  for (const auto& [neuron, place] : Started(two.started)) two.places.arrive(0, neuron, place);
+  two.places.hold(0);
+  two.places.hold(1);
+  two.follow(0b1100);  // both left: cold at once, their places are read still
+  CHECK(two.resident() == 0);
+  CHECK(two.started.empty());
+  two.not_ready = 0b100;
+  two.places.let_go(1);
+  two.admit();
+  CHECK(two.started == Started{{3, 1}});
+  two.follow(0b1001);  // neuron 0 comes back, to another place than the one that is held
+  CHECK(two.given_up == std::vector<uint32_t>{2});
+  CHECK(two.started.empty());
+  two.places.let_go(0);
+  two.admit();
+  CHECK(two.started == Started{{0, 0}});
+  CHECK_FALSE(two.places.any_waits());
 }
 
 namespace {
-
-ModelShape small_shape(FfnActivation activation) {
-  return {.layer_count = 3,
-          .model_dim = 64,
-          .ffn_dim = 256,
-          .head_count = 4,
-          .kv_head_count = 2,
-          .head_dim = 16,
-          .vocab_size = 80,
-          .context_length = 96,
-          .activation = activation};
-}
-
-// Two tasks in flight, prompts in chunks, teacher-forced and decoded tokens.
-LocalRunOptions three_tasks(const std::string& layout) {
-  LocalRunOptions options;
-  options.layout = layout;
-  options.threads = 2;
-  options.batch = 2;
-  options.chunk_max = 3;
-  options.silu_threshold = 0.1f;
-  options.tasks = {{0, 0, {1, 5, 9, 20, 33}, {4, 8, 15, 16, 23}, 0},
-                   {1, 1, {1, 7, 7, 2}, {3, 1, 4, 1, 5, 9, 2, 6}, 0},
-                   {2, 2, {1, 2}, {4, 2, 4, 2}, 0}};
-  return options;
-}
-
-// For emulated GPUs, which are slow.
-ModelShape tiny_shape(FfnActivation activation) {
-  ModelShape shape = small_shape(activation);
-  shape.layer_count = 2;
-  shape.ffn_dim = 96;
-  return shape;
-}
-LocalRunOptions two_tasks(const std::string& layout) {
-  LocalRunOptions options = three_tasks(layout);
-  options.threads = 1;
-  options.tasks = {{0, 0, {1, 5, 9, 20}, {4, 8}, 0}, {1, 1, {1, 7}, {3, 1, 4}, 0}};
-  return options;
-}
 
 // `options` with the FFN on device and host, under a budget in percent.
 LocalRunResult run_side_by_side(const WeightSource& source, LocalRunOptions options,
@@ -350,17 +265,23 @@ TEST_CASE("tiers that there are, and what is said of others", "[tiers]") {
   CHECK(parse_tier_layout("", "folder") == TierLayout::host_disk);
   CHECK(parse_tier_layout("host,disk", "folder") == TierLayout::host_disk);
   CHECK(parse_tier_layout("device,host", "") == TierLayout::device_host);
-  CHECK_THROWS_WITH(parse_tier_layout("host,disk", ""), Catch::Contains("needs --disk-tier"));
+  CHECK(parse_tier_layout("device,host,disk", "folder") == TierLayout::device_host_disk);
+  for (const char* with_disk : {"host,disk", "device,host,disk"})
+    CHECK_THROWS_WITH(parse_tier_layout(with_disk, ""),
+                      Catch::Contains(with_disk) && Catch::Contains("needs --disk-tier"));
   CHECK_THROWS_WITH(parse_tier_layout("device,host", "folder"),
                     Catch::Contains("expected no --disk-tier"));
-  for (const char* wrong : {"host,device", "device", "device,host,disk", "device, host", "gpu,cpu"})
+  for (const char* wrong :
+       {"host,device", "device", "device,disk", "disk,host,device", "device, host", "gpu,cpu"})
     CHECK_THROWS_WITH(parse_tier_layout(wrong, ""),
                       Catch::Contains(wrong) && Catch::Contains("device,host (all bundles") &&
                           Catch::Contains("host,disk (with --disk-tier FOLDER)"));
   const BackendEntry& on_cores = backends().by_name("cpu");
-  CHECK_NOTHROW(require_device_tier("cpu", on_cores));
-  CHECK_THROWS_WITH(require_device_tier("auto", on_cores),
-                    Catch::Contains("no GPU can be used here") && Catch::Contains("--backend cpu"));
+  CHECK_NOTHROW(require_device_tier(TierLayout::device_host, "cpu", on_cores));
+  CHECK_THROWS_WITH(require_device_tier(TierLayout::device_host_disk, "auto", on_cores),
+                    Catch::Contains("--tiers device,host,disk: ") &&
+                        Catch::Contains("no GPU can be used here") &&
+                        Catch::Contains("--backend cpu"));
 }
 
 namespace {
@@ -398,7 +319,8 @@ TEST_CASE("a device tier on the host holds its budget, and what is stated beside
   const LargeBundles bundles;
   const auto device = cpu(), host = cpu();
   const uint64_t before = resident_bytes();
-  DeviceTier tier(*device, *host, LargeBundles::kPool, bundles.layers, LargeBundles::kHotMax);
+  DeviceTier tier(*device, *host, LargeBundles::kPool,
+                  std::make_unique<WholeBundles>(bundles.layers), LargeBundles::kHotMax);
   follow_random_sets(tier);
   const uint64_t held = resident_bytes() - before;
 #ifdef THERMOCLINE_SANITIZED
@@ -426,7 +348,8 @@ TEST_CASE("the budget is what the device really holds", "[cuda][gpu]") {
   const LargeBundles bundles;
   const auto warm = device->make_mover(1024, 16);  // what CUDA takes with a first kernel and stream
   const uint64_t before = device->free_bytes();
-  DeviceTier tier(*device, *host, LargeBundles::kPool, bundles.layers, LargeBundles::kHotMax);
+  DeviceTier tier(*device, *host, LargeBundles::kPool,
+                  std::make_unique<WholeBundles>(bundles.layers), LargeBundles::kHotMax);
   follow_random_sets(tier);
   const uint64_t held = before - device->free_bytes();
   const uint64_t granule = uint64_t{2} << 20;  // in which CUDA gives memory, for each allocation

@@ -27,12 +27,14 @@ RankCounters rank_counters(uint64_t seed) {
   rank.prefill = {2, 40, {seed + 1, seed + 2, seed + 3, seed + 4}};
   rank.decode = {10, 20, {1'500'000'000, 0, 250'000'000, 250'000'000}};
   rank.weight_bytes = 1000 + seed;
-  rank.hot_bytes = 200;
-  rank.staging_bytes = 30;
-  rank.tiers.needed = 100;
-  rank.tiers.here = 60;
-  rank.tiers.read_bytes = 5000;
-  rank.tiers.wait_ns = 12'345'678;
+  for (size_t i = 0; i < rank.tiers.size(); ++i) {
+    HotTierCounters& tier = rank.tiers[i];
+    tier = {200 + i, 30, {}};
+    tier.counters.needed = 100 - i;
+    tier.counters.here = 60;
+    tier.counters.read_bytes = 5000;
+    tier.counters.wait_ns = 12'345'678 + i;
+  }
   rank.sent = {{seed, seed * 2}, {seed + 5, seed + 6}};
   rank.policies = {{stats_from(100 + seed), 4, 0.25}, {stats_from(1000 + seed), 5, std::nullopt}};
   rank.policies[0].stats.step_count = rank.policies[1].stats.step_count = 60;
@@ -65,7 +67,8 @@ TEST_CASE("a rank's counters arrive as they were sent") {
   CHECK(read.prefill.times == mine.prefill.times);
   CHECK(read.decode.step_count == 20);
   CHECK(read.weight_bytes == 1007);
-  CHECK(read.tiers.wait_ns == 12'345'678);
+  CHECK(read.tiers[0].counters.wait_ns == 12'345'678);
+  CHECK(read.tiers[1].counters.wait_ns == 12'345'679);
   CHECK(read.sent.run == mine.sent.run);
   CHECK(read.sent.decode == mine.sent.decode);
   REQUIRE(read.policies.size() == 2);
@@ -89,7 +92,8 @@ TEST_CASE("policies add up over ranks, and the hot threshold is the mean of thos
 
 TEST_CASE("the exposition is well formed: a help and a type for each family, each sample once") {
   LiveSnapshot snapshot = snapshot_of_two();
-  snapshot.tiered = GENERATE(false, true);
+  snapshot.tiers = GENERATE(std::vector<std::string>{}, std::vector<std::string>{"host"},
+                            std::vector<std::string>{"device", "host"});
   const Exposition read = read_exposition(prometheus_text(snapshot));
   for (const auto& [name, type] : read.types) {
     INFO(name);
@@ -108,7 +112,14 @@ TEST_CASE("the exposition is well formed: a help and a type for each family, eac
   CHECK(read.value("thermocline_policy_needed_total", ewma) == 1011 + 1021);
   CHECK(read.value("thermocline_policy_hot_bytes", ewma) == 480);
   CHECK(read.samples.count("thermocline_policy_hot_threshold{" + ewma + "}") == 0);
-  CHECK(read.samples.count("thermocline_hot_room_bytes{rank=\"0\"}") == snapshot.tiered);
+  for (size_t i = 0; i < 2; ++i) {
+    const std::string tier = i < snapshot.tiers.size() ? snapshot.tiers[i] : "none";
+    const std::string labels = "rank=\"0\",tier=\"" + tier + "\"";
+    CHECK(read.samples.count("thermocline_hot_room_bytes{" + labels + "}") ==
+          (i < snapshot.tiers.size()));
+    if (i >= snapshot.tiers.size()) continue;
+    CHECK(read.value("thermocline_tier_needed_bundles_total", labels) == 100 - i);
+  }
   CHECK(prometheus_text(snapshot).find("model=\"a \\\"model\\\"\\\\path\\nwith lines\"") !=
         std::string::npos);
 }
@@ -142,7 +153,7 @@ TEST_CASE("Prometheus' own library reads the exposition, and finds what the JSON
   if (python.empty()) return;
   const TempDir folder;
   LiveSnapshot snapshot = snapshot_of_two();
-  snapshot.tiered = true;
+  snapshot.tiers = {"device", "host"};
   write_file(folder / "metrics.txt", prometheus_text(snapshot));
   write_file(folder / "counters.json", counters_json(snapshot));
   const CommandResult result =

@@ -81,14 +81,18 @@ struct Audit {
         audit(comm, partition, shape, run, exact) {}
 };
 
-void follow_hot(const RankWeights& weights, const HotSet* hot) {
-  if (weights.tiers != nullptr) weights.tiers->set_hot(hot);
-  if (weights.device_tier != nullptr) weights.device_tier->set_hot(hot);
+void follow_hot(const RankWeights& weights, const LocalRunOptions& options, uint32_t rank) {
+  const bool three = weights.tiers != nullptr && weights.device_tier != nullptr;
+  const auto& of_store = three ? options.host_hot : options.hot;
+  if (weights.tiers != nullptr && of_store) weights.tiers->set_hot(of_store(rank));
+  if (weights.device_tier != nullptr && options.hot)
+    weights.device_tier->set_hot(options.hot(rank));
 }
 
 void keep_tier_counters(const Decoder& decoder, uint32_t rank, LocalRunResult& result) {
   if (decoder.weights().tiers) result.tiers[rank] = decoder.weights().tiers->counters();
   if (decoder.side_by_side() == nullptr) return;
+  result.host_tiers[rank] = result.tiers[rank];
   result.tiers[rank] = decoder.side_by_side()->tier().counters();
   result.side_by_side[rank] = decoder.side_by_side()->times();
 }
@@ -140,7 +144,7 @@ void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& 
     decoder.use_lookahead(
         predictor_of(options.lookahead, source, result.partition.ranks[rank], *backend));
   }
-  if (options.hot) follow_hot(decoder.weights(), options.hot(rank));
+  follow_hot(decoder.weights(), options, rank);
   std::optional<Audit> audit;
   decoder_options.audit_gate = false;
   if (options.audit) {
@@ -198,6 +202,7 @@ LocalRunResult run_locally(const WeightSource& source, const LocalRunOptions& op
   if (options.magnitudes_every > 0) result.magnitudes.assign(result.active.size(), -1.0f);
   result.step_counts.resize(rank_count);
   result.tiers.resize(rank_count);
+  result.host_tiers.resize(rank_count);
   result.sent.resize(rank_count);
   result.side_by_side.resize(rank_count);
   run_local_ranks(static_cast<int>(rank_count), [&](Comm& comm) {

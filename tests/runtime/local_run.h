@@ -33,8 +33,9 @@ struct LocalRunOptions {
   bool (*interrupted)() = nullptr;
   bool check_finite = false;
   TierOptions tiers = {};
-  bool side_by_side = false;  // tiers are device,host: cpu with `threads` computes what is cold
-  std::function<const HotSet*(uint32_t rank)> hot;  // that tiers follow; none: nothing is hot
+  bool side_by_side = false;  // tiers have a device: cpu with `threads` computes what is cold
+  std::function<const HotSet*(uint32_t rank)> hot;       // that tiers follow; none: nothing is hot
+  std::function<const HotSet*(uint32_t rank)> host_hot;  // of three tiers, that the host's follows
   std::string predictor = "exact";
   std::string lookahead = "exact";  // what is read ahead of tiers; exact: nothing
   bool audit = false;
@@ -52,7 +53,8 @@ struct LocalRunResult {
   std::vector<uint8_t> active;      // (step, layer, neuron) of the whole model: 0 or 1
   std::vector<StepInfo> steps;
   std::vector<uint32_t> step_counts;          // by rank
-  std::vector<TierCounters> tiers;            // by rank
+  std::vector<TierCounters> tiers;            // by rank, of the fastest tier
+  std::vector<TierCounters> host_tiers;       // by rank, of the host's, where there are three
   std::vector<SentBytes> sent;                // by rank
   std::vector<SideBySideTimes> side_by_side;  // by rank
   // Likewise: who was looked at, with a predictor; who is active by the exact gate, with an audit.

@@ -278,6 +278,10 @@ TEST_CASE("a trace that cannot be compared says why") {
   const RecordingConfig config = config_of(one_rank(), R"({"read_bandwidth":[1e9]})");
   CHECK_FALSE(compare_executed(trace, config, reason).has_value());
   CHECK_THAT(reason, Catch::Contains("no measured times"));
+  MemoryTrace three_tiers = trace;
+  three_tiers.header_.config_json = R"({"ffn_tier":"device,host,disk"})";
+  CHECK_FALSE(compare_executed(three_tiers, config, reason).has_value());
+  CHECK_THAT(reason, Catch::Contains("the FFN was in three tiers"));
   const RecordingConfig zero = config_of(one_rank(), R"({"read_bandwidth":[0]})");
   CHECK_FALSE(compare_executed(trace, zero, reason).has_value());
   CHECK_THAT(reason, Catch::Contains("bandwidth of zero"));
