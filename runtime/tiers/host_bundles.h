@@ -1,8 +1,7 @@
 // HostBundles: where a device tier's bundles are on the host.
 //
-// WholeBundles: all of them lie in host memory. StoredBundles: gate rows lie there, up and down
-// rows
-//   in a BundleStore, which has some of them in memory and all of them in a file.
+// WholeBundles: all of them lie in host memory. StoredBundles: gate rows do, up and down rows are a
+//   BundleStore's, which has some of them in memory and all of them in a file.
 // Goals: a device tier neither waits for a disk nor reads a place that is used again meanwhile.
 // Non-goals: which bundles move (DeviceTier), who computes with them (side_by_side.h).
 // Thread-safety: one thread, between passes; what is held may be read from any.
