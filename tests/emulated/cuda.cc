@@ -29,7 +29,8 @@ void* on_host::shared_memory() { return thermocline::emulated::block_memory; }
 
 namespace thermocline::test {
 
-std::unique_ptr<Backend> make_emulated_cuda_backend(int device) {
+std::unique_ptr<Backend> make_emulated_cuda_backend() { return make_emulated_cuda_backend_on(0); }
+std::unique_ptr<Backend> make_emulated_cuda_backend_on(int device) {
   return emulated::cuda_entry.make({1, {}, device});
 }
 

@@ -20,7 +20,8 @@ inline constexpr bool kEmulatesCuda = false;
 inline constexpr bool kEmulatesCuda = true;
 #endif
 
-std::unique_ptr<Backend> make_emulated_cuda_backend(int device = 0);  // there are two
+std::unique_ptr<Backend> make_emulated_cuda_backend();
+std::unique_ptr<Backend> make_emulated_cuda_backend_on(int device);  // there are two: 0, 1
 
 // While it lives, emulated GPU `device` answers so many calls of CUDA's runtime and fails from then
 // on, as one that fell off the bus does.

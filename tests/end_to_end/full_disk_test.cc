@@ -1,5 +1,6 @@
 // A disk that is too small, or fills up: one error that names the file, the room and what to do;
 // no partial file under a final name, nothing left beside it.
+#include <sched.h>
 #include <sys/mount.h>
 
 #include <algorithm>
@@ -15,11 +16,18 @@ using Catch::Matchers::Contains;
 constexpr const char* kRun =
     "run --model preset:tiny --shots 0 --teacher-forced --threads 1 --limit 1 ";
 
+// From here on this process and its children alone see what it mounts.
+bool have_own_mounts() {
+  return ::unshare(CLONE_NEWNS) == 0 &&
+         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+}
+
 // A file system of 1 MiB of which `left` bytes are free; not mounted where that is not permitted.
 class SmallDisk {
  public:
   explicit SmallDisk(size_t left) {
-    mounted_ = ::mount("tmpfs", folder_.path().c_str(), "tmpfs", 0, "size=1m") == 0;
+    mounted_ =
+        have_own_mounts() && ::mount("tmpfs", folder_.path().c_str(), "tmpfs", 0, "size=1m") == 0;
     if (!mounted_) {
       WARN("skipped: a small file system cannot be mounted here");
       return;

@@ -70,7 +70,7 @@ class RecordedRun {
     options_.side_by_side = true;
     options_.tiers.bundle_bytes = bundle_bytes(kShape, bundle_types(source_));
     options_.tiers.budget = options_.tiers.bundle_bytes * kShape.neuron_count() / 3;
-    options_.backend = [this] { return make_emulated_cuda_backend(next_device_++); };
+    options_.backend = [this] { return make_emulated_cuda_backend_on(next_device_++); };
     options_.observer = [this, path, &gpu](const Partition& partition, uint32_t rank) {
       auto observer =
           std::make_unique<RecordingMover>(path, header_for(partition), rank, gpu, calls_left_);
