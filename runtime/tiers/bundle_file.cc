@@ -78,6 +78,7 @@ BundleFile::BundleFile(std::string path, BundleLayout layout, const std::string&
     : path_(std::move(path)), layout_(std::move(layout)), head_(head_of(identity, layout_)) {
   if (found()) return;
   ::unlink(path_.c_str());  // of another model or version: its room is wanted
+  require_room(path_, layout_.file_bytes);
   file_.emplace(path_);
   file_->reserve(layout_.file_bytes);  // ranks that share a disk do not count on the same room
 }
