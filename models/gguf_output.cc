@@ -8,7 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
+
+#include "models/new_file.h"
 
 namespace thermocline {
 namespace {
@@ -58,7 +59,7 @@ GgufOutput::~GgufOutput() {
 }
 
 Error GgufOutput::failure(const char* what) const {
-  return work_failed(fmt::format("{}: {}: {}", path_, what, std::strerror(errno)));
+  return work_failed(write_failure(path_, what, errno));
 }
 
 bool GgufOutput::new_key(std::string_view key) {
@@ -143,11 +144,7 @@ void GgufOutput::begin() {
   begun_ = true;
   data_begin_ = head.size();
   if (!extents_.empty()) data_begin_ = (head.size() + alignment_ - 1) / alignment_ * alignment_;
-  // A disk that is too small is found out now, not after hours; not every file system can tell.
-  const int status = ::fallocate(file_, 0, 0, static_cast<off_t>(byte_count()));
-  if (status != 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR) {
-    throw failure(fmt::format("cannot reserve {} bytes", byte_count()).c_str());
-  }
+  reserve_room(file_, path_, byte_count());
   write(bytes_in(head));
 }
 

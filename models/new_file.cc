@@ -29,6 +29,24 @@ void require_plain(const std::string& path) {
   throw work_failed(path + ": cannot write: a folder or a device has that name");
 }
 
+constexpr const char* kWhatToDo = "free some room, or write to another disk";
+
+uint64_t room_beside(const std::string& path) {
+  const fs::path folder = fs::absolute(path).parent_path();
+  std::error_code failed;
+  const fs::space_info space = fs::space(folder, failed);
+  if (failed) throw work_failed(folder.string() + ": cannot write: " + failed.message());
+  return space.available;
+}
+
+[[noreturn]] void lacks_room(const std::string& path, const char* what, uint64_t bytes,
+                             uint64_t available) {
+  throw work_failed(fmt::format("{}: {} {}, of which the disk has {}: {}", path, what,
+                                format_bytes(bytes), format_bytes(available), kWhatToDo));
+}
+
+bool is_full(int reason) { return reason == ENOSPC || reason == EDQUOT; }
+
 }  // namespace
 
 NewFile::NewFile(const std::string& path) : path_(path), fd_(-1) {
@@ -79,18 +97,36 @@ void NewFile::finish_as(const std::string& path) {
   fail("cannot finish it");
 }
 
+void NewFile::reserve(uint64_t bytes) const { reserve_room(fd_, path_, bytes); }
+
 void NewFile::fail(const char* what) const {
-  throw work_failed(temporary(path_) + ": " + what + ": " + std::strerror(errno));
+  throw work_failed(write_failure(temporary(path_), what, errno));
 }
 
 void require_room(const std::string& path, uint64_t bytes) {
-  const fs::path folder = fs::absolute(path).parent_path();
+  const uint64_t available = room_beside(path);
+  if (bytes > available) lacks_room(path, "needs", bytes, available);
+}
+
+void reserve_room(int file, const std::string& path, uint64_t bytes) {
+  while (::fallocate(file, 0, 0, static_cast<off_t>(bytes)) != 0) {
+    const int reason = errno;
+    if (reason == EINTR) continue;
+    if (reason == EOPNOTSUPP || reason == ENOSYS) return;
+    const bool emptied = ::ftruncate(file, 0) == 0;  // what it did get counts as free
+    if (is_full(reason) && emptied) lacks_room(path, "cannot reserve", bytes, room_beside(path));
+    throw work_failed(
+        write_failure(path, fmt::format("cannot reserve {}", format_bytes(bytes)), reason));
+  }
+}
+
+std::string write_failure(const std::string& path, const std::string& what, int reason) {
+  std::string text = path + ": " + what + ": " + std::strerror(reason);
+  if (!is_full(reason)) return text;
   std::error_code failed;
-  const fs::space_info space = fs::space(folder, failed);
-  if (failed) throw work_failed(folder.string() + ": cannot write: " + failed.message());
-  if (bytes <= space.available) return;
-  throw work_failed(fmt::format("{}: needs {}, of which the disk has {}", path, format_bytes(bytes),
-                                format_bytes(space.available)));
+  const fs::space_info space = fs::space(fs::absolute(path).parent_path(), failed);
+  if (!failed) text += fmt::format("; the disk has {} left", format_bytes(space.available));
+  return text + ": " + kWhatToDo;
 }
 
 }  // namespace thermocline

@@ -22,6 +22,7 @@ class NewFile {
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
 
+  void reserve(uint64_t bytes) const;  // room for the whole file, as reserve_room()
   void write(std::string_view bytes);  // behind what was written so far; buffered
   void write(std::span<const std::byte> bytes) {
     write(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
@@ -49,5 +50,13 @@ class NewFile {
 
 // Error{failed} with both numbers unless `bytes` more fit beside `path`.
 void require_room(const std::string& path, uint64_t bytes);
+
+// Takes the room of a file that will have `bytes`, so that a disk that is too small is found out
+// now, not after hours, and nobody else takes it meanwhile. Not every file system can.
+// Error{failed} that names `path`, with both numbers where it is room that lacks.
+void reserve_room(int file, const std::string& path, uint64_t bytes);
+
+// "PATH: WHAT: " and the system's reason; for a full disk also what it has left, and what to do.
+std::string write_failure(const std::string& path, const std::string& what, int reason);
 
 }  // namespace thermocline

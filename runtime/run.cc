@@ -74,9 +74,10 @@ class RankRun {
     if (lookahead_ != nullptr) decoder.use_lookahead(std::move(lookahead_));
     make_observers(decoder);
     if (options_.audit_predictor) begin_audit(decoder);
-    const bool interrupted = execute(decoder);
-    if (interrupted) leave_interrupted();
-    finish();
+    saying_what_is_left([&] {
+      if (execute(decoder)) leave_interrupted();
+      finish();
+    });
     report(decoder);
     if (listening_.has_value()) linger();
   }
@@ -374,17 +375,35 @@ class RankRun {
     return stopped;
   }
 
+  // A full disk or a lost device ends a run, not what it recorded.
+  template <class Work>
+  void saying_what_is_left(Work work) {
+    try {
+      work();
+    } catch (const AgreedError& error) {
+      throw AgreedError(error.kind(), with_what_is_left(error));
+    } catch (const Error& error) {
+      throw Error(error.kind(), with_what_is_left(error));
+    }
+  }
+
+  // Closes the shard, which stays a partial file. A message that another rank has stays empty.
+  std::string with_what_is_left(const Error& error) {
+    std::string message = error.what();
+    recorder_.reset();
+    if (message.empty() || options_.record.empty()) return message;
+    const std::string path = partial_path(options_.record, static_cast<uint32_t>(comm_.rank()));
+    if (!std::filesystem::exists(path)) return message;  // finished: another file failed
+    return message + fmt::format(
+                         "; the steps so far are in {} (--allow-partial reads them); the same "
+                         "command with --resume goes on from the last complete task",
+                         path);
+  }
+
   [[noreturn]] void leave_interrupted() {
-    recorder_.reset();  // closes the shard, which stays a partial file
     logits_.reset();
     std::string message = fmt::format("interrupted after {} steps of {} tasks", outcome_.step_count,
                                       plan_.tasks.size());
-    if (!options_.record.empty()) {
-      message += fmt::format(
-          "; the steps so far are in {} (--allow-partial reads them); the same command with "
-          "--resume goes on from the last complete task",
-          partial_path(options_.record, 0));
-    }
     together(comm_, [&] {
       if (samples_.has_value()) message += samples_->keep_partial();
     });

@@ -395,7 +395,13 @@ std::unique_ptr<TraceWriter> create_shard(const std::string& path, const TraceHe
   if (rank == 0) remove_older(path);
   remove_older(shard_path(path, rank));
   remove_older(partial_path(path, rank));
-  return std::make_unique<Writer>(partial_path(path, rank), shard_path(path, rank), header, rank);
+  try {
+    return std::make_unique<Writer>(partial_path(path, rank), shard_path(path, rank), header, rank);
+  } catch (const Error&) {  // half a header is of no use to anybody
+    std::error_code ignored;
+    fs::remove(partial_path(path, rank), ignored);
+    throw;
+  }
 }
 
 }  // namespace thermocline

@@ -22,8 +22,12 @@ constexpr uint64_t kScratchBytes = 64 << 20;   // partial sums of sum_rows and a
 constexpr uint64_t kBlockBytesMax = 96 << 10;  // shared memory that every device from sm_80 has
 constexpr int kColumnsMax = 1 << 18;           // so that partial sums fit into the scratch
 
-void check(CudaError error, const std::string& operation) {
-  if (error != nullptr) throw work_failed("cuda: " + operation + ": " + error);
+// A device of a node that fails is taken out of service: which one it was, the message says.
+[[noreturn]] void fail(int device, const std::string& operation, CudaError error) {
+  throw work_failed("cuda device " + std::to_string(device) + ": " + operation + ": " + error);
+}
+void check_on(int device, CudaError error, const std::string& operation) {
+  if (error != nullptr) fail(device, operation, error);
 }
 
 std::string architecture(const CudaDevice& device) {
@@ -56,27 +60,29 @@ struct DestroyGraph {
 using Pinned = std::unique_ptr<std::byte, FreePinned>;
 using Stream = std::unique_ptr<CUstream_st, DestroyStream>;
 
-Pinned make_pinned(uint64_t bytes) {
+Pinned make_pinned(int device, uint64_t bytes) {
   void* memory = nullptr;
-  check(cuda_allocate_pinned(bytes, &memory),
-        "allocate " + std::to_string(bytes) + " bytes of pinned memory");
+  check_on(device, cuda_allocate_pinned(bytes, &memory),
+           "allocate " + std::to_string(bytes) + " bytes of pinned memory");
   return Pinned(static_cast<std::byte*>(memory));
 }
-Stream make_stream() {
+Stream make_stream(int device) {
   CudaStream made = nullptr;
-  check(cuda_stream_create(&made), "make a stream");
+  check_on(device, cuda_stream_create(&made), "make a stream");
   return Stream(made);
 }
-Event make_event() {
+Event make_event(int device) {
   CudaEvent made = nullptr;
-  check(cuda_event_create(&made), "make an event");
+  check_on(device, cuda_event_create(&made), "make an event");
   return Event(made);
 }
 
 // A stream with host memory from which it copies.
 struct Lane {
-  Stream stream = make_stream();
-  Pinned pinned = make_pinned(kStagingBytes);
+  explicit Lane(int device)
+      : stream(make_stream(device)), pinned(make_pinned(device, kStagingBytes)) {}
+  Stream stream;
+  Pinned pinned;
 };
 
 // A batch is one copy to a buffer of the device, from where a kernel takes its rows to their
@@ -89,9 +95,9 @@ class CudaRowMover final : public RowMover {
         row_bytes_(row_bytes),
         head_bytes_(head_bytes(batch_rows)),
         buffer_(std::move(buffer)),
-        stream_(make_stream()) {
+        stream_(make_stream(device)) {
     for (Slot& slot : slots_)
-      slot = {make_pinned(head_bytes_ + row_bytes * batch_rows), make_event()};
+      slot = {make_pinned(device, head_bytes_ + row_bytes * batch_rows), make_event(device)};
   }
   ~CudaRowMover() override { cuda_stream_wait(stream_.get()); }
 
@@ -143,6 +149,8 @@ class CudaRowMover final : public RowMover {
     Event left;
   };
 
+  void check(CudaError error, const char* operation) const { check_on(device_, error, operation); }
+
   int device_;
   uint64_t row_bytes_, head_bytes_;
   std::shared_ptr<std::byte> buffer_;  // on the device, as large as a slot's memory
@@ -157,7 +165,7 @@ class CudaBackend final : public Backend {
       : device_(options.device), pool_(options.thread_count) {
     use_device();
     check(cuda_device(device_, &facts_), "look at the device");
-    main_ = std::make_unique<Lane>();
+    main_ = std::make_unique<Lane>(device_);
     scratch_ = allocate(kScratchBytes);
     rows_ = allocate(sizeof(TokenRow) * kRowsMax);
   }
@@ -275,7 +283,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<std::byte> allocate_host(uint64_t bytes) override {
     use_device();
     const uint64_t size = std::max<uint64_t>(bytes, 1);
-    Pinned memory = make_pinned(size);
+    Pinned memory = make_pinned(device_, size);
     std::memset(memory.get(), 0, size);
     return std::shared_ptr<std::byte>(std::move(memory));
   }
@@ -283,7 +291,7 @@ class CudaBackend final : public Backend {
     if (bytes > 0) check(cuda_copy(to, from, bytes, stream()), "copy");
   }
   void mark(uint32_t number) override {
-    while (marks_.size() <= number) marks_.push_back(make_event());
+    while (marks_.size() <= number) marks_.push_back(make_event(device_));
     check(cuda_event_record(marks_[number].get(), stream()), "set a mark");
   }
   void wait_for(uint32_t number) override {
@@ -352,11 +360,13 @@ class CudaBackend final : public Backend {
   }
   static CudaMask mask_of(const NeuronMask& mask) { return {mask.words, mask.stride}; }
 
+  void check(CudaError error, const char* operation) const { check_on(device_, error, operation); }
   void use_device() const { check(cuda_use_device(device_), "use the device"); }
   CudaStream stream() const { return main_->stream.get(); }
   float* scratch() const { return reinterpret_cast<float*>(scratch_.get()); }
   const CudaTokenRow* rows() const { return reinterpret_cast<const CudaTokenRow*>(rows_.get()); }
 
+  std::string of_free_text() const;
   std::byte* staging(uint64_t bytes);
   std::unique_ptr<Lane> take_loader();
   void give_back(std::unique_ptr<Lane> loader);
@@ -381,13 +391,19 @@ static_assert(sizeof(CudaTokenRow) == sizeof(TokenRow));
 static_assert(offsetof(CudaTokenRow, position) == offsetof(TokenRow, position));
 static_assert(offsetof(CudaTokenRow, slot) == offsetof(TokenRow, slot));
 
+// A device that is lost does not know either.
+std::string CudaBackend::of_free_text() const {
+  uint64_t bytes = 0;
+  if (cuda_free_bytes(&bytes) != nullptr) return "";
+  return ", of " + std::to_string(bytes) + " that are free";
+}
+
 std::shared_ptr<std::byte> CudaBackend::allocate(uint64_t bytes) {
   use_device();
   void* memory = nullptr;
   const CudaError error = cuda_allocate(std::max<uint64_t>(bytes, 1), &memory);
   if (error != nullptr)
-    throw work_failed("cuda: allocate " + std::to_string(bytes) + " bytes, of " +
-                      std::to_string(free_bytes()) + " that are free: " + error);
+    fail(device_, "allocate " + std::to_string(bytes) + " bytes" + of_free_text(), error);
   const std::shared_ptr<std::byte> owned(static_cast<std::byte*>(memory),
                                          [](std::byte* pointer) { cuda_free(pointer); });
   std::unique_ptr<Lane> loader = take_loader();
@@ -400,7 +416,7 @@ std::shared_ptr<std::byte> CudaBackend::allocate(uint64_t bytes) {
 // Each caller has a stream and pinned memory of its own.
 std::unique_ptr<Lane> CudaBackend::take_loader() {
   const std::lock_guard lock(loaders_mutex_);
-  if (loaders_.empty()) return std::make_unique<Lane>();
+  if (loaders_.empty()) return std::make_unique<Lane>(device_);
   std::unique_ptr<Lane> loader = std::move(loaders_.back());
   loaders_.pop_back();
   return loader;

@@ -80,6 +80,7 @@ BundleFile::BundleFile(std::string path, BundleLayout layout, const std::string&
   ::unlink(path_.c_str());  // of another model or version: its room is wanted
   require_room(path_, layout_.file_bytes);
   file_.emplace(path_);
+  file_->reserve(layout_.file_bytes);  // ranks that share a disk do not count on the same room
 }
 
 bool BundleFile::found() const {

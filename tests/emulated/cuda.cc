@@ -27,6 +27,15 @@ void* on_host::shared_memory() { return thermocline::emulated::block_memory; }
   const BackendEntry name##_entry { #name, summary, unusable, make }
 #include "runtime/backends/cuda.cc"
 
-std::unique_ptr<thermocline::Backend> thermocline::test::make_emulated_cuda_backend() {
-  return thermocline::emulated::cuda_entry.make({});
+namespace thermocline::test {
+
+std::unique_ptr<Backend> make_emulated_cuda_backend() { return make_emulated_cuda_backend_on(0); }
+std::unique_ptr<Backend> make_emulated_cuda_backend_on(int device) {
+  return emulated::cuda_entry.make({1, {}, device});
 }
+
+LostGpu::LostGpu(int device, int64_t calls) : device_(device) { on_host::lose(device, calls); }
+LostGpu::~LostGpu() { on_host::lose(device_, INT64_MAX); }
+int64_t LostGpu::calls_left() const { return on_host::calls_left[device_]; }
+
+}  // namespace thermocline::test

@@ -6,6 +6,7 @@
 // Thread-safety: as Backend's; several may work at once.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "runtime/backend.h"
@@ -20,5 +21,20 @@ inline constexpr bool kEmulatesCuda = true;
 #endif
 
 std::unique_ptr<Backend> make_emulated_cuda_backend();
+std::unique_ptr<Backend> make_emulated_cuda_backend_on(int device);  // there are two: 0, 1
+
+// While it lives, emulated GPU `device` answers so many calls of CUDA's runtime and fails from then
+// on, as one that fell off the bus does.
+class LostGpu {
+ public:
+  LostGpu(int device, int64_t calls);
+  ~LostGpu();
+  LostGpu(const LostGpu&) = delete;
+  LostGpu& operator=(const LostGpu&) = delete;
+  int64_t calls_left() const;  // below zero: so many have failed
+
+ private:
+  int device_;
+};
 
 }  // namespace thermocline::test

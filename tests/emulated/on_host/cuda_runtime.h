@@ -3,10 +3,12 @@
 // Work is done when it is queued, or recorded while a stream is captured. "Device" memory is a heap
 //   block of its own for each allocation, full of NaNs, so that an address sanitizer sees what lies
 //   outside. Who includes it defines on_host_shared_memory, kSharedBytesMax bytes.
+// There are two devices. One may be lost (on_host::lose): then every call on it fails.
 // Goals: the same results as on a GPU, but for the rounding of exp, sin and cos.
 // Thread-safety: any thread may use it; what one captures is its own.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <functional>
@@ -57,7 +59,8 @@ enum cudaError_t {
   cudaSuccess,
   cudaErrorMemoryAllocation,
   cudaErrorInvalidDevice,
-  cudaErrorNotReady
+  cudaErrorNotReady,
+  cudaErrorLaunchFailure
 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaStreamNonBlocking };
 enum { cudaStreamCaptureModeThreadLocal, cudaHostAllocDefault };
@@ -68,7 +71,25 @@ using Work = std::vector<std::function<void()>>;
 inline thread_local Work* recorded = nullptr;  // of the graph that is captured; null: none is
 void* shared_memory();
 
+constexpr int kDevices = 2;
+inline thread_local int device = 0;  // that this thread's calls are about
+inline std::atomic<int64_t> calls_left[kDevices] = {INT64_MAX, INT64_MAX};  // until it is lost
+
+// From its call number `calls` on, every call on the device fails.
+inline void lose(int which, int64_t calls) { calls_left[which] = calls; }
+
+// Every call of the runtime asks once whether its device still answers.
+inline cudaError_t answer() {
+  return calls_left[device].fetch_sub(1) > 0 ? cudaSuccess : cudaErrorLaunchFailure;
+}
+template <class Do>
+cudaError_t call(Do perform) {
+  const cudaError_t status = answer();
+  return status == cudaSuccess ? perform() : status;
+}
+
 inline cudaError_t queue(std::function<void()> work) {
+  if (const cudaError_t status = answer(); status != cudaSuccess) return status;
   if (recorded != nullptr)
     recorded->push_back(std::move(work));
   else
@@ -80,14 +101,15 @@ constexpr size_t kDeviceBytes = size_t{1} << 30;
 constexpr size_t kAlignment = 64;
 
 inline cudaError_t allocate(void** memory, size_t bytes) {
+  if (const cudaError_t status = answer(); status != cudaSuccess) return status;
   if (bytes > kDeviceBytes) return cudaErrorMemoryAllocation;
   *memory = ::operator new (bytes, std::align_val_t{kAlignment});
   std::memset(*memory, 0xff, bytes);
   return cudaSuccess;
 }
-inline cudaError_t release(void* memory) {
+inline cudaError_t release(void* memory) {  // also what a lost device had: it is the host's here
   ::operator delete (memory, std::align_val_t{kAlignment});
-  return cudaSuccess;
+  return answer();
 }
 }  // namespace on_host
 
@@ -113,39 +135,46 @@ struct cudaLaunchConfig_t {
 };
 
 inline const char* cudaGetErrorString(cudaError_t status) {
+  if (status == cudaErrorLaunchFailure) return "unspecified launch failure";
   return status == cudaErrorMemoryAllocation ? "out of memory" : "invalid device";
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  return *count = on_host::kDevices, cudaSuccess;
+}
 inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 1, cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
-  if (index != 0) return cudaErrorInvalidDevice;
+  if (index >= on_host::kDevices) return cudaErrorInvalidDevice;
   *properties = {"emulated GPU", on_host::kDeviceBytes, 9, 0, 1};
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int index) {
-  return index == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+  if (index >= on_host::kDevices) return cudaErrorInvalidDevice;
+  on_host::device = index;
+  return on_host::answer();
 }
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  return *free = *total = on_host::kDeviceBytes, cudaSuccess;
+  *free = *total = on_host::kDeviceBytes;
+  return on_host::answer();
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, int) {
-  return *stream = nullptr, cudaSuccess;
+  *stream = nullptr;
+  return on_host::answer();
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return on_host::answer(); }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return on_host::answer(); }
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
-  return *event = new CUevent_st, cudaSuccess;
+  return on_host::call([&] { return *event = new CUevent_st, cudaSuccess; });
 }
-inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, on_host::answer(); }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
   return on_host::queue([=] { event->reached = std::chrono::steady_clock::now(); });
 }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return on_host::answer(); }
+inline cudaError_t cudaEventQuery(cudaEvent_t) { return on_host::answer(); }
 inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t first, cudaEvent_t second) {
   *ms = std::chrono::duration<float, std::milli>(second->reached - first->reached).count();
-  return cudaSuccess;
+  return on_host::answer();
 }
 inline cudaError_t cudaMalloc(void** memory, size_t n) { return on_host::allocate(memory, n); }
 inline cudaError_t cudaFree(void* memory) { return on_host::release(memory); }
@@ -169,21 +198,22 @@ inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_stride, const void* fro
 }
 
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
-  on_host::recorded = new on_host::Work;
-  return cudaSuccess;
+  return on_host::call([] { return on_host::recorded = new on_host::Work, cudaSuccess; });
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
   *graph = std::exchange(on_host::recorded, nullptr);
-  return cudaSuccess;
+  return on_host::answer();
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, int) {
-  return *exec = new CUgraphExec_st{*graph}, cudaSuccess;
+  return on_host::call([&] { return *exec = new CUgraphExec_st{*graph}, cudaSuccess; });
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
-  for (const auto& work : exec->work) work();
-  return cudaSuccess;
+  return on_host::call([&] {
+    for (const auto& work : exec->work) work();
+    return cudaSuccess;
+  });
 }
 
 template <class Kernel>
