@@ -24,6 +24,7 @@ struct FixedDot {
   using Bytes = typename V::Bytes;
   using Words = typename V::Words;
   static constexpr int kSets = scale_sets(D);
+  static constexpr int kFirstPart = kSets == 1 ? 0 : 1;  // what the first set's scales are of
 
   // The inputs of a token.
   using Row = FixedRow;
@@ -44,7 +45,7 @@ struct FixedDot {
     int cols;
     RowPlanes planes = planes_of(D, cols);
 
-    // Of row r and a chunk of `blocks` blocks; they may be in `room`.
+    // Of row r and a chunk of `blocks` blocks, in `room`; asks for the chunk of a later row.
     const float* scales(int r, int chunk, int blocks, float (&room)[scale_count(D)]) const {
       prefetch_chunk<D>(ahead[r], planes, chunk);
       read_scales<V, D>(rows[r], planes, chunk, blocks, room);
@@ -173,8 +174,8 @@ struct FixedDot {
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
         V& to = sum.of[r][t];
-        to = V::fma(V::mul(of_row[0], of_x[t]),
-                    Rows::template dot < kSets == 1 ? 0 : 1 > (codes, x[t], group), to);
+        to = V::fma(V::mul(of_row[0], of_x[t]), Rows::template dot<kFirstPart>(codes, x[t], group),
+                    to);
         if constexpr (kSets == 2)
           to = V::fma(V::mul(of_row[1], of_x[t]), Rows::template dot<2>(codes, x[t], group), to);
       }

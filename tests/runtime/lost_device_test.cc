@@ -157,7 +157,7 @@ TEST_CASE("the thread that moves bundles ends when its GPU is lost, and the next
                memory.data() + i * kCols * sizeof(float)};
   const auto device = make_emulated_cuda_backend();
   const auto host = backends().by_name("cpu").make({1, {}, 0});
-  DeviceTier tier(*device, *host, pool, {rows}, 16);
+  DeviceTier tier(*device, *host, pool, std::make_unique<WholeBundles>(std::vector{rows}), 16);
   std::mt19937_64 random(1);
   const HotSet hot = random_hot(pool, 16, random);
   tier.set_hot(&hot);
