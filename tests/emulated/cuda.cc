@@ -35,7 +35,8 @@ std::unique_ptr<Backend> make_emulated_cuda_backend_on(int device) {
 }
 
 LostGpu::LostGpu(int device, int64_t calls) : device_(device) { on_host::lose(device, calls); }
-LostGpu::~LostGpu() { on_host::lose(device_, INT64_MAX); }
+LostGpu::~LostGpu() { on_host::lose(device_, kNever); }
+void LostGpu::lose_after(int64_t calls) const { on_host::lose(device_, calls); }
 int64_t LostGpu::calls_left() const { return on_host::calls_left[device_]; }
 
 }  // namespace thermocline::test

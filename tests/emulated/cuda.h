@@ -27,10 +27,13 @@ std::unique_ptr<Backend> make_emulated_cuda_backend_on(int device);  // there ar
 // on, as one that fell off the bus does.
 class LostGpu {
  public:
+  static constexpr int64_t kNever = INT64_MAX;
+
   LostGpu(int device, int64_t calls);
   ~LostGpu();
   LostGpu(const LostGpu&) = delete;
   LostGpu& operator=(const LostGpu&) = delete;
+  void lose_after(int64_t calls) const;
   int64_t calls_left() const;  // below zero: so many have failed
 
  private:

@@ -29,6 +29,7 @@ constexpr ModelShape kShape = {.layer_count = 2,
                                .vocab_size = 80,
                                .context_length = 96,
                                .activation = FfnActivation::relu};
+constexpr int kSteps = 9;  // of the three tasks
 
 TraceHeader header_for(const Partition& partition) {
   TraceHeader header = fixture_header(kShape.layer_count, kShape.ffn_dim, partition.pools());
@@ -36,16 +37,22 @@ TraceHeader header_for(const Partition& partition) {
   return header;
 }
 
-// Records, moves what the tier follows, and notes how many calls the GPU had left at the last end
-// of a task.
-struct RecordingMover final : StepObserver {
+// When a GPU is lost: so many calls after the end of a step, or after the run has begun.
+struct Loss {
+  int after_step = -1;
+  int64_t calls = 0;
+};
+
+// Records, moves what the tier follows, and loses the rank's GPU.
+struct LosingRecorder final : StepObserver {
   Mover mover;
   Recorder recorder;
-  const LostGpu& gpu;
-  std::atomic<int64_t>& calls_left;
-  RecordingMover(const std::string& path, const TraceHeader& header, uint32_t rank,
-                 const LostGpu& on, std::atomic<int64_t>& left)
-      : recorder(path, header, rank, nullptr), gpu(on), calls_left(left) {
+  const LostGpu* gpu;  // null: another rank's is lost
+  Loss loss;
+  int step_count = 0;
+  LosingRecorder(const std::string& path, const TraceHeader& header, uint32_t rank,
+                 const LostGpu* its_gpu, const Loss& when)
+      : recorder(path, header, rank, nullptr), gpu(its_gpu), loss(when) {
     const NeuronPool& pool = header.pools[rank];
     mover.count = pool.total() / 3;
     mover.hot = random_hot(pool, mover.count, mover.random);
@@ -53,17 +60,17 @@ struct RecordingMover final : StepObserver {
   void on_step(const StepInfo& info, const StepTimes& times, const StepData& data) override {
     recorder.on_step(info, times, data);
     mover.on_step(info, times, data);
+    if (gpu != nullptr && step_count++ == loss.after_step) gpu->lose_after(loss.calls);
   }
-  void on_task_end(const TaskRecord& task) override {
-    recorder.on_task_end(task);
-    calls_left = gpu.calls_left();
-  }
+  void on_task_end(const TaskRecord& task) override { recorder.on_task_end(task); }
 };
 
 // A run with the FFN on device and host, each rank on an emulated GPU of its own.
 class RecordedRun {
  public:
-  RecordedRun(const std::string& layout, const std::string& path, const LostGpu& gpu) {
+  // The last rank's GPU is lost.
+  RecordedRun(const std::string& layout, int ranks, const std::string& path, const LostGpu& gpu,
+              const Loss& loss) {
     options_.layout = layout;
     options_.chunk_max = 3;
     options_.tasks = {{0, 0, {1, 5}, {4}, 0}, {1, 1, {1, 7}, {3}, 0}, {2, 2, {1, 2}, {4}, 0}};
@@ -71,9 +78,10 @@ class RecordedRun {
     options_.tiers.bundle_bytes = bundle_bytes(kShape, bundle_types(source_));
     options_.tiers.budget = options_.tiers.bundle_bytes * kShape.neuron_count() / 3;
     options_.backend = [this] { return make_emulated_cuda_backend_on(next_device_++); };
-    options_.observer = [this, path, &gpu](const Partition& partition, uint32_t rank) {
-      auto observer =
-          std::make_unique<RecordingMover>(path, header_for(partition), rank, gpu, calls_left_);
+    options_.observer = [=, this, &gpu](const Partition& partition, uint32_t rank) {
+      const bool loses = rank + 1 == static_cast<uint32_t>(ranks);
+      auto observer = std::make_unique<LosingRecorder>(path, header_for(partition), rank,
+                                                       loses ? &gpu : nullptr, loss);
       movers_[rank] = &observer->mover;
       return observer;
     };
@@ -81,13 +89,11 @@ class RecordedRun {
   }
 
   void run() { run_locally(source_, options_); }
-  int64_t calls_left() const { return calls_left_; }
 
  private:
   const RandomWeights source_{kShape, DType::f32};
   LocalRunOptions options_;
   std::atomic<int> next_device_ = 0;
-  std::atomic<int64_t> calls_left_ = 0;
   Mover* movers_[2] = {};
 };
 
@@ -107,31 +113,29 @@ uint64_t check_left_behind(const std::string& path, int ranks) {
   return steps;
 }
 
-// That a run without loss makes on a GPU.
-int64_t calls_of(const std::string& layout, int device) {
-  constexpr int64_t kMany = int64_t{1} << 40;
-  const TempDir folder;
-  const LostGpu none(device, kMany);
-  RecordedRun run(layout, folder / "t.h5", none);
-  run.run();
-  return kMany - run.calls_left();
+// A third of the losses come while the run is set up, the others in its steps; how many calls there
+// are varies with what moves when, so that losses are counted from steps.
+Loss loss_at(int point, int points) {
+  const int first = points / 3, step = point - first;
+  return step < 0 ? Loss{-1, 3 * point} : Loss{step % (kSteps - 1), 3 * step % 13};
 }
 
 void lose_a_device_everywhere(const std::string& layout, int ranks, int points) {
-  const int64_t calls = calls_of(layout, ranks - 1);
   uint64_t steps_most = 0;
-  for (int i = 0; i < points; ++i) {
+  for (int point = 0; point < points; ++point) {
     const TempDir folder;
-    const LostGpu lost(ranks - 1, calls * i / points);
-    INFO(layout << ", lost after " << calls * i / points << " of " << calls << " calls");
-    const Failure failure = failure_of([&] { RecordedRun(layout, folder / "t.h5", lost).run(); });
+    const Loss loss = loss_at(point, points);
+    const LostGpu lost(ranks - 1, loss.after_step < 0 ? loss.calls : LostGpu::kNever);
+    INFO(layout << ", lost " << loss.calls << " calls after step " << loss.after_step);
+    const Failure failure =
+        failure_of([&] { RecordedRun(layout, ranks, folder / "t.h5", lost, loss).run(); });
     CHECK(failure.kind == ErrorKind::failed);
     CHECK_THAT(failure.message, Contains("cuda device " + std::to_string(ranks - 1) + ": ") &&
                                     Contains(": unspecified launch failure"));
     CHECK(lost.calls_left() < 0);
     steps_most = std::max(steps_most, check_left_behind(folder / "t.h5", ranks));
   }
-  CHECK(steps_most >= 6);  // of nine
+  CHECK(steps_most >= 6);
 }
 
 }  // namespace
