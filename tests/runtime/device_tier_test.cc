@@ -216,14 +216,7 @@ TEST_CASE("device and host on CUDA's kernels and the CPU agree with either, with
     INFO(facts(run.dtype).name << " " << run.layout << " " << run.predictor << ", " << percent
                                << " %");
     const LocalRunResult tiered = run_side_by_side(source, options, percent);
-    // Inputs of quantised weights are in fixed point on the CPU and f32 on a GPU.
-    const double tolerance = run.dtype == DType::f32 ? 1e-5 : 3e-4;
-    CHECK(relative_difference(on_cpu.logits, tiered.logits) < tolerance);
-    CHECK(relative_difference(on_cuda.logits, tiered.logits) < tolerance);
-    size_t differ = 0;
-    for (size_t i = 0; i < tiered.active.size(); ++i)
-      differ += tiered.active[i] != on_cuda.active[i];
-    CHECK(differ <= tiered.active.size() / 1000);
+    check_agrees(tiered, on_cpu, on_cuda, run.dtype);
     check_counters(tiered, percent);
   }
 }

@@ -277,13 +277,7 @@ TEST_CASE("CUDA's kernels, the CPU and a disk agree with either alone, within ro
     INFO(facts(run.dtype).name << " " << run.layout << " " << run.predictor << ", "
                                << percents.device << " and " << percents.host << " %");
     const LocalRunResult tiered = run_on_three(source, options, folder / "", percents);
-    const double tolerance = run.dtype == DType::f32 ? 1e-5 : 3e-4;
-    CHECK(relative_difference(on_cpu.logits, tiered.logits) < tolerance);
-    CHECK(relative_difference(on_cuda.logits, tiered.logits) < tolerance);
-    size_t differ = 0;
-    for (size_t i = 0; i < tiered.active.size(); ++i)
-      differ += tiered.active[i] != on_cuda.active[i];
-    CHECK(differ <= tiered.active.size() / 1000);
+    check_agrees(tiered, on_cpu, on_cuda, run.dtype);
     check_counters(tiered, run.activation, percents);
   }
 }

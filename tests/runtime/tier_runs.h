@@ -1,8 +1,9 @@
 // Small models and runs for tests of tiers.
 //
-// Thread-safety: pure functions.
+// Thread-safety: pure functions; checks belong to the test's thread.
 #pragma once
 
+#include <catch2/catch.hpp>
 #include <string>
 
 #include "tests/runtime/local_run.h"
@@ -47,6 +48,18 @@ inline LocalRunOptions two_tasks(const std::string& layout) {
   options.threads = 1;
   options.tasks = {{0, 0, {1, 5, 9, 20}, {4, 8}, 0}, {1, 1, {1, 7}, {3, 1, 4}, 0}};
   return options;
+}
+
+// Of tiers on an emulated GPU and the CPU, with runs on either alone. Inputs of quantised weights
+// are in fixed point on the CPU and f32 on a GPU.
+inline void check_agrees(const LocalRunResult& tiered, const LocalRunResult& on_cpu,
+                         const LocalRunResult& on_cuda, DType dtype) {
+  const double tolerance = dtype == DType::f32 ? 1e-5 : 3e-4;
+  CHECK(relative_difference(on_cpu.logits, tiered.logits) < tolerance);
+  CHECK(relative_difference(on_cuda.logits, tiered.logits) < tolerance);
+  size_t differ = 0;
+  for (size_t i = 0; i < tiered.active.size(); ++i) differ += tiered.active[i] != on_cuda.active[i];
+  CHECK(differ <= tiered.active.size() / 1000);
 }
 
 }  // namespace thermocline::test

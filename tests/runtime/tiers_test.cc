@@ -16,6 +16,7 @@
 #include "tests/runtime/hot_sets.h"
 #include "tests/runtime/local_run.h"
 #include "tests/runtime/random_weights.h"
+#include "tests/runtime/tier_runs.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
@@ -279,15 +280,7 @@ TEST_CASE("the budget is what memory really holds", "[tiers]") {
 TEST_CASE("tiers change no logit, whatever moves", "[tiers]") {
   const TempDir dir;
   const auto activation = GENERATE(FfnActivation::relu, FfnActivation::silu);
-  const ModelShape shape{.layer_count = 3,
-                         .model_dim = 64,
-                         .ffn_dim = 256,
-                         .head_count = 4,
-                         .kv_head_count = 2,
-                         .head_dim = 16,
-                         .vocab_size = 80,
-                         .context_length = 96,
-                         .activation = activation};
+  const ModelShape shape = small_shape(activation);
   for (const DType dtype : {DType::f32, DType::q4_0}) {
     const RandomWeights source(shape, dtype);
     for (const char* layout : {"pp1,tp1", "pp1,tp2"}) {
