@@ -16,6 +16,7 @@
 #include "runtime/clock.h"
 #include "runtime/kernels/kernels.h"
 #include "runtime/kernels/signs.h"
+#include "runtime/sum_parts.h"
 #include "runtime/thread_pool.h"
 
 namespace thermocline {
@@ -40,6 +41,7 @@ void for_each_bit(const uint64_t* words, int begin, int end, Visit visit) {
 }
 
 constexpr size_t kLine = 64;
+constexpr int kLineFloats = kLine / sizeof(float);
 struct alignas(kLine) Line {
   std::byte bytes[kLine];
 };
@@ -211,14 +213,17 @@ class CpuBackend final : public Backend {
               [&](int begin, int end) { scale_by_rows(w, mask, inputs, begin, end, hidden); });
   }
 
+  // Threads share the parts of the sum; where there are more threads, also their columns.
   void sum_rows(const WeightView& w, const NeuronMask& mask, const float* a, float* y) override {
-    const NeuronMask chosen = mask.words != nullptr ? mask : every(w.rows);
     const int count = token_count();
-    pool_.run(w.cols, kChunk, [&](int begin, int end) {
-      for (int t = 0; t < count; ++t)
-        std::fill(y + at(t, w.cols) + begin, y + at(t, w.cols) + end, 0.0f);
-      kernels_.weighted_rows(w, begin, end, chosen.words, static_cast<int>(chosen.stride), a,
-                             w.rows, count, y, w.cols);
+    const int slices = (pool_.size() + SumParts::kCount - 1) / SumParts::kCount;
+    parts_.cut(mask.words != nullptr ? mask : every(w.rows), w.rows, count);
+    PartSums sums = part_sums(w.cols, count);
+    pool_.run(SumParts::kCount * slices, 1, [&](int begin, int end) {
+      for (int i = begin; i < end; ++i) sum_part(w, i / slices, i % slices, slices, a, sums);
+    });
+    pool_.run(w.cols, kLineFloats, [&](int begin, int end) {
+      for (int t = 0; t < count; ++t) add_parts(sums, t, begin, end, y + at(t, w.cols));
     });
   }
 
@@ -390,6 +395,41 @@ class CpuBackend final : public Backend {
     }
   }
 
+  // The sums of all parts, (SumParts::kCount, token_count, stride) floats.
+  struct PartSums {
+    float* values;
+    int stride, token_count;
+    float* row(int part, int token) const {
+      return values + at(part * token_count + token, stride);
+    }
+  };
+  PartSums part_sums(int cols, int count) {
+    const int lines = (cols + kLineFloats - 1) / kLineFloats;
+    sums_.resize(std::max(sums_.size(), at(SumParts::kCount * count, lines)));
+    return {reinterpret_cast<float*>(sums_.data()), lines * kLineFloats, count};
+  }
+
+  void sum_part(const WeightView& w, int part, int slice, int slices, const float* a,
+                const PartSums& sums) const {
+    const int chunks = (w.cols + kChunk - 1) / kChunk;
+    const int begin = chunks * slice / slices * kChunk;
+    const int end = std::min(chunks * (slice + 1) / slices * kChunk, w.cols);
+    if (begin >= end) return;
+    for (int t = 0; t < sums.token_count; ++t)
+      std::fill(sums.row(part, t) + begin, sums.row(part, t) + end, 0.0f);
+    const NeuronMask rows = parts_.part(part);
+    kernels_.weighted_rows(w, begin, end, rows.words, static_cast<int>(rows.stride), a, w.rows,
+                           sums.token_count, sums.row(part, 0), sums.stride);
+  }
+
+  static void add_parts(const PartSums& sums, int token, int begin, int end, float* y) {
+    std::copy(sums.row(0, token) + begin, sums.row(0, token) + end, y + begin);
+    for (int part = 1; part < SumParts::kCount; ++part) {
+      const float* of_part = sums.row(part, token);
+      for (int c = begin; c < end; ++c) y[c] += of_part[c];
+    }
+  }
+
   // While hidden holds act(gate x).
   static void pass_magnitudes(const GateUpCall& call, int t, int begin, int end) {
     if (call.magnitudes == nullptr) return;
@@ -403,8 +443,10 @@ class CpuBackend final : public Backend {
   std::span<const TokenRow> rows_;  // the caller's
   std::vector<Sequence> sequences_;
   // Scratch, as large as the largest call so far.
-  std::vector<Line> fixed_;      // inputs in fixed point
-  std::vector<float> up_;        // (token_count, neurons)
+  std::vector<Line> fixed_;  // inputs in fixed point
+  std::vector<float> up_;    // (token_count, neurons)
+  SumParts parts_;
+  std::vector<Line> sums_;       // of parts
   std::vector<uint64_t> all_;    // ones
   std::vector<uint64_t> marks_;  // when each was set, ns
   std::vector<uint64_t> signs_;  // (token_count, sign_words) of inputs
