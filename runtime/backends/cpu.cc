@@ -16,6 +16,7 @@
 #include "runtime/clock.h"
 #include "runtime/kernels/kernels.h"
 #include "runtime/kernels/signs.h"
+#include "runtime/row_pairs.h"
 #include "runtime/sum_parts.h"
 #include "runtime/thread_pool.h"
 
@@ -198,8 +199,14 @@ class CpuBackend final : public Backend {
     const Product products[] = {{call.gate, nullptr}, {call.up, nullptr}};
     const Inputs inputs =
         inputs_of(std::span(products).first(call.up.rows > 0 ? 2 : 1), call.x, count);
-    pool_.run(call.gate.rows, kWordBits,
-              [&](int begin, int end) { gate_and_up(call, inputs, begin, end); });
+    const bool paired = every_candidate_is_wanted(call) && count <= kSharedTokens &&
+                        RowPairs::fit(call.gate, call.up);
+    if (paired) pairs_.make(call.gate, call.up, call.candidates, count);
+    pool_.run(call.gate.rows, kWordBits, [&](int begin, int end) {
+      paired ? multiply_pairs(call, inputs, begin, end)
+             : multiply_chosen(call.gate, call.candidates, inputs, begin, end, call.hidden);
+      gate_and_up(call, inputs, begin, end, paired);
+    });
   }
 
   bool has_tiers() const override { return true; }
@@ -347,10 +354,32 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // For neurons [begin, end); begin is a multiple of 64.
-  void gate_and_up(const GateUpCall& call, const Inputs& inputs, int begin, int end) {
+  // SiLU has no zeros: whoever is looked at has its up row read, too.
+  static bool every_candidate_is_wanted(const GateUpCall& call) {
+    return call.activation == FfnActivation::silu && call.up.rows > 0;
+  }
+
+  // Gate's and up's products of neurons [begin, end), to hidden and up_.
+  void multiply_pairs(const GateUpCall& call, const Inputs& inputs, int begin, int end) {
     const int count = token_count(), neurons = call.gate.rows;
-    multiply_chosen(call.gate, call.candidates, inputs, begin, end, call.hidden);
+    multiply_chosen(pairs_.rows(), pairs_.mask(), inputs, 2 * begin, 2 * end, pairs_.products());
+    for (int t = 0; t < count; ++t) {
+      const float* from = pairs_.products() + at(t, 2 * neurons);
+      float* gate = call.hidden + at(t, neurons);
+      float* up = up_.data() + at(t, neurons);
+      const auto part = [&](int i) { gate[i] = from[2 * i], up[i] = from[2 * i + 1]; };
+      if (call.candidates.words == nullptr) {
+        for (int i = begin; i < end; ++i) part(i);
+      } else {
+        for_each_bit(words_of(call.candidates, t), begin, end, part);
+      }
+    }
+  }
+
+  // For neurons [begin, end), whose gate is in hidden; begin is a multiple of 64. up_: it has up's
+  // products already.
+  void gate_and_up(const GateUpCall& call, const Inputs& inputs, int begin, int end, bool up_done) {
+    const int count = token_count(), neurons = call.gate.rows;
     for (int t = 0; t < count; ++t) {
       float* gate = call.hidden + at(t, neurons);
       uint64_t* active = call.active + static_cast<size_t>(t) * call.active_stride;
@@ -364,12 +393,18 @@ class CpuBackend final : public Backend {
     const bool dense = call.activation == FfnActivation::silu;
     const NeuronMask computed =
         dense ? call.candidates : NeuronMask{call.active, call.active_stride};
-    scale_by_rows(call.up, computed, inputs, begin, end, call.hidden);
+    if (!up_done) multiply_chosen(call.up, computed, inputs, begin, end, up_.data());
+    scale_by_up(call.up, computed, begin, end, call.hidden);
   }
 
   void scale_by_rows(const WeightView& w, const NeuronMask& mask, const Inputs& inputs, int begin,
                      int end, float* hidden) {
     multiply_chosen(w, mask, inputs, begin, end, up_.data());
+    scale_by_up(w, mask, begin, end, hidden);
+  }
+
+  void scale_by_up(const WeightView& w, const NeuronMask& mask, int begin, int end,
+                   float* hidden) const {
     for (int t = 0; t < token_count(); ++t) {
       float* of_token = hidden + at(t, w.rows);
       const float* up = up_.data() + at(t, w.rows);
@@ -445,6 +480,7 @@ class CpuBackend final : public Backend {
   // Scratch, as large as the largest call so far.
   std::vector<Line> fixed_;  // inputs in fixed point
   std::vector<float> up_;    // (token_count, neurons)
+  RowPairs pairs_;
   SumParts parts_;
   std::vector<Line> sums_;       // of parts
   std::vector<uint64_t> all_;    // ones
