@@ -3,13 +3,15 @@
 #include <fstream>
 
 #include "tests/end_to_end/program.h"
+#include "tests/short_tasks.h"
 
 namespace thermocline::test {
 namespace {
 
 using Catch::Matchers::Contains;
 
-constexpr const char* kModel = "--model preset:tiny --shots 0 --teacher-forced --threads 1 ";
+const std::string kModel = "--model preset:tiny --shots 0 --teacher-forced --threads 1 --prompts " +
+                           std::string(kShortTasks) + " ";
 constexpr const char* kPolicy = " --policy ewma --budget 30% --migration 64KiB ";
 constexpr const char* kTiers = " --tiers device,host --backend cpu ";
 
@@ -19,8 +21,8 @@ TEST_CASE(
   const std::string ranks = GENERATE("", " --local-ranks 2 ");
   const TempDir folder;
   const auto run = [&](const std::string& more, const std::string& name) {
-    const CommandResult result = thermocline_command(std::string("run ") + kModel + ranks + more +
-                                                     " --json " + folder / name + ".json");
+    const CommandResult result =
+        thermocline_command("run " + kModel + ranks + more + " --json " + folder / name + ".json");
     INFO(result.output);
     REQUIRE(result.exit_code == 0);
     return result.output;
@@ -93,7 +95,7 @@ TEST_CASE(
     return rows_of(folder / name, kind);
   };
   const std::string three = " --tiers device,host,disk --backend cpu --disk-tier " + folder / "";
-  const std::string run = std::string("run ") + kModel + ranks;
+  const std::string run = "run " + kModel + ranks;
   // Without a policy nothing is hot, and all is read from the disk.
   runs(run + "--split train --limit 1 --record " + folder / "p.h5" + three + " --json " +
        folder / "p.json");
@@ -146,8 +148,8 @@ host = {memory = "1GB", bandwidth = "10GB/s"}
 disk = {memory = "1TB", bandwidth = "1GB/s"}
 migration = {bandwidth = "1GB/s"}
 )";
-  const std::string common = std::string("run ") + kModel + "--limit 1 --backend cpu --cluster " +
-                             cluster + " --disk-tier " + folder / "";
+  const std::string common = "run " + kModel + "--limit 1 --backend cpu --cluster " + cluster +
+                             " --disk-tier " + folder / "";
   const std::string three = common + " --tiers device,host,disk";
   const auto prints = [](const std::string& command, int exit_code, const std::string& text) {
     const CommandResult result = thermocline_command(command);
@@ -171,7 +173,7 @@ migration = {bandwidth = "1GB/s"}
 
 TEST_CASE("tiers that cannot be say why") {
   const TempDir folder;
-  const std::string common = std::string("run ") + kModel + "--limit 1 ";
+  const std::string common = "run " + kModel + "--limit 1 ";
   const auto fails = [&](const std::string& arguments, const std::string& text) {
     const CommandResult result = thermocline_command(common + arguments);
     INFO(result.output);

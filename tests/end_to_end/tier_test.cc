@@ -3,13 +3,15 @@
 #include <fstream>
 
 #include "tests/end_to_end/program.h"
+#include "tests/short_tasks.h"
 
 namespace thermocline::test {
 namespace {
 
 using Catch::Matchers::Contains;
 
-constexpr const char* kModel = "--model preset:tiny --shots 0 --teacher-forced --threads 1 ";
+const std::string kModel = "--model preset:tiny --shots 0 --teacher-forced --threads 1 --prompts " +
+                           std::string(kShortTasks) + " ";
 constexpr const char* kPolicy = " --policy ewma --budget 30% --migration 64KiB ";
 
 std::string bundle_file(const TempDir& folder, int rank) {
@@ -27,7 +29,7 @@ TEST_CASE("with the FFN on disk a run records the same trace, and the policy cou
   const TempDir folder;
   const auto run = [&](const std::string& more, const std::string& name) {
     const CommandResult result =
-        mpirun(ranks, std::string("run ") + kModel + more + " --json " + folder / name + ".json");
+        mpirun(ranks, "run " + kModel + more + " --json " + folder / name + ".json");
     INFO(result.output);
     REQUIRE(result.exit_code == 0);
     return result.output;
@@ -67,8 +69,8 @@ TEST_CASE("an oracle runs live on an earlier recording of the same run, and on n
   const int ranks = GENERATE(1, 2);
   const TempDir folder;
   const auto run = [&](const std::string& more, const std::string& name) {
-    return mpirun(ranks, std::string("run ") + kModel + more + " --overwrite --record " +
-                             folder / name + ".h5 --json " + folder / name + ".json");
+    return mpirun(ranks, "run " + kModel + more + " --overwrite --record " + folder / name +
+                             ".h5 --json " + folder / name + ".json");
   };
   REQUIRE(run("--split train --limit 1", "p").exit_code == 0);
   REQUIRE(run("--split test --limit 2", "future").exit_code == 0);
@@ -107,7 +109,7 @@ TEST_CASE("a node's disk is measured into a cluster file that replay reads") {
   for (const auto& entry : std::filesystem::directory_iterator(folder / "")) {
     CHECK(entry.path().extension() != ".pieces");  // nothing is left there
   }
-  const std::string model = std::string("run ") + kModel + "--limit 1 --record " + folder / "t.h5";
+  const std::string model = "run " + kModel + "--limit 1 --record " + folder / "t.h5";
   REQUIRE(thermocline_command(model).exit_code == 0);
   const CommandResult replay = thermocline_command(
       "replay " + folder / "t.h5" + " --profile self --policy fixed --budget 30% --gate exact" +
@@ -122,7 +124,7 @@ TEST_CASE("a node's disk is measured into a cluster file that replay reads") {
 
 TEST_CASE("a disk tier that cannot be says why") {
   const TempDir folder;
-  const std::string common = std::string("run ") + kModel + "--limit 1 ";
+  const std::string common = "run " + kModel + "--limit 1 ";
   const auto fails = [&](const std::string& arguments, int exit_code, const std::string& text) {
     const CommandResult result = thermocline_command(common + arguments);
     INFO(result.output);

@@ -7,6 +7,7 @@
 
 #include "models/cli.h"
 #include "runtime/run.h"
+#include "tests/short_tasks.h"
 #include "tests/support.h"
 
 namespace thermocline::test {
@@ -24,6 +25,7 @@ std::vector<Json> lines_of(const std::string& path) {
 RunOptions options_of(const TempDir& folder, const std::string& name) {
   RunOptions options;
   options.model = "preset:tiny";
+  options.prompts.path = kShortTasks;
   options.prompts.limit = 2;
   options.max_new_tokens = 12;
   options.threads = 1;

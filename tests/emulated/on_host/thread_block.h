@@ -35,8 +35,34 @@ struct Barrier {
   unsigned size = 0, arrived = 0, generation = 0;
 };
 
+#ifdef __x86_64__
+// swapcontext asks the kernel for the signal mask, and the address sanitizer clears the shadow of
+// the whole stack with it. A function saves no more than this, too.
+using Context = void*;  // what the stack's pointer was when another went on
+[[gnu::naked, gnu::noinline]] inline void change(Context& /*from, rdi*/, Context& /*to, rsi*/) {
+  asm("push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15\n"
+      "mov %rsp, (%rdi); mov (%rsi), %rsp\n"
+      "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp; ret");
+}
+// change() to it calls `run`, which never returns.
+inline void begin(Context& context, std::byte* stack, void (*run)()) {
+  const uintptr_t end = reinterpret_cast<uintptr_t>(stack + kStackBytes) / 16 * 16;
+  const uintptr_t first[] = {0, 0, 0, 0, 0, 0, reinterpret_cast<uintptr_t>(run), 0};
+  context = std::memcpy(reinterpret_cast<void*>(end - sizeof first), first, sizeof first);
+}
+#else
+using Context = ucontext_t;
+inline void change(Context& from, Context& to) { swapcontext(&from, &to); }
+inline void begin(Context& context, std::byte* stack, void (*run)()) {
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack;
+  context.uc_stack.ss_size = kStackBytes;
+  makecontext(&context, run, 0);
+}
+#endif
+
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<std::byte[]> stack = std::make_unique<std::byte[]>(kStackBytes);
   bool done = false;
   unsigned exchanges = 0;
@@ -44,7 +70,7 @@ struct Fiber {
 
 // The block that runs now.
 struct Block {
-  ucontext_t scheduler;
+  Context scheduler;
   std::vector<Fiber> fibers;
   std::vector<Barrier> warps;
   Barrier all;
@@ -62,7 +88,7 @@ inline void wait_at(Barrier& barrier) {
     ++block.progress;
   }
   Fiber& fiber = block.fibers[threadIdx.x];
-  while (barrier.generation == mine) swapcontext(&fiber.context, &block.scheduler);
+  while (barrier.generation == mine) change(fiber.context, block.scheduler);
 }
 
 // What each lane of this thread's warp gave.
@@ -84,15 +110,23 @@ T value_of_lane(T value, unsigned lane) {
   return value;
 }
 
-inline void run_fiber() {
-  block.kernel();
-  block.fibers[threadIdx.x].done = true;
-  ++block.progress;
+// Of one block after another, until the thread ends that runs them.
+[[noreturn]] inline void run_fiber() {
+  for (;;) {
+    block.kernel();
+    Fiber& fiber = block.fibers[threadIdx.x];
+    fiber.done = true;
+    ++block.progress;
+    change(fiber.context, block.scheduler);
+  }
 }
 
 inline void start_fibers(unsigned threads) {
   Block& b = block;
-  if (b.fibers.size() < threads) b.fibers = std::vector<Fiber>(threads);
+  if (b.fibers.size() < threads) {
+    b.fibers = std::vector<Fiber>(threads);
+    for (Fiber& fiber : b.fibers) begin(fiber.context, fiber.stack.get(), run_fiber);
+  }
   b.all = {threads};
   b.warps.assign(threads / kWarpThreads, {kWarpThreads});
   for (auto& values : b.values) values.assign(threads, 0);
@@ -100,11 +134,6 @@ inline void start_fibers(unsigned threads) {
     Fiber& fiber = b.fibers[i];
     fiber.done = false;
     fiber.exchanges = 0;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = &b.scheduler;
-    makecontext(&fiber.context, run_fiber, 0);
   }
 }
 
@@ -116,7 +145,7 @@ inline void run_block(unsigned threads) {
     for (unsigned i = 0; i < threads; ++i) {
       if (block.fibers[i].done) continue;
       threadIdx = dim3(i, 0, 0);
-      swapcontext(&block.scheduler, &block.fibers[i].context);
+      change(block.scheduler, block.fibers[i].context);
       left += block.fibers[i].done ? 0 : 1;
     }
     if (left == 0 || block.progress != before) continue;
