@@ -47,16 +47,22 @@ bool is_unequal(const std::string& budgets) {
   return budgets.find('+') != std::string::npos || budgets.find("cluster") != std::string::npos;
 }
 
-// What live policies keep in memory beside the rest, where the FFN is on disk: a share of all
-// bundles, or bytes of each node, as far as the budget says it before anything is solved.
-void reserve_hot_memory(const RunOptions& options, const RunPlan& plan, PartitionProblem& problem) {
-  if (!problem.ffn_on_disk || options.policies.empty()) return;
+// What a tier keeps hot, as far as a budget says it before anything is solved: a share of all
+// bundles, or bytes of each node.
+struct HotMemory {
+  double share = 0;
+  std::vector<uint64_t> reserve;  // (nodes)
+};
+
+HotMemory hot_memory(const std::string& text, const RunPlan& plan,
+                     const PartitionProblem& problem) {
   const uint64_t whole = ffn_bytes(plan.shape, plan.ffn_types);
   const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
-  if (!is_unequal(options.budgets)) {
-    const auto budgets = parse_budgets(options.budgets, whole, bundle);
-    problem.hot_share = static_cast<double>(budgets.front()) / static_cast<double>(whole);
-    return;
+  HotMemory memory;
+  if (!is_unequal(text)) {
+    const auto budgets = parse_budgets(text, whole, bundle);
+    memory.share = static_cast<double>(budgets.front()) / static_cast<double>(whole);
+    return memory;
   }
   // Ranks of the job as if they had equal shares.
   BudgetRanks ranks;
@@ -65,11 +71,28 @@ void reserve_hot_memory(const RunOptions& options, const RunPlan& plan, Partitio
   ranks.dense_bytes.assign(ranks.nodes.size(), 0);
   ranks.fast_bytes.assign(problem.cluster.nodes.size(), 0);
   ranks.bundle_bytes = bundle;
-  const HotBudget budget = parse_hot_budgets(options.budgets, whole, ranks).front();
-  problem.node_reserve.assign(problem.cluster.nodes.size(), 0);
+  const HotBudget budget = parse_hot_budgets(text, whole, ranks).front();
+  memory.reserve.assign(problem.cluster.nodes.size(), 0);
   for (size_t rank = 0; rank < budget.by_rank.size(); ++rank) {
-    problem.node_reserve[ranks.nodes[rank]] += budget.by_rank[rank];
+    memory.reserve[ranks.nodes[rank]] += budget.by_rank[rank];
   }
+  return memory;
+}
+
+// The memory of live policies whose hot sets lie in tiers.
+void reserve_hot_memory(const RunOptions& options, const RunPlan& plan, PartitionProblem& problem) {
+  if (options.policies.empty() || !(problem.ffn_on_disk || problem.device_tier)) return;
+  HotMemory fast = hot_memory(options.budgets, plan, problem);
+  problem.node_reserve = std::move(fast.reserve);
+  if (!problem.device_tier) {
+    problem.hot_share = fast.share;
+    return;
+  }
+  problem.device_share = fast.share;
+  if (!problem.ffn_on_disk) return;
+  HotMemory host = hot_memory(options.host_budget, plan, problem);
+  problem.hot_share = host.share;
+  problem.host_reserve = std::move(host.reserve);
 }
 
 PartitionProblem partition_problem(const RunOptions& options, const RunPlan& plan,
@@ -88,6 +111,7 @@ PartitionProblem partition_problem(const RunOptions& options, const RunPlan& pla
                                                        : kActiveShare;
   problem.host_only = options.backend == "cpu";
   problem.ffn_on_disk = !options.disk_tier.empty();
+  problem.device_tier = plan.tiers == TierLayout::device_host_disk;
   reserve_hot_memory(options, plan, problem);
   return problem;
 }
@@ -125,25 +149,17 @@ BudgetRanks budget_ranks(const RunPlan& plan, uint32_t job_size) {
   return ranks;
 }
 
-// What a forecast knows is one tier, or host and disk.
-constexpr const char* kNoForecast =
-    "the cost model has two tiers, so no step of --tiers device,host,disk is predicted";
-
-// Whether a partition can be solved for, and its time predicted.
-bool has_forecast(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
-  if (plan.tiers != TierLayout::device_host_disk) return true;
-  if (options.print_partition || (is_solved(options) && rank_count > 1)) {
-    throw bad_usage(fmt::format(
-        "{}: expected --layout or --rank-weights beside --cluster, and no --print-partition",
-        kNoForecast));
-  }
-  if (is_solved(options)) plan.notes.emplace_back(kNoForecast);
-  return false;
+// The solver fills one memory of each node.
+void check_solvable(const RunOptions& options, const RunPlan& plan, uint32_t rank_count) {
+  if (plan.tiers != TierLayout::device_host_disk || !is_solved(options) || rank_count == 1) return;
+  throw bad_usage(
+      "--tiers device,host,disk: partitions are solved for one memory of each node: expected "
+      "--layout or --rank-weights beside --cluster");
 }
 
 // Budgets of ranks and nodes were set aside before it was known who holds what: held to it now.
 void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
-  if (options.disk_tier.empty() || !plan.solved.has_value()) return;
+  if (plan.tiers != TierLayout::host_disk || !plan.solved.has_value()) return;
   const SolvedPartition& solved = *plan.solved;
   const Cluster& cluster = plan.live.cluster;
   std::vector<uint64_t> taken = solved.forecast.node_bytes;
@@ -167,7 +183,8 @@ void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
 }  // namespace
 
 void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
-  const bool solves = has_forecast(options, plan, rank_count) && is_solved(options);
+  const bool solves = is_solved(options);
+  check_solvable(options, plan, rank_count);
   Cluster& cluster = plan.live.cluster;
   cluster = options.cluster.empty() ? default_cluster() : open_cluster(options.cluster);
   if (solves) check_ranks(cluster, rank_count, plan.notes);

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "models/node.h"
+
 namespace thermocline {
 
 struct StudyPrompts {
@@ -104,9 +106,6 @@ std::string study_text(const std::string& path);
 
 // The policies that `run` can evaluate live; those that need the future are for replay only.
 std::vector<std::string> live_policies(const Study& study);
-
-// Layouts of two tiers, the faster first, as `run --tiers` takes them.
-inline constexpr std::string_view kHostDisk = "host,disk", kDeviceHost = "device,host";
 
 // What executions of a model come to: each budget in bytes; what a tier reads of one neuron.
 struct ExecuteSizes {

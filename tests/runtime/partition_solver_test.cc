@@ -397,6 +397,49 @@ TEST_CASE("a forecast is what the cost model of replay says of the same pass") {
   CHECK(predicted.seconds == Approx(model.pass_time(loads, none, positions).seconds).epsilon(1e-9));
 }
 
+TEST_CASE("a forecast of three tiers is what the cost model of replay says of the same pass") {
+  const auto layout = GENERATE(Layout{1, 3}, Layout{3, 1});
+  const auto [device_share, hot_share] =
+      GENERATE(std::pair{0.0, 0.0}, std::pair{0.2, 0.5}, std::pair{0.4, 0.1}, std::pair{1.0, 1.0});
+  NodeProfile node = host_node("a", uint64_t{1} << 34, 1e9);
+  node.tiers[static_cast<int>(Tier::device)] = {uint64_t{1} << 34, 4e9};
+  node.tiers[static_cast<int>(Tier::disk)] = {uint64_t{1} << 40, 5e8};
+  node.migration = {2e9, 1e-5};
+  PartitionProblem problem = problem_of(large_shape(), {node, node}, 3, {1e9, 2e-4});
+  problem.cluster.overlap = GENERATE(false, true);
+  problem.slot_count = 2;
+  problem.ffn_on_disk = problem.device_tier = true;
+  problem.device_share = device_share;
+  problem.hot_share = hot_share;
+  const Partition partition = make_partition(problem.shape, DType::f32, layout, {4, 1, 2});
+  const PartitionForecast predicted = forecast(problem, partition, {0, 1, 2});
+  CHECK(predicted.fits);
+
+  TraceHeader header;
+  header.shape = problem.shape;
+  header.ffn_types = DType::f32;
+  header.pools = partition.pools();
+  RecordingConfig config;
+  std::vector<RankLoad> loads(3);
+  for (const RankShare& share : partition.ranks) {
+    config.dense_bytes.push_back(predicted.ranks[share.rank].dense_bytes);
+    config.rank_stage.push_back(share.stage);
+    config.rank_node.push_back(problem.rank_nodes[share.rank]);
+    const double neurons = share.neurons.count, needed = neurons * (1 - 0.75 * 0.75);
+    const double work = neurons * 0.25 * 2;
+    const double host = std::max(hot_share, device_share) - device_share;
+    const double disk = 1 - device_share - host;
+    loads[share.rank].layers.assign(
+        share.layers.count,
+        LayerLoad{device_share * needed, host * needed, disk * needed, device_share * work,
+                  host * work, disk * work, device_share * neurons});
+  }
+  config.node_count = 2;
+  const CostModel model(header, config, problem.cluster, GateReads::exact);
+  const std::vector<uint64_t> none(3);
+  CHECK(predicted.seconds == Approx(model.pass_time(loads, none, 2).seconds).epsilon(1e-9));
+}
+
 TEST_CASE("where nothing fits, the error says what is needed, what there is and what helps") {
   PartitionProblem problem =
       problem_of(large_shape(), {host_node("a", 10 << 20, 1e9), host_node("b", 20 << 20, 2e9)}, 2);
