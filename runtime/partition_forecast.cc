@@ -285,6 +285,14 @@ StageNode stage_node(const PartitionProblem& problem, const NodeProfile& node, u
   return result;
 }
 
+uint32_t host_neuron_units(const PartitionProblem& problem, uint32_t tensor, uint32_t layer_count,
+                           uint64_t host_memory) {
+  if (!two_memories(problem)) return UINT32_MAX;
+  const StageUnits units = stage_units(problem.shape, problem.types.longest_o, tensor);
+  const uint64_t unit = units.neurons_per_unit * host_neuron_bytes(problem, layer_count);
+  return static_cast<uint32_t>(std::min<uint64_t>(host_memory / unit, UINT32_MAX));
+}
+
 uint64_t reserve_of(const PartitionProblem& problem, uint32_t node) {
   return problem.node_reserve.empty() ? 0 : problem.node_reserve[node];
 }

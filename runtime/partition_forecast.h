@@ -70,9 +70,13 @@ std::string refusal_of_node(const PartitionProblem& problem, const NodeProfile& 
 // of the layer that takes most.
 StageTask stage_task(const PartitionProblem& problem, uint32_t tensor, uint32_t layer_count,
                      bool first, bool last);
-// Costs of such units on a node; memory as far as the weight tier goes.
+// Costs of such units on a node, but for the exchange of a device tier, which no split changes;
+// memory as far as the weight tier goes.
 StageNode stage_node(const PartitionProblem& problem, const NodeProfile& node, uint32_t tensor,
                      uint32_t layer_count, bool last);
+// Units of neurons for which a device tier's host has room; without one, any number.
+uint32_t host_neuron_units(const PartitionProblem& problem, uint32_t tensor, uint32_t layer_count,
+                           uint64_t host_memory);
 // What is set aside of a node's memory; the rest.
 uint64_t reserve_of(const PartitionProblem& problem, uint32_t node);
 uint64_t memory_of(const PartitionProblem& problem, uint32_t node);

@@ -54,6 +54,11 @@ std::string reason_of_share(const PartitionProblem& problem, const SolvedPartiti
       fmt::format("{} of {} of its {} memory", format_bytes(taken), format_bytes(memory),
                   tier_name(problem, node_of(problem, job_rank)));
   if (taken > memory) return fmt::format("does not fit: takes {}", of_memory);
+  const uint64_t host = host_memory_of(problem, node), on_host = solved.forecast.host_bytes[node];
+  if (on_host > host) {
+    return fmt::format("does not fit: its FFN takes {} of {} of its host memory",
+                       format_bytes(on_host), format_bytes(host));
+  }
   if (layout.tensor == 1) return fmt::format("a whole stage, {}", of_memory);
   const StageTask task = stage_task(problem, layout.tensor, share.layers.count, share.stage == 0,
                                     share.stage + 1 == layout.pipeline);
@@ -177,10 +182,11 @@ NodesMemory memory_of_nodes(const PartitionProblem& problem) {
   throw bad_usage(fmt::format(
       "no partition of this model fits the {} ranks of cluster '{}': weights, KV cache of {} x {} "
       "positions and buffers take about {}, the nodes have {} ({}){}; what helps: more or larger "
-      "nodes, {}a smaller --batch, fewer --max-new-tokens, a model type of fewer bits{}",
+      "nodes, {}a smaller --batch, fewer --max-new-tokens, a model type of fewer bits{}{}",
       count, problem.cluster.name, problem.slot_count, problem.position_max, format_bytes(needed),
       format_bytes(there.bytes), there.text, there.refusals, there.devices ? "--backend cpu, " : "",
-      problem.ffn_on_disk ? ", a smaller --budget" : ", --disk-tier"));
+      problem.ffn_on_disk ? ", a smaller --budget" : ", --disk-tier",
+      problem.device_tier ? "; with --tiers each host holds its neurons beside that, too" : ""));
 }
 
 }  // namespace

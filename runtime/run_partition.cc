@@ -111,7 +111,7 @@ PartitionProblem partition_problem(const RunOptions& options, const RunPlan& pla
                                                        : kActiveShare;
   problem.host_only = options.backend == "cpu";
   problem.ffn_on_disk = !options.disk_tier.empty();
-  problem.device_tier = plan.tiers == TierLayout::device_host_disk;
+  problem.device_tier = has_device_tier(plan.tiers);
   reserve_hot_memory(options, plan, problem);
   return problem;
 }
@@ -149,12 +149,25 @@ BudgetRanks budget_ranks(const RunPlan& plan, uint32_t job_size) {
   return ranks;
 }
 
-// The solver fills one memory of each node.
-void check_solvable(const RunOptions& options, const RunPlan& plan, uint32_t rank_count) {
-  if (plan.tiers != TierLayout::device_host_disk || !is_solved(options) || rank_count == 1) return;
-  throw bad_usage(
-      "--tiers device,host,disk: partitions are solved for one memory of each node: expected "
-      "--layout or --rank-weights beside --cluster");
+// The same of host memory: what it has left beside gate rows and staging, in whole bundles, as
+// budgets count them, whose gate rows are there already. With --backend cpu all else is in it, too.
+BudgetRanks host_budget_ranks(const RunOptions& options, const RunPlan& plan, uint32_t rank_count) {
+  BudgetRanks ranks = budget_ranks(plan, rank_count);
+  PartitionProblem problem = partition_problem(options, plan, rank_count);
+  problem.hot_share = 0;
+  std::vector<uint32_t> job_ranks(plan.partition.ranks.size());
+  for (uint32_t rank = 0; rank < job_ranks.size(); ++rank) job_ranks[rank] = plan.job_rank(rank);
+  const PartitionForecast taken = forecast(problem, plan.partition, job_ranks);
+  const uint64_t gate = bytes_of(plan.ffn_types.gate, plan.shape.model_dim);
+  for (size_t node = 0; node < ranks.fast_bytes.size(); ++node) {
+    uint64_t left = problem.cluster.nodes[node].tier(Tier::host).memory_bytes;
+    const uint64_t of_node = problem.host_only ? taken.node_bytes[node] + reserve_of(problem, node)
+                                               : taken.host_bytes[node];
+    left -= std::min(left, of_node);
+    ranks.fast_bytes[node] = left / (ranks.bundle_bytes - gate) * ranks.bundle_bytes;
+  }
+  ranks.dense_bytes.assign(ranks.dense_bytes.size(), 0);
+  return ranks;
 }
 
 // Budgets of ranks and nodes were set aside before it was known who holds what: held to it now.
@@ -184,7 +197,6 @@ void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
 
 void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
   const bool solves = is_solved(options);
-  check_solvable(options, plan, rank_count);
   Cluster& cluster = plan.live.cluster;
   cluster = options.cluster.empty() ? default_cluster() : open_cluster(options.cluster);
   if (solves) check_ranks(cluster, rank_count, plan.notes);
@@ -213,17 +225,27 @@ void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) 
 
 HotBudget host_budget_of(const RunOptions& options, const RunPlan& plan, uint32_t rank_count) {
   const std::string& text = options.host_budget;
-  if (text.find("cluster") != std::string::npos) {
-    throw bad_usage(fmt::format(
-        "--host-budget {}: expected BYTES, PERCENT or A+B+...; cluster is what fast tiers have "
-        "left, for --budget",
-        text));
-  }
   const auto budgets = parse_hot_budgets(text, ffn_bytes(plan.shape, plan.ffn_types),
-                                         budget_ranks(plan, rank_count));
+                                         host_budget_ranks(options, plan, rank_count));
   if (budgets.size() == 1) return budgets.front();
   throw bad_usage(
       fmt::format("--host-budget {}: expected one budget, found {}", text, budgets.size()));
+}
+
+void forecast_known_budgets(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
+  const bool known_before = !is_unequal(options.budgets) && !is_unequal(options.host_budget);
+  if (!plan.solved.has_value() || !has_device_tier(plan.tiers) || plan.live.policies.empty() ||
+      known_before) {
+    return;
+  }
+  const double whole = static_cast<double>(ffn_bytes(plan.shape, plan.ffn_types));
+  PartitionProblem problem = partition_problem(options, plan, rank_count);
+  problem.device_share = static_cast<double>(plan.live.budgets.front().bytes) / whole;
+  if (problem.ffn_on_disk) {
+    problem.hot_share = static_cast<double>(plan.live.budgets.back().bytes) / whole;
+  }
+  problem.node_reserve = problem.host_reserve = {};
+  plan.solved->forecast = forecast(problem, plan.partition, plan.solved->job_ranks);
 }
 
 uint32_t ranks_to_print(const RunOptions& options) {

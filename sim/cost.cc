@@ -132,6 +132,7 @@ CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, C
                      GateReads gate)
     : pools_(header.pools),
       bundle_bytes_(header.bundle_bytes()),
+      gate_bytes_(bytes_of(header.ffn_types.gate, header.shape.model_dim)),
       bundle_operations_(2.0 * 3.0 * header.shape.model_dim),
       width_bytes_(4.0 * header.shape.model_dim),
       config_(config),
@@ -363,12 +364,13 @@ BudgetRanks CostModel::budget_ranks() const {
 // In budgets a bundle counts whole, while its gate row is in memory already.
 BudgetRanks CostModel::host_budget_ranks() const {
   BudgetRanks ranks = budget_ranks();
-  const uint64_t gate = bundle_bytes_ / 3, rows = bundle_bytes_ - gate;
+  const uint64_t rows = bundle_bytes_ - gate_bytes_;
   std::vector<uint64_t> left;
   for (const NodeProfile& node : cluster_.nodes) left.push_back(node.tier(Tier::host).memory_bytes);
   for (size_t rank = 0; rank < pools_.size(); ++rank) {
     uint64_t& of_node = left[node_of(rank)];
-    of_node -= std::min(of_node, pools_[rank].total() * gate);
+    const uint64_t staged = pools_[rank].neuron_count * rows;
+    of_node -= std::min(of_node, pools_[rank].total() * gate_bytes_ + staged);
   }
   ranks.dense_bytes.assign(pools_.size(), 0);
   for (uint64_t& bytes : left) bytes = bytes / rows * bundle_bytes_;

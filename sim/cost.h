@@ -113,8 +113,8 @@ class CostModel {
   bool fits(std::span<const uint64_t> device_hot, std::span<const uint64_t> host_hot) const;
   // What budgets of single ranks or nodes are about.
   BudgetRanks budget_ranks() const;
-  // The same of host memory between a device and a disk: beside gate rows, in whole bundles, as
-  // budgets count them.
+  // The same of host memory between a device and a disk: beside gate rows and what a layer stages,
+  // in whole bundles, as budgets count them.
   BudgetRanks host_budget_ranks() const;
   // The rates of a rank's node, for policies that weigh them.
   TierRates rates(size_t rank) const { return tier_rates(cluster_.nodes[node_of(rank)]); }
@@ -138,6 +138,7 @@ class CostModel {
 
   std::vector<NeuronPool> pools_;  // by rank
   uint64_t bundle_bytes_;
+  uint64_t gate_bytes_;       // of a bundle
   double bundle_operations_;  // of one active neuron at one position
   double width_bytes_;        // one vector of model_dim in f32
   RecordingConfig config_;

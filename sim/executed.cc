@@ -70,18 +70,23 @@ bool in_three_tiers(const nlohmann::json& config) {
 }
 
 // Why the trace's neurons are not those that its times were measured with; empty where they are.
-std::string not_as_executed(const TraceHeader& header) {
+std::string other_neurons(const TraceHeader& header, const nlohmann::json& config) {
   if (header.activation_rule.starts_with("abs(act)>")) {
     return "the activation threshold was moved after the run";
   }
+  const auto cut = config.value("cut", nlohmann::json());
+  const bool fewer_layers = cut.is_object() && cut.value("layers", std::string()) != "";
+  return fewer_layers ? "some of the layers that ran were cut out of the trace" : "";
+}
+
+// Why one tier does not tell how long the trace's run took; empty where it does.
+std::string not_as_executed(const TraceHeader& header) {
   const nlohmann::json config = configuration_of(header);
   if (in_three_tiers(config)) {
     return "the FFN was in three tiers, whose rates a cluster file says: --cluster FILE --tiers "
            "device,host,disk, with the run's policy and budgets";
   }
-  const auto cut = config.value("cut", nlohmann::json());
-  const bool fewer_layers = cut.is_object() && cut.value("layers", std::string()) != "";
-  return fewer_layers ? "some of the layers that ran were cut out of the trace" : "";
+  return other_neurons(header, config);
 }
 
 // How many passes these steps took.
@@ -172,7 +177,10 @@ std::optional<ExecutedInTiers> executed_in_tiers(const TraceReader& trace,
                                                  const RecordingConfig& config,
                                                  const std::string& path) {
   const nlohmann::json json = configuration_of(trace.header());
-  if (!in_three_tiers(json) || !json.contains("hot_policy")) return std::nullopt;
+  // In a part of a trace the policy begins where the run's had been at work for a while.
+  const bool whole = !json.contains("cut") && !json.contains("merged") &&
+                     other_neurons(trace.header(), json).empty();
+  if (!in_three_tiers(json) || !json.contains("hot_policy") || !whole) return std::nullopt;
   const std::vector<uint64_t> decode = decode_steps_of(trace.steps());
   if (decode.empty() || passes_of(trace.steps(), decode) < decode.size()) return std::nullopt;
   ExecutedInTiers executed;

@@ -41,8 +41,9 @@ struct ExecutedInTiers {
   Distribution step_ms;  // of decode steps: `executed` above
 };
 
-// Nothing where the trace is of another run, holds no times or no decode step, or had several
-// requests in a pass. Errors: an input Error naming `path` where its configuration is damaged.
+// Nothing where the trace is of another run or a part of one, holds no times or no decode step, or
+// had several requests in a pass. Errors: an input Error naming `path` where its configuration is
+// damaged.
 std::optional<ExecutedInTiers> executed_in_tiers(const TraceReader& trace,
                                                  const RecordingConfig& config,
                                                  const std::string& path);

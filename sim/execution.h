@@ -25,7 +25,8 @@ Agreement executions_agree(const ModelResults& model);
 // The policy; with its parameters where another row has it with others.
 std::string execution_name(const std::vector<ExecutionRow>& rows, const ExecutionRow& row);
 
-// A line each, with three tiers one more for the host, for the terminal; empty where nothing was executed in tiers.
+// A line each, with three tiers one more for the host, for the terminal; empty where nothing was
+// executed in tiers.
 std::string executions_table(const Results& results);
 
 }  // namespace thermocline

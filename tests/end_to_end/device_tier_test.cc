@@ -180,9 +180,47 @@ migration = {bandwidth = "1GB/s"}
   prints(replay + profile + " --budget 30% --host-budget 70%", 0, "the FFN was in three tiers");
   CHECK(rows_of(folder / "replay.json", "policy")[0]["predicted_over_executed"].is_null());
 
-  prints(three + " --local-ranks 2", 2, "expected --layout or --rank-weights");
+  // What host memory has left: all of a model this small, and then nothing is read but once.
+  const double in_memory = predicted_ms(profile + " --budget 30% --host-budget 100%");
+  CHECK(in_memory < predicted_ms(hot));
+  CHECK(predicted_ms(profile + " --budget 30% --host-budget cluster") == Approx(in_memory));
+  const auto host = rows_of(folder / "run.json", "policy").at(1);
+  CHECK(host["budget_percent"] == 100);
+  CHECK(host["hit_ratio"] == 1);
+  prints(three + " --local-ranks 2", 0, "partition pp1,tp2 of cluster 'one'");
   prints(three + " --local-ranks 2 --layout pp1,tp2", 0, "(device,host,disk; FFN");
   prints(three + profile + " --budget 30% --host-budget 20%", 0, "is not above --budget");
+}
+
+TEST_CASE("a cluster's forecast takes the tiers that a run has") {
+  const TempDir folder;
+  const std::string cluster = folder / "two.toml";
+  std::ofstream(cluster) << R"([cluster]
+name = "two"
+[[node]]
+name = "node"
+device = {memory = "1GB", bandwidth = "100GB/s"}
+host = {memory = "1GB", bandwidth = "1GB/s"}
+migration = {bandwidth = "10GB/s"}
+)";
+  REQUIRE(
+      thermocline_command(std::string("run ") + kModel + "--limit 1 --record " + folder / "p.h5")
+          .exit_code == 0);
+  const auto predicted_ms = [&](const std::string& more) {
+    const CommandResult result = thermocline_command(
+        std::string("run ") + kModel + "--limit 1 --print-partition --cluster " + cluster +
+        " --policy fixed --profile " + folder / "p.h5" + more + " --json " + folder / "p.json");
+    INFO(result.output);
+    REQUIRE(result.exit_code == 0);
+    return rows_of(folder / "p.json", "partition")[0]["predicted_step_ms"].get<double>();
+  };
+  const double on_device = predicted_ms(" --budget 20%");
+  const double little = predicted_ms(" --tiers device,host --budget 20%");
+  const double much = predicted_ms(" --tiers device,host --budget 80%");
+  const double all = predicted_ms(" --tiers device,host --budget 100%");
+  CHECK(little > much);
+  CHECK(much > all);
+  CHECK(all == Approx(on_device));
 }
 
 TEST_CASE("tiers that cannot be say why") {
@@ -207,7 +245,6 @@ TEST_CASE("tiers that cannot be say why") {
       " --tiers device,host,disk --backend cpu --disk-tier " + folder / "" + policy;
   fails(three, "needs --host-budget BYTES");
   fails(three + " --host-budget 10%..90%/20%", "expected one budget, found 5");
-  fails(three + " --host-budget cluster", "expected BYTES, PERCENT or A+B+...");
   fails(three + " --host-budget 101%", "expected");
   fails(kTiers + policy + " --host-budget 60%", "of two tiers the faster has --budget");
   fails("--host-budget 60%", "expected --tiers device,host,disk");

@@ -144,7 +144,11 @@ TEST_CASE("with three tiers each has to hold what lies there") {
   CHECK_FALSE(fits(21, 10));
   CHECK_FALSE(fits(20, 11));
   const CostModel model(one_rank(), config, cluster, GateReads::exact);
-  CHECK(model.host_budget_ranks().room() == std::vector<uint64_t>{10 * 384});
+  CHECK(model.host_budget_ranks().room() == std::vector<uint64_t>{0});  // no layer can be staged
+  Cluster larger = cluster;
+  larger.nodes[0].tiers[1].memory_bytes += 16 * 256;
+  const CostModel staging(one_rank(), config, larger, GateReads::exact);
+  CHECK(staging.host_budget_ranks().room() == std::vector<uint64_t>{10 * 384});
   cluster.nodes[0].tiers[2].memory_bytes -= 1;
   CHECK_FALSE(fits(20, 10));
 }
@@ -347,6 +351,13 @@ TEST_CASE("a trace that cannot be compared says why") {
   CHECK(executed.host_bytes == 9);
   CHECK(executed.migration_bytes == 3);
   CHECK(executed.step_ms.mean == Approx(5.0));
+  const std::string whole = three_tiers.header_.config_json;
+  three_tiers.header_.config_json.insert(1, R"("cut":{"tasks":"1..2"},)");
+  CHECK_FALSE(executed_in_tiers(three_tiers, config, "t.h5").has_value());
+  three_tiers.header_.config_json = whole;
+  three_tiers.header_.activation_rule = "abs(act)>p90";
+  CHECK_FALSE(executed_in_tiers(three_tiers, config, "t.h5").has_value());
+  three_tiers.header_.activation_rule = "";
   three_tiers.header_.config_json =
       R"({"ffn_tier":"device,host,disk","hot_policy":"p","hot_budgets":[7]})";
   CHECK_THROWS_WITH(executed_in_tiers(three_tiers, config, "t.h5"),
