@@ -465,6 +465,8 @@ TEST_CASE("with a device tier no host has more neurons than it has room for") {
   CHECK(clamped.job_ranks.size() == 2);
   CHECK(clamped.forecast.host_bytes[0] <= half / 2);
   CHECK(clamped.forecast.host_bytes[1] > half);
+  CHECK_THAT(clamped.ranks[0].reason, Contains("full: ") && Contains("of its host memory"));
+  CHECK_THAT(clamped.ranks[1].reason, Contains("as much as its tiers read"));
   PartitionProblem none = problem_with(1 << 20);
   none.cluster.nodes[1] = none.cluster.nodes[0];
   CHECK_THROWS_WITH(solve_partition(none), Contains("each host holds its neurons"));
