@@ -34,6 +34,9 @@ namespace thermocline {
 enum class Tier : uint8_t { device, host, disk };  // fastest first
 inline constexpr int kTierCount = 3;
 std::string_view name_of(Tier tier);
+// Layouts of tiers, the fastest first, as `--tiers` and a trace's configuration name them.
+inline constexpr std::string_view kHostDisk = "host,disk", kDeviceHost = "device,host",
+                                  kDeviceHostDisk = "device,host,disk";
 
 struct TierProfile {
   uint64_t memory_bytes = 0;
@@ -75,13 +78,14 @@ struct LinkProfile {
 struct NodeProfile {
   std::string name;
   std::array<TierProfile, kTierCount> tiers;
-  LinkProfile migration;    // from the slow tier into the fast one
+  LinkProfile migration;    // from the slow tier into the fast one; of three, into the device
   uint32_t rank_count = 0;  // ranks of a job that run here; 0: the file does not say
 
   // Hot neurons live in the fast tier, cold ones in the slow tier. A node with one tier has both
   // there.
   const TierProfile& fast() const;
   const TierProfile& slow() const;
+  const TierProfile& tier(Tier which) const { return tiers[static_cast<int>(which)]; }
   bool tiered() const { return &fast() != &slow(); }
   // Whether what is cold has to be read into the fast tier before anything computes with it.
   bool stages_cold() const { return tiered() && &slow() == &tiers[static_cast<int>(Tier::disk)]; }

@@ -36,13 +36,33 @@ uint64_t others_bytes(const PartitionProblem& problem) {
   return bundle_bytes(problem.shape, problem.types.ffn) - gate_bytes(problem);
 }
 
-// In memory, of a neuron in all of `layer_count` layers; with the FFN on disk the staging of one
-// layer, too.
-uint64_t neuron_bytes(const PartitionProblem& problem, uint64_t layer_count) {
+// Whether what is hot lies in another memory than what is cold.
+bool two_memories(const PartitionProblem& problem) {
+  return problem.device_tier && !problem.host_only;
+}
+
+// In host memory, of a neuron in all of `layer_count` layers; with the FFN on disk the staging of
+// one layer, too.
+uint64_t host_neuron_bytes(const PartitionProblem& problem, uint64_t layer_count) {
   const uint64_t gate = gate_bytes(problem), others = others_bytes(problem);
   if (!problem.ffn_on_disk) return layer_count * (gate + others);
   const double hot = problem.hot_share * static_cast<double>(layer_count * others);
   return layer_count * gate + others + static_cast<uint64_t>(std::ceil(hot));
+}
+
+// On the device, likewise: hot bundles, and where each neuron lies (tiers/device_tier.h).
+uint64_t device_neuron_bytes(const PartitionProblem& problem, uint64_t layer_count) {
+  const double bundles =
+      static_cast<double>(layer_count * bundle_bytes(problem.shape, problem.types.ffn));
+  const uint64_t index = layer_count * sizeof(uint32_t) + (layer_count + 7) / 8;
+  return static_cast<uint64_t>(std::ceil(problem.device_share * bundles)) + index;
+}
+
+// The same in the tier that the weights lie in.
+uint64_t neuron_bytes(const PartitionProblem& problem, uint64_t layer_count) {
+  const uint64_t on_device = problem.device_tier ? device_neuron_bytes(problem, layer_count) : 0;
+  if (two_memories(problem)) return on_device;
+  return on_device + host_neuron_bytes(problem, layer_count);
 }
 
 // Rows of the vocabulary: the embedding of the first stage, the head of the last; tied, they are
@@ -86,7 +106,9 @@ class Rates {
   Rates(const PartitionProblem& problem, const NodeProfile& node)
       : problem_(problem),
         memory_(weight_tier(problem, node)),
-        disk_(node.tiers[static_cast<int>(Tier::disk)]) {}
+        host_(node.tier(Tier::host)),
+        disk_(node.tier(Tier::disk)),
+        link_(node.migration) {}
 
   // Weights that every position meets.
   double dense(double bytes) const {
@@ -97,24 +119,54 @@ class Rates {
 
   // A neuron in one layer: all gate rows, the others where a position wants them.
   double neuron() const {
-    const double active = problem_.active_share, positions = problem_.slot_count;
-    const double wanted =
-        (1 - std::pow(1 - active, positions)) * static_cast<double>(others_bytes(problem_));
-    const double work = active * positions * bundle_operations();
-    const double gate = static_cast<double>(gate_bytes(problem_));
-    if (!problem_.ffn_on_disk) return memory_.seconds(gate + wanted, work);
-    const double hot = problem_.hot_share, cold = 1 - hot;
-    return memory_.seconds(gate, 0) +
-           staged_seconds(memory_, disk_,
-                          {hot * wanted, cold * wanted, hot * work, cold * work, 1.0 / 2});
+    if (!problem_.device_tier) {
+      return problem_.ffn_on_disk ? staged(memory_, 1, problem_.hot_share) : whole(memory_, 1);
+    }
+    const double on_device = problem_.device_share, cold = 1 - on_device;
+    const double device = whole(memory_, on_device);
+    const double hot_below = std::max(problem_.hot_share - on_device, 0.0);
+    const double host = problem_.ffn_on_disk ? staged(host_, cold, hot_below) : whole(host_, cold);
+    const bool at_once = problem_.cluster.overlap && two_memories(problem_);
+    return at_once ? std::max(device, host) : device + host;
+  }
+
+  // Between device and host, of a rank in one layer; as in sim/cost.h, of three tiers alone.
+  double exchange() const {
+    const bool any = two_memories(problem_) && problem_.ffn_on_disk && problem_.device_share < 1;
+    return any ? 2 * link_.seconds(4.0 * problem_.shape.model_dim * problem_.slot_count) : 0;
   }
 
  private:
+  // Bytes of a neuron's up and down rows that some position wants, and operations on them.
+  double wanted() const {
+    const double any =
+        1 - std::pow(1 - problem_.active_share, static_cast<double>(problem_.slot_count));
+    return any * static_cast<double>(others_bytes(problem_));
+  }
+  double work() const { return problem_.active_share * problem_.slot_count * bundle_operations(); }
+
+  // A share of the neurons all of whose rows lie in one tier.
+  double whole(const TierProfile& tier, double share) const {
+    const double gate = static_cast<double>(gate_bytes(problem_));
+    return tier.seconds(share * (gate + wanted()), share * work());
+  }
+
+  // A share of the neurons whose gates lie in memory; `hot` of all have their other rows there, the
+  // rest of the share has them on the disk.
+  double staged(const TierProfile& memory, double share, double hot) const {
+    const double gate = static_cast<double>(gate_bytes(problem_)), cold = share - hot;
+    return memory.seconds(share * gate, 0) +
+           staged_seconds(memory, disk_,
+                          {hot * wanted(), cold * wanted(), hot * work(), cold * work(), 1.0 / 2});
+  }
+
   double bundle_operations() const { return 2.0 * 3.0 * problem_.shape.model_dim; }
 
   const PartitionProblem& problem_;
   const TierProfile& memory_;
+  const TierProfile& host_;
   const TierProfile& disk_;
+  const LinkProfile& link_;
 };
 
 RankForecast rank_forecast(const PartitionProblem& problem, const Partition& partition,
@@ -129,7 +181,8 @@ RankForecast rank_forecast(const PartitionProblem& problem, const Partition& par
   for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
     attention += attention_bytes(problem.shape, problem.types.attention[layer], heads);
   }
-  const uint64_t staged = problem.ffn_on_disk ? neurons * others_bytes(problem) : 0;
+  const bool stages_here = problem.ffn_on_disk && !two_memories(problem);
+  const uint64_t staged = stages_here ? neurons * others_bytes(problem) : 0;
   const uint64_t ffn = neurons * neuron_bytes(problem, layers);
   const uint64_t vocab = rows * vocab_bytes(problem.shape, problem.types, first, last);
   result.weight_bytes = attention + ffn - staged + vocab;
@@ -137,9 +190,15 @@ RankForecast rank_forecast(const PartitionProblem& problem, const Partition& par
                         heads * (cache_bytes(problem, layers) + head_buffer_bytes(problem)) +
                         neurons * neuron_buffer_bytes(problem, layers) +
                         rows * vocab_buffer_bytes(problem, last);
+  if (two_memories(problem)) {
+    result.host_bytes = neurons * host_neuron_bytes(problem, layers);
+    result.weight_bytes += result.host_bytes;
+    if (problem.ffn_on_disk) result.weight_bytes -= neurons * others_bytes(problem);  // staging
+  }
   const Rates rates(problem, node);
   result.seconds = rates.dense(static_cast<double>(result.dense_bytes)) +
-                   static_cast<double>(layers * neurons) * rates.neuron();
+                   static_cast<double>(layers * neurons) * rates.neuron() +
+                   static_cast<double>(layers) * rates.exchange();
   return result;
 }
 
@@ -160,11 +219,18 @@ ModelTypes model_types(const WeightSource& source) {
 
 const TierProfile& weight_tier(const PartitionProblem& problem, const NodeProfile& node) {
   const TierProfile& device = node.tiers[static_cast<int>(Tier::device)];
-  const bool on_host = problem.host_only || problem.ffn_on_disk || !device.present();
+  const bool over_disk = problem.ffn_on_disk && !problem.device_tier;
+  const bool on_host = problem.host_only || over_disk || !device.present();
   return on_host ? node.tiers[static_cast<int>(Tier::host)] : device;
 }
 
 std::string refusal_of_node(const PartitionProblem& problem, const NodeProfile& node) {
+  if (two_memories(problem) && !node.tier(Tier::device).present()) {
+    return fmt::format("node '{}' has no device, which --tiers keeps hot bundles on", node.name);
+  }
+  if (two_memories(problem) && !node.tier(Tier::host).present()) {
+    return fmt::format("node '{}' has no host memory, which --tiers keeps the FFN in", node.name);
+  }
   if (!weight_tier(problem, node).present()) {
     return fmt::format("node '{}' has no host memory, which {}", node.name,
                        problem.ffn_on_disk ? "--disk-tier works from" : "--backend cpu works from");
@@ -219,6 +285,14 @@ StageNode stage_node(const PartitionProblem& problem, const NodeProfile& node, u
   return result;
 }
 
+uint32_t host_neuron_units(const PartitionProblem& problem, uint32_t tensor, uint32_t layer_count,
+                           uint64_t host_memory) {
+  if (!two_memories(problem)) return UINT32_MAX;
+  const StageUnits units = stage_units(problem.shape, problem.types.longest_o, tensor);
+  const uint64_t unit = units.neurons_per_unit * host_neuron_bytes(problem, layer_count);
+  return static_cast<uint32_t>(std::min<uint64_t>(host_memory / unit, UINT32_MAX));
+}
+
 uint64_t reserve_of(const PartitionProblem& problem, uint32_t node) {
   return problem.node_reserve.empty() ? 0 : problem.node_reserve[node];
 }
@@ -226,6 +300,13 @@ uint64_t reserve_of(const PartitionProblem& problem, uint32_t node) {
 uint64_t memory_of(const PartitionProblem& problem, uint32_t node) {
   const uint64_t memory = weight_tier(problem, problem.cluster.nodes[node]).memory_bytes;
   return memory - std::min(memory, reserve_of(problem, node));
+}
+
+uint64_t host_memory_of(const PartitionProblem& problem, uint32_t node) {
+  if (!two_memories(problem)) return UINT64_MAX;
+  const uint64_t memory = problem.cluster.nodes[node].tier(Tier::host).memory_bytes;
+  const uint64_t reserve = problem.host_reserve.empty() ? 0 : problem.host_reserve[node];
+  return memory - std::min(memory, reserve);
 }
 
 double exchange_seconds(const PartitionProblem& problem, uint32_t layer_count,
@@ -256,11 +337,13 @@ PartitionForecast forecast(const PartitionProblem& problem, const Partition& par
   TC_CHECK(job_ranks.size() == partition.ranks.size(), "a rank of the job for each of the layout");
   PartitionForecast result;
   result.node_bytes.resize(problem.cluster.nodes.size());
+  result.host_bytes.resize(problem.cluster.nodes.size());
   std::vector<std::map<uint32_t, double>> seconds(partition.layout.pipeline);  // by stage, node
   for (uint32_t rank = 0; rank < job_ranks.size(); ++rank) {
     const uint32_t node = problem.rank_nodes[job_ranks[rank]];
     result.ranks.push_back(rank_forecast(problem, partition, rank, problem.cluster.nodes[node]));
     result.node_bytes[node] += result.ranks.back().memory_bytes;
+    result.host_bytes[node] += result.ranks.back().host_bytes;
     seconds[partition.ranks[rank].stage][node] += result.ranks.back().seconds;
   }
   for (uint32_t stage = 0; stage < partition.layout.pipeline; ++stage) {
@@ -278,7 +361,8 @@ PartitionForecast forecast(const PartitionProblem& problem, const Partition& par
   for (const uint32_t rank : job_ranks) {
     const uint32_t node = problem.rank_nodes[rank];
     const bool able = refusal_of_node(problem, problem.cluster.nodes[node]).empty();
-    result.fits = result.fits && able && result.node_bytes[node] <= memory_of(problem, node);
+    result.fits = result.fits && able && result.node_bytes[node] <= memory_of(problem, node) &&
+                  result.host_bytes[node] <= host_memory_of(problem, node);
   }
   return result;
 }

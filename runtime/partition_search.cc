@@ -192,9 +192,12 @@ std::vector<PartitionSearch::Place> PartitionSearch::places_of(const Ranks& rank
   std::vector<Place> places;
   for (const auto& [node, of_node] : here) {
     const auto count = static_cast<uint32_t>(of_node.size());
-    const uint64_t memory = memory_of(problem_, node);
-    const uint64_t share = count == used[node] ? memory : memory / used[node] * count;
-    places.push_back({{kinds_[ranks[of_node[0]]], count, share}, node, of_node});
+    const auto share = [&](uint64_t memory) {
+      return count == used[node] ? memory : memory / used[node] * count;
+    };
+    const Member member{kinds_[ranks[of_node[0]]], count, share(memory_of(problem_, node)),
+                        share(host_memory_of(problem_, node))};
+    places.push_back({member, node, of_node});
   }
   std::stable_sort(places.begin(), places.end(),
                    [](const Place& a, const Place& b) { return a.member < b.member; });
@@ -212,10 +215,11 @@ const std::optional<StageSplit>& PartitionSearch::split_of(const StageKey& key) 
   const auto [at, is_new] = splits_.try_emplace(key);
   if (!is_new) return at->second;
   StageTask task = stage_task(problem_, key.tensor, key.layer_count, key.first, key.last);
-  for (const auto& [kind, rank_count, memory] : key.members) {
+  for (const auto& [kind, rank_count, memory, host_memory] : key.members) {
     StageNode node = stage_node(problem_, kind_nodes_[kind], key.tensor, key.layer_count, key.last);
     node.rank_count = rank_count;
     node.memory_bytes = memory;
+    node.neuron_units_max = host_neuron_units(problem_, key.tensor, key.layer_count, host_memory);
     task.nodes.push_back(node);
   }
   at->second = split_stage(task);

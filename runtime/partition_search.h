@@ -45,8 +45,8 @@ class PartitionSearch {
   std::vector<Layout> layouts_of(uint32_t rank_count) const;
 
  private:
-  // A node's part in a stage: kind, ranks, memory that they may use.
-  using Member = std::tuple<uint32_t, uint32_t, uint64_t>;
+  // A node's part in a stage: kind, ranks, memory that they may use, and of a device tier's host.
+  using Member = std::tuple<uint32_t, uint32_t, uint64_t, uint64_t>;
   struct StageKey {
     std::vector<Member> members;  // ascending
     uint32_t tensor, layer_count;

@@ -50,19 +50,29 @@ std::string reason_of_share(const PartitionProblem& problem, const SolvedPartiti
   const RankShare& share = solved.partition.ranks[layout_rank];
   const Layout& layout = solved.partition.layout;
   const uint64_t memory = memory_of(problem, node), taken = solved.forecast.node_bytes[node];
-  const std::string of_memory =
+  const uint64_t host = host_memory_of(problem, node), on_host = solved.forecast.host_bytes[node];
+  std::string of_memory =
       fmt::format("{} of {} of its {} memory", format_bytes(taken), format_bytes(memory),
                   tier_name(problem, node_of(problem, job_rank)));
-  if (taken > memory) return fmt::format("does not fit: takes {}", of_memory);
+  if (on_host > 0) {
+    of_memory +=
+        fmt::format(", {} of {} of its host memory", format_bytes(on_host), format_bytes(host));
+  }
+  if (taken > memory || on_host > host) return fmt::format("does not fit: takes {}", of_memory);
   if (layout.tensor == 1) return fmt::format("a whole stage, {}", of_memory);
   const StageTask task = stage_task(problem, layout.tensor, share.layers.count, share.stage == 0,
                                     share.stage + 1 == layout.pipeline);
   const double rate = weight_tier(problem, node_of(problem, job_rank)).bytes_per_second;
-  if (taken + task.unit_bytes[kNeuronUnits] > memory) {
+  const uint32_t host_units =
+      host_neuron_units(problem, layout.tensor, share.layers.count, host - on_host);
+  if (taken + task.unit_bytes[kNeuronUnits] > memory || host_units == 0) {
     return fmt::format("full: holds what fits, {}", of_memory);
   }
   if (taken + task.unit_bytes[kHeadUnits] > memory) {
     return fmt::format("no room for another kv head with its cache, {}", of_memory);
+  }
+  if (problem.device_tier) {
+    return fmt::format("as much as its tiers read while the others read theirs, {}", of_memory);
   }
   return fmt::format("as much as {:.4g} GB/s read while the others read theirs, {}", rate * 1e-9,
                      of_memory);
@@ -117,9 +127,10 @@ std::string limit_of(const PartitionProblem& problem, const SolvedPartition& sol
       std::max_element(of_nodes.begin(), of_nodes.end(),
                        [](const auto& x, const auto& y) { return x.second < y.second; });
   const NodeProfile& node = problem.cluster.nodes[slowest->first];
-  return fmt::format("reading: node '{}' takes {:.4g} of {:.4g} ms in stage {}, at {:.4g} GB/s",
-                     node.name, ms(slowest->second), ms(forecast.seconds), stage,
-                     weight_tier(problem, node).bytes_per_second * 1e-9);
+  const double rate = weight_tier(problem, node).bytes_per_second * 1e-9;
+  return fmt::format("reading: node '{}' takes {:.4g} of {:.4g} ms in stage {}{}", node.name,
+                     ms(slowest->second), ms(forecast.seconds), stage,
+                     problem.device_tier ? "" : fmt::format(", at {:.4g} GB/s", rate));
 }
 
 SolvedPartition described(const PartitionProblem& problem, Partition partition,
@@ -177,10 +188,11 @@ NodesMemory memory_of_nodes(const PartitionProblem& problem) {
   throw bad_usage(fmt::format(
       "no partition of this model fits the {} ranks of cluster '{}': weights, KV cache of {} x {} "
       "positions and buffers take about {}, the nodes have {} ({}){}; what helps: more or larger "
-      "nodes, {}a smaller --batch, fewer --max-new-tokens, a model type of fewer bits{}",
+      "nodes, {}a smaller --batch, fewer --max-new-tokens, a model type of fewer bits{}{}",
       count, problem.cluster.name, problem.slot_count, problem.position_max, format_bytes(needed),
       format_bytes(there.bytes), there.text, there.refusals, there.devices ? "--backend cpu, " : "",
-      problem.ffn_on_disk ? ", a smaller --budget" : ", --disk-tier"));
+      problem.ffn_on_disk ? ", a smaller --budget" : ", --disk-tier",
+      problem.device_tier ? "; with --tiers each host holds its neurons beside that, too" : ""));
 }
 
 }  // namespace

@@ -21,8 +21,13 @@ std::string config_json(const RunOptions& options, const RunPlan& plan, const Ru
     config["rank_node"] = plan.live.rank_nodes;
   }
   if (plan.read_ahead.has_value()) config["read_ahead"] = plan.read_ahead->text();
-  constexpr const char* kTiers[] = {"memory", "disk", "device,host", "device,host,disk"};
+  constexpr std::string_view kTiers[] = {"memory", "disk", kDeviceHost, kDeviceHostDisk};
   config["ffn_tier"] = kTiers[static_cast<int>(plan.tiers)];
+  if (plan.tiers != TierLayout::one && !plan.live.policies.empty()) {
+    config["hot_policy"] = plan.live.policies.front().resolved();
+    for (const HotBudget& budget : plan.live.budgets) config["hot_budgets"].push_back(budget.bytes);
+    config["migration_bytes"] = plan.live.migration_bytes;
+  }
   config["gate"] = plan.predictor.text();
   config["predictor"] = plan.predictor.entry->name;
   config["predictor_parameters"] = plan.predictor.values;

@@ -47,16 +47,22 @@ bool is_unequal(const std::string& budgets) {
   return budgets.find('+') != std::string::npos || budgets.find("cluster") != std::string::npos;
 }
 
-// What live policies keep in memory beside the rest, where the FFN is on disk: a share of all
-// bundles, or bytes of each node, as far as the budget says it before anything is solved.
-void reserve_hot_memory(const RunOptions& options, const RunPlan& plan, PartitionProblem& problem) {
-  if (!problem.ffn_on_disk || options.policies.empty()) return;
+// What a tier keeps hot, as far as a budget says it before anything is solved: a share of all
+// bundles, or bytes of each node.
+struct HotMemory {
+  double share = 0;
+  std::vector<uint64_t> reserve;  // (nodes)
+};
+
+HotMemory hot_memory(const std::string& text, const RunPlan& plan,
+                     const PartitionProblem& problem) {
   const uint64_t whole = ffn_bytes(plan.shape, plan.ffn_types);
   const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
-  if (!is_unequal(options.budgets)) {
-    const auto budgets = parse_budgets(options.budgets, whole, bundle);
-    problem.hot_share = static_cast<double>(budgets.front()) / static_cast<double>(whole);
-    return;
+  HotMemory memory;
+  if (!is_unequal(text)) {
+    const auto budgets = parse_budgets(text, whole, bundle);
+    memory.share = static_cast<double>(budgets.front()) / static_cast<double>(whole);
+    return memory;
   }
   // Ranks of the job as if they had equal shares.
   BudgetRanks ranks;
@@ -65,11 +71,28 @@ void reserve_hot_memory(const RunOptions& options, const RunPlan& plan, Partitio
   ranks.dense_bytes.assign(ranks.nodes.size(), 0);
   ranks.fast_bytes.assign(problem.cluster.nodes.size(), 0);
   ranks.bundle_bytes = bundle;
-  const HotBudget budget = parse_hot_budgets(options.budgets, whole, ranks).front();
-  problem.node_reserve.assign(problem.cluster.nodes.size(), 0);
+  const HotBudget budget = parse_hot_budgets(text, whole, ranks).front();
+  memory.reserve.assign(problem.cluster.nodes.size(), 0);
   for (size_t rank = 0; rank < budget.by_rank.size(); ++rank) {
-    problem.node_reserve[ranks.nodes[rank]] += budget.by_rank[rank];
+    memory.reserve[ranks.nodes[rank]] += budget.by_rank[rank];
   }
+  return memory;
+}
+
+// The memory of live policies whose hot sets lie in tiers.
+void reserve_hot_memory(const RunOptions& options, const RunPlan& plan, PartitionProblem& problem) {
+  if (options.policies.empty() || !(problem.ffn_on_disk || problem.device_tier)) return;
+  HotMemory fast = hot_memory(options.budgets, plan, problem);
+  problem.node_reserve = std::move(fast.reserve);
+  if (!problem.device_tier) {
+    problem.hot_share = fast.share;
+    return;
+  }
+  problem.device_share = fast.share;
+  if (!problem.ffn_on_disk) return;
+  HotMemory host = hot_memory(options.host_budget, plan, problem);
+  problem.hot_share = host.share;
+  problem.host_reserve = std::move(host.reserve);
 }
 
 PartitionProblem partition_problem(const RunOptions& options, const RunPlan& plan,
@@ -88,6 +111,7 @@ PartitionProblem partition_problem(const RunOptions& options, const RunPlan& pla
                                                        : kActiveShare;
   problem.host_only = options.backend == "cpu";
   problem.ffn_on_disk = !options.disk_tier.empty();
+  problem.device_tier = has_device_tier(plan.tiers);
   reserve_hot_memory(options, plan, problem);
   return problem;
 }
@@ -125,25 +149,30 @@ BudgetRanks budget_ranks(const RunPlan& plan, uint32_t job_size) {
   return ranks;
 }
 
-// What a forecast knows is one tier, or host and disk.
-constexpr const char* kNoForecast =
-    "the cost model has two tiers, so no step of --tiers device,host,disk is predicted";
-
-// Whether a partition can be solved for, and its time predicted.
-bool has_forecast(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
-  if (plan.tiers != TierLayout::device_host_disk) return true;
-  if (options.print_partition || (is_solved(options) && rank_count > 1)) {
-    throw bad_usage(fmt::format(
-        "{}: expected --layout or --rank-weights beside --cluster, and no --print-partition",
-        kNoForecast));
+// The same of host memory: what it has left beside gate rows and staging, in whole bundles, as
+// budgets count them, whose gate rows are there already. With --backend cpu all else is in it, too.
+BudgetRanks host_budget_ranks(const RunOptions& options, const RunPlan& plan, uint32_t rank_count) {
+  BudgetRanks ranks = budget_ranks(plan, rank_count);
+  PartitionProblem problem = partition_problem(options, plan, rank_count);
+  problem.hot_share = 0;
+  std::vector<uint32_t> job_ranks(plan.partition.ranks.size());
+  for (uint32_t rank = 0; rank < job_ranks.size(); ++rank) job_ranks[rank] = plan.job_rank(rank);
+  const PartitionForecast taken = forecast(problem, plan.partition, job_ranks);
+  const uint64_t gate = bytes_of(plan.ffn_types.gate, plan.shape.model_dim);
+  for (size_t node = 0; node < ranks.fast_bytes.size(); ++node) {
+    uint64_t left = problem.cluster.nodes[node].tier(Tier::host).memory_bytes;
+    const uint64_t of_node = problem.host_only ? taken.node_bytes[node] + reserve_of(problem, node)
+                                               : taken.host_bytes[node];
+    left -= std::min(left, of_node);
+    ranks.fast_bytes[node] = left / (ranks.bundle_bytes - gate) * ranks.bundle_bytes;
   }
-  if (is_solved(options)) plan.notes.emplace_back(kNoForecast);
-  return false;
+  ranks.dense_bytes.assign(ranks.dense_bytes.size(), 0);
+  return ranks;
 }
 
 // Budgets of ranks and nodes were set aside before it was known who holds what: held to it now.
 void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
-  if (options.disk_tier.empty() || !plan.solved.has_value()) return;
+  if (plan.tiers != TierLayout::host_disk || !plan.solved.has_value()) return;
   const SolvedPartition& solved = *plan.solved;
   const Cluster& cluster = plan.live.cluster;
   std::vector<uint64_t> taken = solved.forecast.node_bytes;
@@ -167,7 +196,7 @@ void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
 }  // namespace
 
 void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
-  const bool solves = has_forecast(options, plan, rank_count) && is_solved(options);
+  const bool solves = is_solved(options);
   Cluster& cluster = plan.live.cluster;
   cluster = options.cluster.empty() ? default_cluster() : open_cluster(options.cluster);
   if (solves) check_ranks(cluster, rank_count, plan.notes);
@@ -196,17 +225,27 @@ void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) 
 
 HotBudget host_budget_of(const RunOptions& options, const RunPlan& plan, uint32_t rank_count) {
   const std::string& text = options.host_budget;
-  if (text.find("cluster") != std::string::npos) {
-    throw bad_usage(fmt::format(
-        "--host-budget {}: expected BYTES, PERCENT or A+B+...; cluster is what fast tiers have "
-        "left, for --budget",
-        text));
-  }
   const auto budgets = parse_hot_budgets(text, ffn_bytes(plan.shape, plan.ffn_types),
-                                         budget_ranks(plan, rank_count));
+                                         host_budget_ranks(options, plan, rank_count));
   if (budgets.size() == 1) return budgets.front();
   throw bad_usage(
       fmt::format("--host-budget {}: expected one budget, found {}", text, budgets.size()));
+}
+
+void forecast_known_budgets(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
+  const bool known_before = !is_unequal(options.budgets) && !is_unequal(options.host_budget);
+  if (!plan.solved.has_value() || !has_device_tier(plan.tiers) || plan.live.policies.empty() ||
+      known_before) {
+    return;
+  }
+  const double whole = static_cast<double>(ffn_bytes(plan.shape, plan.ffn_types));
+  PartitionProblem problem = partition_problem(options, plan, rank_count);
+  problem.device_share = static_cast<double>(plan.live.budgets.front().bytes) / whole;
+  if (problem.ffn_on_disk) {
+    problem.hot_share = static_cast<double>(plan.live.budgets.back().bytes) / whole;
+  }
+  problem.node_reserve = problem.host_reserve = {};
+  plan.solved->forecast = forecast(problem, plan.partition, plan.solved->job_ranks);
 }
 
 uint32_t ranks_to_print(const RunOptions& options) {

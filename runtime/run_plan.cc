@@ -300,6 +300,7 @@ RunPlan make_run_plan(const RunOptions& options, uint32_t rank_count) {
   place_ranks(options, plan, rank_count);
   if (plan.tiers != TierLayout::one) require_one_hot_set(plan.live, plan.tiers);
   if (!options.host_budget.empty()) add_host_budget(options, plan, rank_count);
+  forecast_known_budgets(options, plan, rank_count);
   choose_magnitudes(options, plan);
   choose_predictor(options, plan);
   const bool watched = !options.record.empty() || !options.policies.empty();

@@ -13,6 +13,11 @@ constexpr double kExactWays = 20'000;  // splits that are looked at one by one
 constexpr int kMovesMax = 20'000;      // each makes the slowest node faster
 constexpr uint32_t kHandfuls = 256;    // of a kind's units, before single ones are moved
 
+bool fits(const StageTask& task, const StageNode& node, const Units& units) {
+  return bytes_of(task, node, units) <= node.memory_bytes &&
+         units[kNeuronUnits] <= node.neuron_units_max;
+}
+
 // Largest units first, so that smaller ones fill what these leave: heads, neurons, vocabulary.
 class GreedySplit {
  public:
@@ -41,14 +46,20 @@ class GreedySplit {
       units_[i].fill(node.rank_count);
       seconds_[i] = seconds_of(node, units_[i]);
       bytes_[i] = bytes_of(task_, node, units_[i]);
-      if (bytes_[i] > node.memory_bytes) return false;
+      if (!fits(task_, node, units_[i])) return false;
     }
     return true;
   }
 
+  // As far as the node's other memory goes.
+  uint64_t more(size_t node, int kind) const {
+    if (kind != kNeuronUnits) return UINT64_MAX;
+    return task_.nodes[node].neuron_units_max - units_[node][kind];
+  }
+
   uint64_t room(size_t node, int kind) const {
     const uint64_t unit = std::max<uint64_t>(1, task_.unit_bytes[kind]);
-    return (task_.nodes[node].memory_bytes - bytes_[node]) / unit;
+    return std::min((task_.nodes[node].memory_bytes - bytes_[node]) / unit, more(node, kind));
   }
 
   void add(size_t node, int kind, int64_t count) {
@@ -102,10 +113,13 @@ class GreedySplit {
     const uint64_t free = task_.nodes[to].memory_bytes - bytes_[to];
     const uint64_t back_count = in <= free ? 1 : (in - free + out - 1) / out;
     if (!can_give(to, back, back_count)) return std::nullopt;
-    const uint64_t count = std::min<uint64_t>((free + back_count * out) / in,
-                                              units_[from][kind] - task_.nodes[from].rank_count);
+    const uint64_t to_give = units_[from][kind] - task_.nodes[from].rank_count;
+    const uint64_t count =
+        std::min({(free + back_count * out) / in, uint64_t{to_give}, more(to, kind)});
     const uint64_t room_there = task_.nodes[from].memory_bytes - bytes_[from] + count * in;
-    if (count == 0 || back_count * out > room_there) return std::nullopt;
+    if (count == 0 || back_count * out > room_there || back_count > more(from, back)) {
+      return std::nullopt;
+    }
     return Move{to, kind, back, static_cast<uint32_t>(count), static_cast<uint32_t>(back_count), 0};
   }
 
@@ -184,7 +198,7 @@ class ExactSplit {
 
   void take(size_t node, const Units& units, const Units& left, uint32_t behind) {
     const StageNode& at = task_.nodes[node];
-    if (seconds_of(at, units) >= best_ || bytes_of(task_, at, units) > at.memory_bytes) return;
+    if (seconds_of(at, units) >= best_ || !fits(task_, at, units)) return;
     units_[node] = units;
     if (node + 1 < units_.size()) {
       follow(node + 1, {left[0] - units[0], left[1] - units[1], left[2] - units[2]}, behind);

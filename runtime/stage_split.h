@@ -22,7 +22,8 @@ using PerKind = std::array<T, kUnitKinds>;
 struct StageNode {
   uint32_t rank_count = 1;  // of the stage; each takes at least one unit of every kind
   uint64_t memory_bytes = 0;
-  PerKind<double> seconds = {};  // of one unit
+  PerKind<double> seconds = {};            // of one unit
+  uint32_t neuron_units_max = UINT32_MAX;  // that another memory of it has room for
 };
 
 struct StageTask {

@@ -112,17 +112,27 @@ RecordingConfig recording_config(const TraceHeader& header, const std::string& p
   return config;
 }
 
+// What one node does in one layer, with three tiers.
+struct CostModel::LayerShare {
+  double device = 0, gates = 0, host = 0, disk = 0;  // bytes; gates: of what is cold on the device
+  double device_operations = 0, host_operations = 0, disk_operations = 0;
+  double exchange = 0;  // seconds between host and device
+};
+
 // What one node does in one stage.
 struct CostModel::NodeShare {
   bool used = false;
   double dense = 0, gates = 0, hot = 0, cold = 0, moved = 0;  // bytes; gates: that stay over a disk
   double dense_operations = 0, hot_operations = 0, cold_operations = 0;
+  std::vector<LayerShare> layers;  // of the stage, with three tiers
+  double moved_to_host = 0;
 };
 
 CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, Cluster cluster,
                      GateReads gate)
     : pools_(header.pools),
       bundle_bytes_(header.bundle_bytes()),
+      gate_bytes_(bytes_of(header.ffn_types.gate, header.shape.model_dim)),
       bundle_operations_(2.0 * 3.0 * header.shape.model_dim),
       width_bytes_(4.0 * header.shape.model_dim),
       config_(config),
@@ -135,12 +145,19 @@ CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, C
            "a cost model without nodes or ranks");
 }
 
+double CostModel::first_rows() const { return gate_ == GateReads::exact ? 1.0 / 2 : 2.0 / 3; }
+
+double CostModel::active_bytes() const {
+  const double bundle = static_cast<double>(bundle_bytes_);
+  return gate_ == GateReads::exact ? bundle - bundle / 3 : bundle;
+}
+
 // Cold bundles are read while the first rows of the hot ones are computed.
 PassTime CostModel::staged_time(const NodeProfile& node, const NodeShare& share) const {
   const TierProfile &fast = node.fast(), &disk = node.slow();
-  const double first = gate_ == GateReads::exact ? 1.0 / 2 : 2.0 / 3;  // all but the down rows
   const double ffn = staged_seconds(
-      fast, disk, {share.hot, share.cold, share.hot_operations, share.cold_operations, first});
+      fast, disk,
+      {share.hot, share.cold, share.hot_operations, share.cold_operations, first_rows()});
   const double still =
       fast.seconds(share.dense, share.dense_operations) + fast.seconds(share.gates, 0) + ffn;
   const double reading = disk.seconds(share.cold, 0);
@@ -148,7 +165,28 @@ PassTime CostModel::staged_time(const NodeProfile& node, const NodeShare& share)
   return {still + moved, std::max(still, reading + moved)};
 }
 
+// The host's part of a layer begins with its gates, and the slower of the two parts is waited for.
+PassTime CostModel::tiered_time(const NodeProfile& node, const NodeShare& share) const {
+  const TierProfile &device = node.tier(Tier::device), &host = node.tier(Tier::host),
+                    &disk = node.tier(Tier::disk);
+  double ffn = 0, reading = 0;
+  for (const LayerShare& layer : share.layers) {
+    const double hot = device.seconds(layer.device, layer.device_operations);
+    const double cold = host.seconds(layer.gates, 0) +
+                        staged_seconds(host, disk,
+                                       {layer.host, layer.disk, layer.host_operations,
+                                        layer.disk_operations, first_rows()});
+    ffn += (cluster_.overlap ? std::max(hot, cold) : hot + cold) + layer.exchange;
+    reading += disk.seconds(layer.disk, 0);
+  }
+  const double still = device.seconds(share.dense, share.dense_operations) + ffn;
+  const double to_device = share.moved > 0 ? node.migration.seconds(share.moved) : 0;
+  const double to_host = disk.seconds(share.moved_to_host, 0);
+  return {still + to_device + to_host, std::max({still, to_device, reading + to_host})};
+}
+
 PassTime CostModel::node_time(const NodeProfile& node, const NodeShare& share) const {
+  if (!share.layers.empty()) return tiered_time(node, share);
   if (node.stages_cold()) return staged_time(node, share);
   const TierProfile &fast = node.fast(), &slow = node.slow();
   const double dense = fast.seconds(share.dense, share.dense_operations);
@@ -159,22 +197,52 @@ PassTime CostModel::node_time(const NodeProfile& node, const NodeShare& share) c
   return {dense + ffn + moved, std::max(dense + ffn, moved)};
 }
 
+// Ranks of a node work at once: layer by layer, since they wait for each other's sums.
+void CostModel::add_layers(NodeShare& share, size_t rank, const RankLoad& load,
+                           uint32_t position_count) const {
+  const double row = static_cast<double>(bundle_bytes_) / 3;
+  const double neurons = pools_[rank].neuron_count;
+  const LinkProfile& link = cluster_.nodes[node_of(rank)].migration;
+  const double exchange = 2 * link.seconds(width_bytes_ * position_count);
+  share.layers.resize(std::max(share.layers.size(), load.layers.size()));
+  for (size_t i = 0; i < load.layers.size(); ++i) {
+    const LayerLoad& layer = load.layers[i];
+    LayerShare& sum = share.layers[i];
+    sum.device += layer.device * active_bytes();
+    sum.host += layer.host * active_bytes();
+    sum.disk += layer.disk * active_bytes();
+    sum.device_operations += layer.work_device * bundle_operations_;
+    sum.host_operations += layer.work_host * bundle_operations_;
+    sum.disk_operations += layer.work_disk * bundle_operations_;
+    const double cold = neurons - layer.on_device;
+    if (cold > 0) sum.exchange += exchange;
+    if (gate_ != GateReads::exact) continue;
+    sum.device += layer.on_device * row;
+    sum.gates += cold * row;
+  }
+  share.moved_to_host += load.host_admitted * active_bytes();
+}
+
 void CostModel::add_rank(NodeShare& share, size_t rank, const RankLoad& load, uint64_t hot,
                          uint32_t position_count) const {
   const double bundle = static_cast<double>(bundle_bytes_);
   const double row = bundle / 3;  // one of gate, up and down
-  const double active_bytes = gate_ == GateReads::exact ? 2 * row : bundle;
   const double operations_per_byte = bundle_operations_ / bundle;
   share.used = true;
   share.dense += static_cast<double>(config_.dense_bytes[rank]);
   share.dense_operations +=
       static_cast<double>(config_.dense_bytes[rank]) * operations_per_byte * position_count;
-  share.hot += load.hits * active_bytes;
-  share.cold += (load.needed - load.hits) * active_bytes;
+  if (!load.layers.empty()) {
+    share.moved += load.admitted * bundle;
+    add_layers(share, rank, load, position_count);
+    return;
+  }
+  share.hot += load.hits * active_bytes();
+  share.cold += (load.needed - load.hits) * active_bytes();
   share.hot_operations += load.work_hot * bundle_operations_;
   share.cold_operations += load.work_cold * bundle_operations_;
   const bool gates_stay = gate_ == GateReads::exact && cluster_.nodes[node_of(rank)].stages_cold();
-  share.moved += load.admitted * (gates_stay ? active_bytes : bundle);
+  share.moved += load.admitted * (gates_stay ? active_bytes() : bundle);
   if (gate_ != GateReads::exact) return;
   const double gates = static_cast<double>(pools_[rank].total()) * row;
   const double hot_gates = static_cast<double>(hot) * row;
@@ -254,6 +322,33 @@ bool CostModel::fits(std::span<const uint64_t> hot_by_rank) const {
   return true;
 }
 
+bool CostModel::fits(std::span<const uint64_t> device_hot,
+                     std::span<const uint64_t> host_hot) const {
+  struct Taken {
+    double device = 0, host = 0, disk = 0;
+  };
+  std::vector<Taken> taken(cluster_.nodes.size());
+  const double bundle = static_cast<double>(bundle_bytes_), gate = bundle / 3;
+  for (size_t rank = 0; rank < pools_.size(); ++rank) {
+    const double neurons = static_cast<double>(pools_[rank].total());
+    Taken& node = taken[node_of(rank)];
+    node.device += static_cast<double>(config_.dense_bytes[rank]) +
+                   static_cast<double>(device_hot[rank]) * bundle;
+    node.host += neurons * gate + static_cast<double>(host_hot[rank]) * (bundle - gate);
+    node.disk += neurons * (bundle - gate);
+  }
+  const auto room = [&](size_t node, Tier tier) {
+    return static_cast<double>(cluster_.nodes[node].tier(tier).memory_bytes);
+  };
+  for (size_t i = 0; i < taken.size(); ++i) {
+    if (taken[i].device > room(i, Tier::device) || taken[i].host > room(i, Tier::host) ||
+        taken[i].disk > room(i, Tier::disk)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 BudgetRanks CostModel::budget_ranks() const {
   BudgetRanks ranks;
   for (const NeuronPool& pool : pools_) ranks.neurons.push_back(pool.total());
@@ -264,6 +359,34 @@ BudgetRanks CostModel::budget_ranks() const {
   }
   ranks.bundle_bytes = bundle_bytes_;
   return ranks;
+}
+
+// In budgets a bundle counts whole, while its gate row is in memory already.
+BudgetRanks CostModel::host_budget_ranks() const {
+  BudgetRanks ranks = budget_ranks();
+  const uint64_t rows = bundle_bytes_ - gate_bytes_;
+  std::vector<uint64_t> left;
+  for (const NodeProfile& node : cluster_.nodes) left.push_back(node.tier(Tier::host).memory_bytes);
+  for (size_t rank = 0; rank < pools_.size(); ++rank) {
+    uint64_t& of_node = left[node_of(rank)];
+    const uint64_t staged = pools_[rank].neuron_count * rows;
+    of_node -= std::min(of_node, pools_[rank].total() * gate_bytes_ + staged);
+  }
+  ranks.dense_bytes.assign(pools_.size(), 0);
+  for (uint64_t& bytes : left) bytes = bytes / rows * bundle_bytes_;
+  ranks.fast_bytes = left;
+  return ranks;
+}
+
+void require_three_tiers(const Cluster& cluster) {
+  for (const NodeProfile& node : cluster.nodes) {
+    const bool all = std::ranges::all_of(node.tiers, &TierProfile::present);
+    if (all) continue;
+    throw bad_usage(fmt::format(
+        "--tiers {}: expected all three on every node of cluster '{}', but not so on '{}'; "
+        "--cluster FILE names a machine that has them",
+        kDeviceHostDisk, cluster.name, node.name));
+  }
 }
 
 Cluster at_border(Cluster cluster, Tier fast) {

@@ -18,10 +18,19 @@
 //   while what is hot is computed as far as it goes without them (gate and up rows):
 //   t(node)  = dense/fast + max(hot gate and up/fast, cold/slow) + the rest of hot and cold/fast
 //   and migrations take the disk's time: hidden is at least (cold + moved)/slow.
+// With three tiers (device, host, disk) the two parts of the FFN wait for each other at each layer:
+//   t(node)  = dense/device + sum over layers of
+//              device part + host part (cluster.overlap: the larger of the two) + exchange
+//   device part = hot/device; host part as over a disk, in host memory, for what is cold on the
+//   device. exchange: each rank sends an f32 vector of model_dim for each position to the host, and
+//   gets one back, over the migration link; none where the device has the whole layer.
+//   Two sets move: bundles to the device over the migration link, up and down rows (with a
+//   predictor: bundles) into host memory at the disk's rate. Bundles that go to the device without
+//   being hot on the host are read from the disk as well, which is not charged.
 // GateReads::exact: every gate row is read in its tier, up and down rows only where active; that is
 //   how the runtime works. Over a disk, gate rows are all in the fast tier, and bundles there are
 //   up and down rows alone. predicted: bundles of active neurons only, and the predictor that would
-//   find them is not charged.
+//   find them is not charged. Of three tiers, the host keeps the gate rows that `exact` reads.
 // Ranks lie on the nodes that the recording run had them on, where it says so and the cluster has
 // as many nodes; else as nodes_of_ranks (models/node.h) says. Goals: a pure function of counts; the
 // same for a trace's counters on any cluster ("modelled") and
@@ -59,13 +68,23 @@ struct RecordingConfig {
 // than the ranks or a value is out of range.
 RecordingConfig recording_config(const TraceHeader& header, const std::string& path);
 
+// What one layer of a rank takes from each of three tiers in a pass.
+struct LayerLoad {
+  double device = 0, host = 0, disk = 0;                 // bundles that are read from there
+  double work_device = 0, work_host = 0, work_disk = 0;  // the same, summed over the positions
+  double on_device = 0;  // bundles that are hot there: GateReads::exact reads their gate rows
+};
+
 // What one rank's neurons are in a pass.
 struct RankLoad {
   double needed = 0;    // bundles that are read: active for some position of the pass
   double hits = 0;      // of these, hot
-  double admitted = 0;  // bundles moved into the fast tier
+  double admitted = 0;  // bundles moved into the fast tier; of three, into the device
   double work_hot = 0;  // hot active neurons, summed over the positions
   double work_cold = 0;
+  // With three tiers: (layers of the rank), which then say all but what moves. Empty: two tiers.
+  std::vector<LayerLoad> layers = {};
+  double host_admitted = 0;  // bundles whose rows move into host memory
 };
 
 struct PassTime {
@@ -78,7 +97,8 @@ class CostModel {
   CostModel(const TraceHeader& header, const RecordingConfig& config, Cluster cluster,
             GateReads gate);
 
-  // hot_by_rank: bundles in the fast tier, read by GateReads::exact alone.
+  // hot_by_rank: bundles in the fast tier, read by GateReads::exact alone. Loads with layers need a
+  // cluster whose nodes have three tiers (require_three_tiers).
   PassTime pass_time(std::span<const RankLoad> by_rank, std::span<const uint64_t> hot_by_rank,
                      uint32_t position_count) const;
   // A pass of one position.
@@ -88,15 +108,27 @@ class CostModel {
   // Whether dense weights and hot bundles fit into the fast tier of every node, and what is cold
   // into the slow one.
   bool fits(std::span<const uint64_t> hot_by_rank) const;
+  // The same of three tiers: dense weights and hot bundles on the device; gate rows, and rows of
+  // what is hot there, in host memory; up and down rows of all on the disk.
+  bool fits(std::span<const uint64_t> device_hot, std::span<const uint64_t> host_hot) const;
   // What budgets of single ranks or nodes are about.
   BudgetRanks budget_ranks() const;
+  // The same of host memory between a device and a disk: beside gate rows and what a layer stages,
+  // in whole bundles, as budgets count them.
+  BudgetRanks host_budget_ranks() const;
   // The rates of a rank's node, for policies that weigh them.
   TierRates rates(size_t rank) const { return tier_rates(cluster_.nodes[node_of(rank)]); }
   size_t rank_count() const { return pools_.size(); }
 
  private:
+  struct LayerShare;
   struct NodeShare;
   PassTime staged_time(const NodeProfile& node, const NodeShare& share) const;
+  PassTime tiered_time(const NodeProfile& node, const NodeShare& share) const;
+  void add_layers(NodeShare& share, size_t rank, const RankLoad& load,
+                  uint32_t position_count) const;
+  double first_rows() const;    // of the rows of an active neuron: all but the down row
+  double active_bytes() const;  // that an active neuron's rows take, beside gates that all are read
   PassTime node_time(const NodeProfile& node, const NodeShare& share) const;
   PassTime stage_time(uint32_t stage, std::span<const RankLoad> by_rank,
                       std::span<const uint64_t> hot_by_rank, uint32_t position_count) const;
@@ -106,6 +138,7 @@ class CostModel {
 
   std::vector<NeuronPool> pools_;  // by rank
   uint64_t bundle_bytes_;
+  uint64_t gate_bytes_;       // of a bundle
   double bundle_operations_;  // of one active neuron at one position
   double width_bytes_;        // one vector of model_dim in f32
   RecordingConfig config_;
@@ -119,5 +152,7 @@ class CostModel {
 // out. Error: a node without that tier or a
 // slower one.
 Cluster at_border(Cluster cluster, Tier fast);
+// Usage Error where a node lacks one of device, host and disk.
+void require_three_tiers(const Cluster& cluster);
 
 }  // namespace thermocline

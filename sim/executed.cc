@@ -5,6 +5,7 @@
 #include <set>
 
 #include "models/bit_sums.h"
+#include "models/error.h"
 #include "traces/profile.h"
 
 namespace thermocline {
@@ -59,20 +60,33 @@ MeasuredSteps measured_steps(const TraceReader& trace, const RecordingConfig& co
   return measured;
 }
 
-constexpr const char* kThreeTiers = "device,host,disk";  // as a run's configuration names them
+nlohmann::json configuration_of(const TraceHeader& header) {
+  nlohmann::json config = nlohmann::json::parse(header.config_json, nullptr, false);
+  return config.is_object() ? config : nlohmann::json::object();
+}
+
+bool in_three_tiers(const nlohmann::json& config) {
+  return config.value("ffn_tier", nlohmann::json()) == kDeviceHostDisk;
+}
 
 // Why the trace's neurons are not those that its times were measured with; empty where they are.
-std::string not_as_executed(const TraceHeader& header) {
+std::string other_neurons(const TraceHeader& header, const nlohmann::json& config) {
   if (header.activation_rule.starts_with("abs(act)>")) {
     return "the activation threshold was moved after the run";
   }
-  const auto config = nlohmann::json::parse(header.config_json, nullptr, false);
-  if (config.is_object() && config.value("ffn_tier", nlohmann::json()) == kThreeTiers) {
-    return "the FFN was in three tiers, of which the model knows two";
-  }
-  const auto cut = config.is_object() ? config.value("cut", nlohmann::json()) : nlohmann::json();
+  const auto cut = config.value("cut", nlohmann::json());
   const bool fewer_layers = cut.is_object() && cut.value("layers", std::string()) != "";
   return fewer_layers ? "some of the layers that ran were cut out of the trace" : "";
+}
+
+// Why one tier does not tell how long the trace's run took; empty where it does.
+std::string not_as_executed(const TraceHeader& header) {
+  const nlohmann::json config = configuration_of(header);
+  if (in_three_tiers(config)) {
+    return "the FFN was in three tiers, whose rates a cluster file says: --cluster FILE --tiers "
+           "device,host,disk, with the run's policy and budgets";
+  }
+  return other_neurons(header, config);
 }
 
 // How many passes these steps took.
@@ -157,6 +171,30 @@ std::optional<ExecutedComparison> compare_executed(const TraceReader& trace,
   result.predicted_ms = distribution_of(reading).value();
   result.predicted_over_executed = result.predicted_ms.mean / result.executed_ms.mean;
   return result;
+}
+
+std::optional<ExecutedInTiers> executed_in_tiers(const TraceReader& trace,
+                                                 const RecordingConfig& config,
+                                                 const std::string& path) {
+  const nlohmann::json json = configuration_of(trace.header());
+  // In a part of a trace the policy begins where the run's had been at work for a while.
+  const bool whole = !json.contains("cut") && !json.contains("merged") &&
+                     other_neurons(trace.header(), json).empty();
+  if (!in_three_tiers(json) || !json.contains("hot_policy") || !whole) return std::nullopt;
+  const std::vector<uint64_t> decode = decode_steps_of(trace.steps());
+  if (decode.empty() || passes_of(trace.steps(), decode) < decode.size()) return std::nullopt;
+  ExecutedInTiers executed;
+  try {
+    executed.policy = json.at("hot_policy").get<std::string>();
+    executed.device_bytes = json.at("hot_budgets").at(0).get<uint64_t>();
+    executed.host_bytes = json.at("hot_budgets").at(1).get<uint64_t>();
+    executed.migration_bytes = json.at("migration_bytes").get<uint64_t>();
+  } catch (const nlohmann::json::exception& error) {
+    throw bad_input(path, "config_json to name a policy, two budgets and a migration limit",
+                    error.what());
+  }
+  executed.step_ms = distribution_of(measured_steps(trace, config, decode).executed).value();
+  return executed.step_ms.mean > 0 ? std::optional(executed) : std::nullopt;
 }
 
 }  // namespace thermocline

@@ -1,7 +1,8 @@
 // The cost model beside the machine that recorded the trace: predicted against executed.
 //
 // Goals: a residual for every trace that holds measured times; a reason where it holds none.
-// Non-goals: policies: on that machine all neurons are in one tier.
+// Non-goals: policies: for that comparison all neurons are in one tier.
+// A run in three tiers names its policy and budgets instead: a replay of the same predicts it.
 // Thread-safety: pure functions over a reader.
 #pragma once
 
@@ -32,5 +33,19 @@ struct ExecutedComparison {
 std::optional<ExecutedComparison> compare_executed(const TraceReader& trace,
                                                    const RecordingConfig& config,
                                                    std::string& reason);
+
+// What a run with its FFN on device, host and disk did, as its trace says.
+struct ExecutedInTiers {
+  std::string policy;  // resolved
+  uint64_t device_bytes = 0, host_bytes = 0, migration_bytes = 0;
+  Distribution step_ms;  // of decode steps: `executed` above
+};
+
+// Nothing where the trace is of another run or a part of one, holds no times or no decode step, or
+// had several requests in a pass. Errors: an input Error naming `path` where its configuration is
+// damaged.
+std::optional<ExecutedInTiers> executed_in_tiers(const TraceReader& trace,
+                                                 const RecordingConfig& config,
+                                                 const std::string& path);
 
 }  // namespace thermocline

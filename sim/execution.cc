@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "models/node.h"
 #include "sim/row_reader.h"
 
 namespace thermocline {
@@ -36,16 +37,45 @@ double sum_of(const StageRows& rows, const std::string& kind, const char* key) {
   return sum;
 }
 
+// The same of one tier alone, where a rank has a row for each; of rows that have the key.
+double sum_of_tier(const StageRows& rows, std::string_view tier, const char* key) {
+  double sum = 0;
+  const auto found = rows.find("tier");
+  if (found == rows.end()) return 0;
+  for (const Json* row : found->second) {
+    const RowReader reader(*row, "tier");
+    if (reader.text_or("tier", "host") == tier) sum += reader.optional_number(key).value_or(0);
+  }
+  return sum;
+}
+
+double share_here(const StageRows& rows, std::string_view tier, const char* here) {
+  const double needed = sum_of_tier(rows, tier, "needed");
+  return needed > 0 ? sum_of_tier(rows, tier, here) / needed : 1.0;
+}
+
 // What the tiers held and moved, of all ranks, per step of the whole run.
 void add_tiers(Json& row, const StageRows& rows, double step_count) {
-  const double needed = sum_of(rows, "tier", "needed");
-  row["in_fast_tier"] = needed > 0 ? sum_of(rows, "tier", "in_memory") / needed : 1.0;
-  row["hot_bytes"] = sum_of(rows, "tier", "hot_bytes");
-  row["staging_bytes"] = sum_of(rows, "tier", "staging_bytes");
-  row["read_bytes_per_step"] = sum_of(rows, "tier", "read_bytes") / step_count;
-  row["moved_bytes_per_step"] = sum_of(rows, "tier", "moved_bytes") / step_count;
+  const auto sum = [&](const char* key) {
+    return sum_of_tier(rows, "device", key) + sum_of_tier(rows, "host", key);
+  };
+  const bool on_device = row["tiers"] != kHostDisk;
+  row["in_fast_tier"] =
+      on_device ? share_here(rows, "device", "on_device") : share_here(rows, "host", "in_memory");
+  row["hot_bytes"] = sum("hot_bytes");
+  row["staging_bytes"] = sum("staging_bytes");
+  row["read_bytes_per_step"] = sum("read_bytes") / step_count;
+  row["moved_bytes_per_step"] = sum("moved_bytes") / step_count;
   row["transfer_ms"] = sum_of(rows, "rank", "transfer_ms");
   row["compute_ms"] = sum_of(rows, "rank", "compute_ms");
+}
+
+// With three tiers: the policy's row of the host, and what of the rest host memory had.
+void add_host(Json& row, const StageRows& rows, const Json& host) {
+  for (const char* key : {"budget_bytes", "budget_percent", "hit_ratio", "counters"}) {
+    row[std::string("host_") + key] = host.value(key, Json());
+  }
+  row["in_host_tier"] = share_here(rows, "host", "in_memory");
 }
 
 void add_prediction(Json& row, const Json& predicted) {
@@ -61,11 +91,27 @@ void add_prediction(Json& row, const Json& predicted) {
     row["predicted_over_executed"] = *hidden / executed->mean;
   }
   row["predicted_on"] = reader.text_or("cluster", "");
+  if (!row.contains("host_counters")) return;
+  row["predicted_host_hit_ratio"] = reader.number("host_hit_ratio");
+  row["predicted_host_counters"] = predicted["host_counters"];
+}
+
+// The rows of a policy's hot sets in a stage: one, or with three tiers the device's and the host's.
+std::vector<const Json*> hot_sets(const StageRows& rows, const std::string& stage) {
+  if (second_word(stage) != kDeviceHostDisk) return {&only(rows, "policy", stage)};
+  const auto found = rows.find("policy");
+  const size_t count = found == rows.end() ? 0 : found->second.size();
+  if (count == 2 && found->second[0]->value("tier", "") == "device" &&
+      found->second[1]->value("tier", "") == "host") {
+    return found->second;
+  }
+  throw bad_input(stage, "rows of kind 'policy' for device and host", fmt::format("{}", count));
 }
 
 Json execution_row(const std::string& stage, const std::string& label, const StageRows& rows) {
   const Json& run = only(rows, "run", stage);
-  const Json& policy = only(rows, "policy", stage);
+  const std::vector<const Json*> policies = hot_sets(rows, stage);
+  const Json& policy = *policies.front();
   Json row = {{"label", label}, {"kind", "execution"}, {"tiers", second_word(stage)}};
   for (const char* key :
        {"model", "weights", "weight_hash", "layout", "seed", "version", "ranks", "threads", "batch",
@@ -79,20 +125,38 @@ Json execution_row(const std::string& stage, const std::string& label, const Sta
     row[key] = policy.value(key, Json());
   }
   add_tiers(row, rows, std::max(1.0, RowReader(run, stage).number("step_count")));
+  if (policies.size() > 1) add_host(row, rows, *policies.back());
   row["source"] = "measured";
   return row;
 }
 
 // Whether a replay's row is about what was executed.
 bool predicts(const Json& replayed, const Json& executed) {
-  for (const char* key : {"policy", "parameters", "budget_bytes"}) {
-    if (replayed.value(key, Json()) != executed[key]) return false;
+  for (const char* key : {"policy", "parameters", "budget_bytes", "host_budget_bytes"}) {
+    if (replayed.value(key, Json()) != executed.value(key, Json())) return false;
   }
   return replayed.value("kind", "") == "policy";
 }
 
 std::string label_of(const Json& row) { return row.value("label", ""); }
 std::string stage_of(const Json& row) { return row.value("recorded_by", ""); }
+
+std::string number_or_dash(const std::optional<double>& value) {
+  return value ? fmt::format("{:.2f}", *value) : "-";
+}
+
+// With three tiers one more, for the host's hot set.
+std::string execution_lines(const ModelResults& model, const ExecutionRow& row) {
+  const auto executed = row.tpot_ms ? std::optional(row.tpot_ms->mean) : std::nullopt;
+  std::string text =
+      fmt::format("{:<22} {:<16} {:<26} {:>6.1f} {:>6.1f} {:>10} {:>10} {:>6}\n", model.label,
+                  row.tiers, execution_name(model.executions, row), row.budget_percent,
+                  100 * row.hit_ratio, number_or_dash(executed), number_or_dash(row.predicted_ms),
+                  number_or_dash(row.predicted_over_executed));
+  if (!row.host) return text;
+  return text + fmt::format("{:<22} {:<16} {:<26} {:>6.1f} {:>6.1f}\n", "", "", "  (host)",
+                            row.host->budget_percent, 100 * row.host->hit_ratio);
+}
 
 const Json& prediction_of(const Json& rows, const Json& executed, const std::string& stage) {
   const std::string wanted = std::string(kPredict) + executed["tiers"].get<std::string>();
@@ -132,6 +196,10 @@ Agreement executions_agree(const ModelResults& model) {
     const std::string where = fmt::format("{}: {} at {} bytes in {}: ", model.label, row.name(),
                                           row.budget_bytes, row.tiers);
     agreement.add(difference.empty() ? "" : where + difference);
+    if (!row.host) continue;
+    const std::string of_host = difference_of(
+        row.host->counters, row.trace_hash, row.host->predicted_counters, row.predicted_trace_hash);
+    agreement.add(of_host.empty() ? "" : where + "host: " + of_host);
   }
   return agreement;
 }
@@ -144,21 +212,12 @@ std::string execution_name(const std::vector<ExecutionRow>& rows, const Executio
 }
 
 std::string executions_table(const Results& results) {
-  const auto text_of = [](const std::optional<double>& value) {
-    return value ? fmt::format("{:.2f}", *value) : std::string("-");
-  };
   std::string text;
   for (const ModelResults& model : results.models) {
-    for (const ExecutionRow& row : model.executions) {
-      const auto executed = row.tpot_ms ? std::optional(row.tpot_ms->mean) : std::nullopt;
-      text += fmt::format("{:<22} {:<11} {:<26} {:>6.1f} {:>6.1f} {:>10} {:>10} {:>6}\n",
-                          model.label, row.tiers, execution_name(model.executions, row),
-                          row.budget_percent, 100 * row.hit_ratio, text_of(executed),
-                          text_of(row.predicted_ms), text_of(row.predicted_over_executed));
-    }
+    for (const ExecutionRow& row : model.executions) text += execution_lines(model, row);
   }
   if (text.empty()) return "";
-  return fmt::format("\n{:<22} {:<11} {:<26} {:>6} {:>6} {:>10} {:>10} {:>6}\n",
+  return fmt::format("\n{:<22} {:<16} {:<26} {:>6} {:>6} {:>10} {:>10} {:>6}\n",
                      "executed in tiers", "", "policy", "% FFN", "hits %", "TPOT ms", "predicted",
                      "ratio") +
          text;

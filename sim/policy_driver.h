@@ -90,6 +90,8 @@ class PolicyDriver {
   StepCounts step(const ActiveStep& active);
   const HotSetStats& stats() const { return stats_; }
   const HotSet& hot() const { return hot_; }  // of groups
+  // Those of the neuron pool that are hot now: (layer_count, words_per_layer).
+  std::span<const uint64_t> hot_neurons() const;
   // Neurons of `words` (of the neuron pool) that are hot now.
   uint64_t count_hot(std::span<const uint64_t> words) const;
   // Hot neurons of each layer, summed over the steps so far: (layer_count).
@@ -120,7 +122,6 @@ class PolicyDriver {
   void for_each_word(uint32_t flat, Visit visit) const;
   uint32_t size_of(uint32_t flat) const;  // neurons of a group
   uint64_t hot_count() const;             // neurons that are hot now
-  std::span<const uint64_t> hot_neurons() const;
   ActiveStep folded(const ActiveStep& active);
 
   NeuronPool neurons_;  // the pool; context_.pool has its groups

@@ -19,6 +19,17 @@ namespace {
 
 constexpr size_t kLanesPerThread = 4;  // policies share a pass over the trace until there are these
 
+// With three tiers: the host's hot set, beside that of the lane's driver.
+struct HostLane {
+  std::unique_ptr<PolicyDriver> driver;
+  std::vector<uint32_t> admitted;  // of the block: in each step
+  // Of the block, (layers) each: from where each step needed its neurons, and the union of each
+  // pass.
+  std::vector<LayerNeeds> steps, passes;
+  HotSetStats before;  // at the end of the warm-up
+  TierNeeds needs;     // since then
+};
+
 // One policy, one budget, one pool.
 struct Lane {
   size_t row;
@@ -30,6 +41,7 @@ struct Lane {
   std::vector<uint64_t> layers_before;
   std::optional<ThresholdRange> threshold;
   std::vector<std::optional<double>> watched;
+  std::optional<HostLane> host;
 };
 
 // What the policies of one pool may know before the first step. All in groups.
@@ -179,6 +191,8 @@ class Replayer {
     }
   }
 
+  bool three_tiers() const { return !options_.host_budgets.empty(); }
+
   uint64_t bundles_of(const HotBudget& budget, size_t pool) const {
     const uint64_t bundle = header_.bundle_bytes();
     if (options_.pools == Pools::model) {
@@ -189,41 +203,58 @@ class Replayer {
                            header_.shape.neuron_count());
   }
 
+  // What the policy of a row knows in a pool, with room for `hot_max` bundles.
+  PolicyContext context_of(const ReplayStats& stats, uint32_t pool, uint64_t hot_max) const {
+    const Knowledge& knowledge = knowledge_[pool];
+    const PolicyEntry& entry = *stats.policy.entry;
+    const uint64_t bundle = header_.bundle_bytes();
+    return {pools_[pool],
+            profile_ != nullptr ? &knowledge.profile : nullptr,
+            entry.needs_future ? &knowledge.future : nullptr,
+            hot_max,
+            bundles_of_pool(options_.migration_bytes, bundle, pools_[pool],
+                            header_.shape.neuron_count()),
+            entry.needs_future_uses ? &knowledge.uses : nullptr,
+            bundle,
+            options_.cost != nullptr ? options_.cost->rates(ranks_[pool]) : TierRates()};
+  }
+
   void add_lanes(const std::vector<size_t>& rows) {
     lanes_.clear();
-    const uint64_t bundle = header_.bundle_bytes();
     for (const size_t row : rows) {
       ReplayStats& stats = result_.rows[row];
       stats.account.tasks.resize(task_count_);
       stats.account.ttft_ms.resize(task_count_);
       if (options_.keep_steps) stats.steps.resize(result_.step_count * pools_.size());
       for (uint32_t i = 0; i < pools_.size(); ++i) {
-        Knowledge& knowledge = knowledge_[i];
-        const PolicyEntry& entry = *stats.policy.entry;
-        const PolicyContext context{
-            pools_[i],
-            profile_ != nullptr ? &knowledge.profile : nullptr,
-            entry.needs_future ? &knowledge.future : nullptr,
-            bundles_of(options_.budgets[row % options_.budgets.size()], i),
-            bundles_of_pool(options_.migration_bytes, bundle, pools_[i],
-                            header_.shape.neuron_count()),
-            entry.needs_future_uses ? &knowledge.uses : nullptr,
-            bundle,
-            options_.cost != nullptr ? options_.cost->rates(ranks_[i]) : TierRates()};
-        stats.hot_max[ranks_[i]] += context.hot_count_max;
-        Lane lane{row, i, nullptr, {}, {}, {}, {}, {}, {}};
+        Lane lane{row, i, nullptr, {}, {}, {}, {}, {}, {}, {}};
         lanes_.push_back(std::move(lane));
-        contexts_.push_back(context);
+        const size_t budget = row % options_.budgets.size();
+        stats.hot_max[ranks_[i]] += bundles_of(options_.budgets[budget], i);
+        if (!three_tiers()) continue;
+        stats.host->hot_max[ranks_[i]] += bundles_of(options_.host_budgets[budget], i);
       }
     }
     // Policies choose their first sets: a sort of all neurons each.
-    for_each_parallel(lanes_.size(), options_.thread_count, [&](size_t i) {
-      lanes_[i].driver = std::make_unique<PolicyDriver>(
-          result_.rows[lanes_[i].row].policy, contexts_[i], options_.fill, options_.group);
-      lanes_[i].before = lanes_[i].driver->stats();
-      lanes_[i].layers_before.resize(pools_[lanes_[i].pool].layer_count);
-    });
-    contexts_.clear();
+    for_each_parallel(lanes_.size(), options_.thread_count,
+                      [&](size_t i) { start_lane(lanes_[i]); });
+  }
+
+  void start_lane(Lane& lane) const {
+    const ReplayStats& stats = result_.rows[lane.row];
+    const size_t budget = lane.row % options_.budgets.size();
+    const auto driver = [&](const HotBudget& of_tier) {
+      return std::make_unique<PolicyDriver>(
+          stats.policy, context_of(stats, lane.pool, bundles_of(of_tier, lane.pool)), options_.fill,
+          options_.group);
+    };
+    lane.driver = driver(options_.budgets[budget]);
+    lane.before = lane.driver->stats();
+    lane.layers_before.resize(pools_[lane.pool].layer_count);
+    if (!three_tiers()) return;
+    lane.host.emplace();
+    lane.host->driver = driver(options_.host_budgets[budget]);
+    lane.host->before = lane.host->driver->stats();
   }
 
   void run_turn(size_t turn) {
@@ -245,6 +276,7 @@ class Replayer {
   void run_lane(Lane& lane, const PassBlocks& blocks) const {
     lane.steps.clear();
     lane.passes.clear();
+    if (lane.host) begin_host(*lane.host);
     for (size_t pass = 0; pass < blocks.passes().size(); ++pass) {
       const PassRange& range = blocks.passes()[pass];
       StepCounts joined;
@@ -252,14 +284,50 @@ class Replayer {
         const PassUnion& all = blocks.union_of(lane.pool, pass);
         joined.needed = all.needed;
         joined.hits = static_cast<uint32_t>(lane.driver->count_hot(all.words));
+        if (lane.host) add_needs(lane, all.words, lane.host->passes);
       }
       for (uint32_t i = 0; i < range.count; ++i) {
         const StepCounts counts = run_step(lane, blocks, range.begin + i);
         if (range.count == 1) joined = counts;
+        if (range.count == 1 && lane.host) join_step(lane);
         if (range.count > 1) joined.admitted += counts.admitted;
       }
       lane.passes.push_back(joined);
     }
+  }
+
+  static void begin_host(HostLane& host) {
+    host.admitted.clear();
+    host.steps.clear();
+    host.passes.clear();
+  }
+
+  // From where the neurons of `words` are needed now, layer by layer.
+  std::span<const LayerNeeds> add_needs(const Lane& lane, std::span<const uint64_t> words,
+                                        std::vector<LayerNeeds>& to) const {
+    const NeuronPool& pool = pools_[lane.pool];
+    to.resize(to.size() + pool.layer_count);
+    const std::span<LayerNeeds> added = std::span(to).last(pool.layer_count);
+    count_needs(pool, words, lane.driver->hot_neurons(), lane.host->driver->hot_neurons(), added);
+    return added;
+  }
+
+  // A pass of one step needs what the step does.
+  static void join_step(Lane& lane) {
+    HostLane& host = *lane.host;
+    const size_t layer_count = host.steps.size() / lane.steps.size();
+    host.passes.insert(host.passes.end(), host.steps.end() - static_cast<ptrdiff_t>(layer_count),
+                       host.steps.end());
+  }
+
+  // Before the lane's own driver, whose hot set it asks.
+  void run_host_step(Lane& lane, const ActiveStep& active, uint64_t step) const {
+    HostLane& host = *lane.host;
+    if (step == options_.warmup_steps) host.before = host.driver->stats();
+    for (const LayerNeeds& layer : add_needs(lane, active.words, host.steps)) {
+      if (step >= options_.warmup_steps) host.needs.add(layer);
+    }
+    host.admitted.push_back(host.driver->step(active).admitted);
   }
 
   StepCounts run_step(Lane& lane, const PassBlocks& blocks, uint64_t step) const {
@@ -271,6 +339,7 @@ class Replayer {
       lane.before = lane.driver->stats();
       lane.layers_before = lane.driver->hot_sum_by_layer();
     }
+    if (lane.host) run_host_step(lane, active, step);
     const StepCounts counts = lane.driver->step(active);
     lane.steps.push_back(counts);
     const std::optional<double> threshold = lane.driver->hot_threshold();
@@ -302,7 +371,7 @@ class Replayer {
                     size_t pass, Scratch& scratch) const {
     const PassRange& range = blocks.passes()[pass];
     scratch.steps.assign(range.count, {});
-    scratch.loads.assign(rank_count_, {});
+    scratch.loads.assign(rank_count_, RankLoad{});
     for (const Lane& lane : lanes) {
       for (uint32_t i = 0; i < range.count; ++i) {
         const StepCounts& counts = lane.steps[range.begin + i - blocks.begin()];
@@ -338,6 +407,39 @@ class Replayer {
       const double work = work_of(range.begin + i, scratch.steps[i].counts.needed);
       load.work_hot += work * counts.hits;
       load.work_cold += work * (counts.needed - counts.hits);
+      if (lane.host) add_host_step(load, lane, range.begin + i - blocks.begin(), work);
+    }
+    if (lane.host) add_host_pass(load, lane, pass);
+  }
+
+  // The layers of a rank that a lane's pool has.
+  std::span<LayerLoad> layers_of(RankLoad& load, const Lane& lane) const {
+    const NeuronPool& pool = pools_[lane.pool];
+    const bool whole = options_.pools == Pools::model;
+    const NeuronPool& rank = whole ? pool : header_.pools[ranks_[lane.pool]];
+    load.layers.resize(rank.layer_count);
+    return std::span(load.layers).subspan(pool.layer_begin - rank.layer_begin, pool.layer_count);
+  }
+
+  void add_host_step(RankLoad& load, const Lane& lane, uint64_t step, double work) const {
+    const std::span<LayerLoad> layers = layers_of(load, lane);
+    for (size_t layer = 0; layer < layers.size(); ++layer) {
+      const LayerNeeds& needs = lane.host->steps[step * layers.size() + layer];
+      layers[layer].work_device += work * needs.device;
+      layers[layer].work_host += work * needs.host;
+      layers[layer].work_disk += work * needs.disk;
+    }
+    load.host_admitted += lane.host->admitted[step];
+  }
+
+  void add_host_pass(RankLoad& load, const Lane& lane, size_t pass) const {
+    const std::span<LayerLoad> layers = layers_of(load, lane);
+    for (size_t layer = 0; layer < layers.size(); ++layer) {
+      const LayerNeeds& needs = lane.host->passes[pass * layers.size() + layer];
+      layers[layer].device += needs.device;
+      layers[layer].host += needs.host;
+      layers[layer].disk += needs.disk;
+      layers[layer].on_device += needs.on_device;
     }
   }
 
@@ -363,6 +465,7 @@ class Replayer {
       for (const Lane& lane : lanes) {
         row.by_pool.push_back(since(lane.driver->stats(), lane.before));
         add_pool(row.total, row.by_pool.back());
+        if (lane.host) collect_host(*row.host, *lane.host);
       }
       row.hot_by_layer = layer_shares(lanes, row.total.step_count);
       row.threshold = mean_threshold(lanes);
@@ -370,6 +473,14 @@ class Replayer {
     }
     lanes_.clear();
     if (options_.rows_done) options_.rows_done(rows, result_.rows);
+  }
+
+  static void collect_host(HostHotSet& host, const HostLane& lane) {
+    host.by_pool.push_back(since(lane.driver->stats(), lane.before));
+    add_pool(host.total, host.by_pool.back());
+    host.needs.device += lane.needs.device;
+    host.needs.host += lane.needs.host;
+    host.needs.disk += lane.needs.disk;
   }
 
   std::vector<double> layer_shares(std::span<const Lane> lanes, uint64_t step_count) const {
@@ -429,8 +540,7 @@ class Replayer {
   std::vector<std::vector<size_t>> turns_;  // rows that share a pass over the trace
   std::vector<Knowledge> knowledge_;        // by pool
   ReplayResult result_;
-  std::vector<Lane> lanes_;              // of this turn: rows in order, for each the pools
-  std::vector<PolicyContext> contexts_;  // of the lanes, until their drivers are made
+  std::vector<Lane> lanes_;  // of this turn: rows in order, for each the pools
 };
 
 }  // namespace
@@ -458,6 +568,9 @@ ReplayResult empty_result(const TraceReader& trace, const ReplayOptions& options
   result.pool_count = static_cast<uint32_t>(pools_of(trace.header(), options.pools).size());
   result.watched_task = median_task(trace.tasks());
   const size_t rank_count = options.pools == Pools::model ? 1 : trace.header().pools.size();
+  const size_t budget_count = options.budgets.size();
+  TC_CHECK(options.host_budgets.empty() || options.host_budgets.size() == budget_count,
+           "a host budget for each budget");
   for (const PolicySpec& policy : options.policies) {
     if (options.fill == Fill::demand && policy.entry->make_request == nullptr) {
       throw bad_usage("policy '" + policy.label() + "' has no form for --fill demand; " +
@@ -469,6 +582,10 @@ ReplayResult empty_result(const TraceReader& trace, const ReplayOptions& options
       row.budget_bytes = budget.bytes;
       row.hot_max.resize(rank_count);
       result.rows.push_back(std::move(row));
+      if (options.host_budgets.empty()) continue;
+      HostHotSet& host = result.rows.back().host.emplace();
+      host.budget_bytes = options.host_budgets[(result.rows.size() - 1) % budget_count].bytes;
+      host.hot_max.resize(rank_count);
     }
   }
   return result;

@@ -2,6 +2,7 @@
 //
 // A trace has one pool of neurons per rank. Every (policy, budget) runs on every pool with a
 // PolicyDriver of its own, as in the live runtime, so that the counters are equal to the last one.
+// With three tiers it has two, one under each budget, and each counts what it would count alone.
 // Policies take turns: a pass over the trace runs one (or several, where they are many small ones)
 // at all its budgets, so that memory holds the state of a few, and what is finished can be kept.
 // Goals: bounded memory whatever the length of the trace; the same integers for any number of
@@ -25,6 +26,7 @@
 #include "sim/cost.h"
 #include "sim/policy_driver.h"
 #include "sim/replay_account.h"
+#include "sim/tier_needs.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -43,6 +45,8 @@ struct ReplayStats;
 struct ReplayOptions {
   std::vector<PolicySpec> policies;
   std::vector<HotBudget> budgets;
+  // Of host memory below a device, one for each of `budgets`: three tiers. Empty: two.
+  std::vector<HotBudget> host_budgets = {};
   uint64_t migration_bytes = uint64_t{32} << 20;  // per step, of the whole model
   uint32_t thread_count = 1;
   // On the caller's thread; of all steps of all passes over the trace.
@@ -69,7 +73,17 @@ struct ThresholdRange {
   double first = 0, last = 0, lowest = 0, highest = 0;
 };
 
-// One policy at one budget.
+// With three tiers: the host's hot set, and where everything was needed from.
+struct HostHotSet {
+  uint64_t budget_bytes = 0;
+  HotSetStats total;
+  std::vector<HotSetStats> by_pool;  // (pool_count)
+  std::vector<uint64_t> hot_max;     // (ranks) the budget in bundles
+  TierNeeds needs;                   // of the steps that count
+  bool operator==(const HostHotSet&) const = default;
+};
+
+// One policy at one budget; with three tiers all but `host` is about the device's hot set.
 struct ReplayStats {
   PolicySpec policy;
   uint64_t budget_bytes = 0;
@@ -80,6 +94,7 @@ struct ReplayStats {
   std::optional<ThresholdRange> threshold;
   std::vector<std::optional<double>> watched_threshold;  // at each step of the watched task
   ReplayAccount account;                                 // times and sums by task
+  std::optional<HostHotSet> host;                        // with three tiers
   std::vector<StepCounts> steps;  // (step_count, pool_count) with keep_steps; else empty
 
   StepCounts counts(uint64_t step) const;  // of `steps`, summed over pools

@@ -75,6 +75,13 @@ void add_conditions(CLI::App& command, ReplayFlags& flags) {
                      "classical cache, a request for each active neuron, no limit, one cold pool");
   command.add_option("--cluster", flags.cluster,
                      "cluster file for modelled times (default: a published desktop PC)");
+  command.add_option("--tiers", flags.tiers,
+                     "layout, as `run` has it: device,host (default), host,disk, or "
+                     "device,host,disk, with --host-budget and a cluster whose nodes have all "
+                     "three");
+  command.add_option("--host-budget", flags.host_budgets,
+                     "with --tiers device,host,disk: what host memory holds, as --budget says it; "
+                     "one, or one for each --budget, both ascending");
   command.add_option("--tier", flags.tier,
                      "the fast one of the two that the budget divides: device (default) or host "
                      "(over disk)");

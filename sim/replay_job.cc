@@ -73,6 +73,7 @@ ReplayJob::ReplayJob(const ReplayFlags& flags, WorkGroup& group) : flags_(flags)
   options_.group = flags.group;
   options_.warmup_steps = flags.warmup_steps;
   options_.thread_count = flags.thread_count != 0 ? flags.thread_count : available_cores();
+  choose_tiers();
 
   trace_ = open_trace(flags.trace, flags.open_options());
   for (const std::string& line : trace_->missing()) note(group_, line);
@@ -108,15 +109,47 @@ void ReplayJob::open_profile() {
   }
 }
 
+// --tiers as `run` has it; --tier names the faster of two.
+void ReplayJob::choose_tiers() {
+  fast_ = choice<Tier>("--tier", flags_.tier, {{"device", Tier::device}, {"host", Tier::host}});
+  if (!flags_.tiers.empty()) {
+    const auto tiers = choice<std::string_view>("--tiers", flags_.tiers,
+                                                {{std::string(kDeviceHost), kDeviceHost},
+                                                 {std::string(kHostDisk), kHostDisk},
+                                                 {std::string(kDeviceHostDisk), kDeviceHostDisk}});
+    if (fast_ != Tier::device && tiers != kHostDisk) {
+      throw bad_usage(fmt::format("--tiers {}: expected no --tier {}", tiers, flags_.tier));
+    }
+    if (tiers == kHostDisk) fast_ = Tier::host;
+    three_tiers_ = tiers == kDeviceHostDisk;
+  }
+  check_host_budget();
+}
+
+void ReplayJob::check_host_budget() const {
+  const bool given = !flags_.host_budgets.empty();
+  if (three_tiers_ && !given) {
+    throw bad_usage(
+        "--tiers device,host,disk needs --host-budget, for what is hot in host memory; --budget is "
+        "the device's");
+  }
+  if (given && !three_tiers_) {
+    throw bad_usage(
+        "--host-budget is what host memory holds between a device and a disk: expected --tiers "
+        "device,host,disk");
+  }
+  if (!three_tiers_ || options_.fill == Fill::step) return;
+  throw bad_usage("--tiers device,host,disk: expected --fill step, found --fill demand");
+}
+
 void ReplayJob::choose_cost() {
   const bool joined = options_.pools == Pools::model;
   header_ = joined ? joined_pools(trace_->header()) : trace_->header();
   recorded_config_ = recording_config(trace_->header(), flags_.trace);
   config_ = joined ? joined_ranks(recorded_config_) : recorded_config_;
   cluster_ = flags_.cluster.empty() ? default_cluster() : open_cluster(flags_.cluster);
-  const Tier tier =
-      choice<Tier>("--tier", flags_.tier, {{"device", Tier::device}, {"host", Tier::host}});
-  if (tier != Tier::device) cluster_ = at_border(cluster_, tier);
+  if (three_tiers_) require_three_tiers(cluster_);
+  if (fast_ != Tier::device) cluster_ = at_border(cluster_, fast_);
   const GateReads gate = choice<GateReads>(
       "--gate", flags_.gate, {{"predicted", GateReads::predicted}, {"exact", GateReads::exact}});
   cost_ = std::make_unique<CostModel>(header_, config_, cluster_, gate);
@@ -126,11 +159,27 @@ void ReplayJob::choose_cost() {
 void ReplayJob::choose_budgets() {
   const uint64_t whole = ffn_bytes(header_.shape, header_.ffn_types);
   options_.budgets = parse_hot_budgets(flags_.budgets, whole, cost_->budget_ranks());
+  if (three_tiers_) choose_host_budgets(whole);
   options_.migration_bytes = flags_.migration == "none" ? whole : parse_bytes(flags_.migration);
   if (flags_.migrations_max > 0) {
     options_.migration_bytes =
         std::min(options_.migration_bytes, flags_.migrations_max * header_.bundle_bytes());
   }
+}
+
+// One for all budgets of the device, or one for each; both ascend.
+void ReplayJob::choose_host_budgets(uint64_t whole) {
+  std::vector<HotBudget>& host = options_.host_budgets;
+  host = parse_hot_budgets(flags_.host_budgets, whole, cost_->host_budget_ranks());
+  if (host.size() == 1) host.resize(options_.budgets.size(), host.front());
+  if (host.size() == options_.budgets.size()) return;
+  throw bad_usage(fmt::format(
+      "--host-budget {}: expected one budget, or one for each of the {} of --budget, found {}",
+      flags_.host_budgets, options_.budgets.size(), host.size()));
+}
+
+bool ReplayJob::fits(const ReplayStats& row) const {
+  return row.host ? cost_->fits(row.hot_max, row.host->hot_max) : cost_->fits(row.hot_max);
 }
 
 void ReplayJob::run() {
@@ -173,7 +222,7 @@ std::string ReplayJob::key_of(uint32_t batch) const {
   add(std::string(kVersion));
   for (const std::string& text :
        {trace_hash_, profile_hash_, flags_.activation_threshold, flags_.pools, flags_.fill,
-        flags_.tier, flags_.gate, flags_.cluster,
+        flags_.tier, flags_.tiers, flags_.gate, flags_.cluster,
         flags_.cluster.empty() ? "" : read_file(flags_.cluster)}) {
     add(text);
   }
@@ -182,9 +231,11 @@ std::string ReplayJob::key_of(uint32_t batch) const {
     add(std::to_string(number));
   }
   for (const PolicySpec& policy : options_.policies) add(policy.resolved());
-  for (const HotBudget& budget : options_.budgets) {
-    add(std::to_string(budget.bytes));
-    for (const uint64_t bytes : budget.by_rank) add(std::to_string(bytes));
+  for (const auto* budgets : {&options_.budgets, &options_.host_budgets}) {
+    for (const HotBudget& budget : *budgets) {
+      add(std::to_string(budget.bytes));
+      for (const uint64_t bytes : budget.by_rank) add(std::to_string(bytes));
+    }
   }
   return hash.hex();
 }
@@ -280,11 +331,12 @@ void ReplayJob::replay_batch(uint32_t batch) {
   report.cluster = &cluster_;
   report.gate = flags_.gate;
   report.batch = batch;
+  if (three_tiers_) report.in_tiers = executed_in_tiers(*trace_, recorded_config_, flags_.trace);
   for (const TaskRecord& task : trace_->tasks()) report.task_ids.push_back(task.task_id);
   if (!group_.first()) return;
   report.analysis =
       analyse_tasks(report.result, versus_of(options_.policies, flags_.versus), flags_.seed);
-  for (const ReplayStats& row : report.result.rows) report.fits.push_back(cost_->fits(row.hot_max));
+  for (const ReplayStats& row : report.result.rows) report.fits.push_back(fits(row));
   reports_.push_back(std::move(report));
 }
 

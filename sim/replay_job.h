@@ -25,6 +25,7 @@ namespace thermocline {
 struct ReplayFlags {
   std::string trace, profile, policies = "all", budgets = "auto", migration = "32MiB", cluster;
   std::string activation_threshold, json, csv, curve, tune, versus;
+  std::string tiers, host_budgets;  // "device,host,disk", and what the host has between the others
   std::string pools = "rank", fill = "step", tier = "device", gate = "predicted", batches = "1";
   uint64_t migrations_max = 0;  // per step; 0: as many as the bytes allow
   uint64_t warmup_steps = 0, seed = 1;
@@ -59,8 +60,12 @@ class ReplayJob {
 
  private:
   void open_profile();
+  void choose_tiers();
+  void check_host_budget() const;
   void choose_cost();
   void choose_budgets();
+  void choose_host_budgets(uint64_t whole);
+  bool fits(const ReplayStats& row) const;
   void tune();
   void replay_batch(uint32_t batch);
   std::string key_of(uint32_t batch) const;
@@ -76,6 +81,8 @@ class ReplayJob {
   TraceHeader header_;  // the trace's, its pools as they are replayed
   RecordingConfig config_, recorded_config_;
   Cluster cluster_;
+  Tier fast_ = Tier::device;  // of two tiers
+  bool three_tiers_ = false;
   std::unique_ptr<CostModel> cost_;
   ReplayOptions options_;
   std::vector<uint32_t> batches_;

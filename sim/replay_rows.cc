@@ -94,7 +94,7 @@ void add_times(Json& json, const ReplayReport& report, size_t i) {
   if (tpot) {
     const auto tokens = static_cast<double>(row.account.token_count);
     const double per_second = 1e3 * tokens / row.account.decode_ms;
-    json["tpot_hidden_ms"] = row.account.hidden_ms / tokens;
+    json["tpot_hidden_ms"] = *hidden_tpot_of(row);
     json["tokens_per_s"] = per_second;
     const double gib = json["hot_bytes_mean"].get<double>() / (uint64_t{1} << 30);
     if (gib > 0) json["tokens_per_s_per_gib"] = per_second / gib;
@@ -104,6 +104,28 @@ void add_times(Json& json, const ReplayReport& report, size_t i) {
   json["cluster_measured"] = report.cluster->measured;
   json["gate"] = report.gate;
   json["fits"] = static_cast<bool>(report.fits[i]);
+}
+
+// The host's hot set, and how many neurons each tier was asked for.
+void add_host(Json& json, const ReplayReport& report, const ReplayStats& row) {
+  if (!row.host) return;
+  const HostHotSet& host = *row.host;
+  json["tiers"] = kDeviceHostDisk;
+  json["host_budget_bytes"] = host.budget_bytes;
+  json["host_budget_percent"] = percent_of_ffn(report, host.budget_bytes);
+  json["host_hit_ratio"] = hit_ratio(host.total);
+  json["host_moved_bytes_per_token"] =
+      moved_bytes_per_token(host.total, report.header->bundle_bytes());
+  json["needed_from"] = {
+      {"device", host.needs.device}, {"host", host.needs.host}, {"disk", host.needs.disk}};
+  json["host_counters"] = json_of(host.total);
+  json["executed_tpot_ms"] = json["predicted_over_executed"] = nullptr;
+  if (!was_executed(report, row)) return;
+  const Distribution& executed = report.in_tiers->step_ms;
+  json["executed_tpot_ms"] = thermocline::json_of(std::optional(executed));
+  if (const auto predicted = hidden_tpot_of(row)) {
+    json["predicted_over_executed"] = *predicted / executed.mean;
+  }
 }
 
 // The hit ratio of an oracle at the row's budget, less the row's; null where it was not replayed.
@@ -146,6 +168,7 @@ Json policy_row(const ReplayReport& report, size_t i) {
   json["hot_by_layer"] = row.hot_by_layer;
   add_times(json, report, i);
   json["counters"] = json_of(row.total);
+  add_host(json, report, row);
   return json;
 }
 
@@ -181,6 +204,19 @@ Json comparison_row(const ReplayReport& report, const PolicyComparison& comparis
 
 std::optional<Distribution> tpot_of(const ReplayStats& row) {
   return row.account.tpot_ms.distribution();
+}
+
+std::optional<double> hidden_tpot_of(const ReplayStats& row) {
+  if (row.account.token_count == 0) return std::nullopt;
+  return row.account.hidden_ms / static_cast<double>(row.account.token_count);
+}
+
+bool was_executed(const ReplayReport& report, const ReplayStats& row) {
+  const auto& executed = report.in_tiers;
+  return executed && row.host && report.batch == 1 && executed->policy == row.policy.resolved() &&
+         executed->device_bytes == row.budget_bytes &&
+         executed->host_bytes == row.host->budget_bytes &&
+         executed->migration_bytes == report.options->migration_bytes;
 }
 
 std::optional<Distribution> ttft_of(const ReplayStats& row) {

@@ -37,7 +37,14 @@ struct ReplayReport {
   std::vector<int32_t> task_ids;  // of the trace's tasks
   TaskAnalysis analysis;
   std::vector<bool> fits;  // by row of the result
+  // What the trace's own run did in three tiers: beside the row of the same policy and budgets.
+  std::optional<ExecutedInTiers> in_tiers;
 };
+
+// Modelled ms of a decode step, migrations hidden, as a run has them; nothing without such steps.
+std::optional<double> hidden_tpot_of(const ReplayStats& row);
+// Whether the trace's run had the row's policy, budgets and migration limit in three tiers.
+bool was_executed(const ReplayReport& report, const ReplayStats& row);
 
 // What a row comes to; nothing where it has no such time.
 std::optional<Distribution> tpot_of(const ReplayStats& row);

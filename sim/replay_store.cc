@@ -90,17 +90,55 @@ std::vector<std::optional<double>> optionals_of(const Json& list) {
   return values;
 }
 
+Json json_of(const std::vector<HotSetStats>& pools) {
+  Json list = Json::array();
+  for (const HotSetStats& pool : pools) list.push_back(json_of(pool));
+  return list;
+}
+
+std::vector<HotSetStats> pools_of(const Json& list) {
+  std::vector<HotSetStats> pools;
+  for (const Json& pool : list) pools.push_back(stats_of(pool));
+  return pools;
+}
+
+Json json_of(const std::optional<HostHotSet>& host) {
+  if (!host) return nullptr;
+  return {{"budget", host->budget_bytes},
+          {"total", json_of(host->total)},
+          {"by_pool", json_of(host->by_pool)},
+          {"hot_max", host->hot_max},
+          {"needs", {host->needs.device, host->needs.host, host->needs.disk}}};
+}
+
+std::optional<HostHotSet> host_of(const Json& json) {
+  if (json.is_null()) return std::nullopt;
+  HostHotSet host;
+  host.budget_bytes = json.at("budget").get<uint64_t>();
+  host.total = stats_of(json.at("total"));
+  host.by_pool = pools_of(json.at("by_pool"));
+  host.hot_max = json.at("hot_max").get<std::vector<uint64_t>>();
+  const auto needs = json.at("needs").get<std::vector<uint64_t>>();
+  host.needs = {needs.at(0), needs.at(1), needs.at(2)};
+  return host;
+}
+
+// Whether both are of two tiers, or of three with the same budget of the host.
+bool same_host(const std::optional<HostHotSet>& a, const std::optional<HostHotSet>& b) {
+  if (!a || !b) return a.has_value() == b.has_value();
+  return a->budget_bytes == b->budget_bytes && a->hot_max.size() == b->hot_max.size();
+}
+
 Json json_of(const ReplayStats& row) {
-  Json pools = Json::array();
-  for (const HotSetStats& pool : row.by_pool) pools.push_back(json_of(pool));
   Json json = {{"policy", row.policy.resolved()},
                {"budget", row.budget_bytes},
                {"total", json_of(row.total)},
-               {"by_pool", pools},
+               {"by_pool", json_of(row.by_pool)},
                {"hot_max", row.hot_max},
                {"hot_by_layer", row.hot_by_layer},
                {"watched", json_of(row.watched_threshold)},
                {"account", json_of(row.account)},
+               {"host", json_of(row.host)},
                {"threshold", nullptr}};
   if (row.threshold) {
     const ThresholdRange& range = *row.threshold;
@@ -114,18 +152,19 @@ ReplayStats row_of(const Json& json, const ReplayStats& like) {
   row.policy = like.policy;
   row.budget_bytes = json.at("budget").get<uint64_t>();
   row.total = stats_of(json.at("total"));
-  for (const Json& pool : json.at("by_pool")) row.by_pool.push_back(stats_of(pool));
+  row.by_pool = pools_of(json.at("by_pool"));
   row.hot_max = json.at("hot_max").get<std::vector<uint64_t>>();
   row.hot_by_layer = json.at("hot_by_layer").get<std::vector<double>>();
   row.watched_threshold = optionals_of(json.at("watched"));
   row.account = account_of(json.at("account"));
+  row.host = host_of(json.at("host"));
   if (!json.at("threshold").is_null()) {
     const auto range = json.at("threshold").get<std::vector<double>>();
     row.threshold = ThresholdRange{range.at(0), range.at(1), range.at(2), range.at(3)};
   }
   const bool same = json.at("policy") == like.policy.resolved() &&
                     row.budget_bytes == like.budget_bytes &&
-                    row.hot_max.size() == like.hot_max.size();
+                    row.hot_max.size() == like.hot_max.size() && same_host(row.host, like.host);
   if (!same) throw bad_input("", "a row of this replay", "one of another");
   return row;
 }

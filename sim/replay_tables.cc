@@ -45,6 +45,35 @@ std::string row_line(const ReplayReport& report, size_t i) {
       report.fits[i] ? "" : " *");
 }
 
+// Below a row of three tiers: the host's hot set, and what a step needs from where.
+std::string host_line(const ReplayReport& report, const ReplayStats& row) {
+  if (!row.host) return "";
+  const HostHotSet& host = *row.host;
+  const uint64_t bundle = report.header->bundle_bytes();
+  const double steps = static_cast<double>(std::max<uint64_t>(row.total.step_count, 1));
+  const auto per_step = [&](uint64_t count) { return static_cast<double>(count) / steps; };
+  return fmt::format(
+      "{:<28} {:>12} {:>7.1f} {:>7.2f} {:>12}   a step needs {:.1f} from the device, {:.1f} from "
+      "the host, {:.1f} from the disk\n",
+      "  (host)", format_bytes(host.budget_bytes),
+      100.0 * static_cast<double>(host.budget_bytes) /
+          static_cast<double>(ffn_bytes(report.header->shape, report.header->ffn_types)),
+      100.0 * hit_ratio(host.total), bytes_text(moved_bytes_per_token(host.total, bundle)),
+      per_step(host.needs.device), per_step(host.needs.host), per_step(host.needs.disk));
+}
+
+// The row that the trace's own run executed.
+std::string executed_line(const ReplayReport& report, const ReplayStats& row) {
+  const auto predicted = hidden_tpot_of(row);
+  if (!was_executed(report, row) || !predicted) return "";
+  const double executed = report.in_tiers->step_ms.mean;
+  return fmt::format(
+      "{} on device, host and disk: {} ms per token executed (measured), {} ms predicted "
+      "(modelled, "
+      "migrations hidden), ratio {:.3f}\n",
+      row.policy.label(), milliseconds(executed), milliseconds(*predicted), *predicted / executed);
+}
+
 std::string conditions_line(const ReplayReport& report) {
   const ReplayOptions& options = *report.options;
   std::string text = fmt::format("{} steps", report.result.step_count);
@@ -90,7 +119,9 @@ std::string replay_table(const ReplayJob& job) {
         "{}{}.\n{:<28} {:>12} {:>7} {:>7} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10}\n",
         text.empty() ? "" : "\n", conditions_line(report), "policy", "budget", "% FFN", "hits %",
         "moved/token", "wasted/token", "peak hot", "TTFT ms", "TPOT ms", "p95 ms");
-    for (size_t i = 0; i < report.result.rows.size(); ++i) text += row_line(report, i);
+    for (size_t i = 0; i < report.result.rows.size(); ++i) {
+      text += row_line(report, i) + host_line(report, report.result.rows[i]);
+    }
   }
   return text;
 }
@@ -129,6 +160,9 @@ std::string replay_notes(const ReplayJob& job) {
       !tpot_of(report.result.rows[0])) {
     text += "No TPOT: the trace holds no decode step.\n";
   }
+  std::string in_tiers;
+  for (const ReplayStats& row : report.result.rows) in_tiers += executed_line(report, row);
+  if (!in_tiers.empty()) return text + in_tiers;
   if (!job.executed()) {
     return text +
            fmt::format("No comparison with the recording machine: {}.\n", job.executed_reason());

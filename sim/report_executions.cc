@@ -14,12 +14,22 @@ HtmlCell ms_cell(const std::optional<double>& ms) {
   return ms ? value_cell(*ms, milliseconds(*ms)) : number_cell("");
 }
 
+// "30", with three tiers "30; host 60".
+std::string with_host(const ExecutionRow& row, const std::string& device, double host,
+                      int decimals) {
+  return row.host ? fmt::format("{}; host {:.{}f}", device, host, decimals) : device;
+}
+
 std::string line_of(const std::vector<ExecutionRow>& rows, const ExecutionRow& row) {
   const std::optional<double> executed =
       row.tpot_ms ? std::optional(row.tpot_ms->mean) : std::nullopt;
+  const HostExecution host = row.host.value_or(HostExecution{});
+  const std::string budget =
+      with_host(row, fmt::format("{:.0f}", row.budget_percent), host.budget_percent, 0);
+  const std::string hits =
+      with_host(row, fmt::format("{:.1f}", 100 * row.hit_ratio), 100 * host.hit_ratio, 1);
   return html_row({text_cell(row.tiers), text_cell(execution_name(rows, row)),
-                   value_cell(row.budget_percent, fmt::format("{:.0f}", row.budget_percent)),
-                   value_cell(row.hit_ratio, fmt::format("{:.1f}", 100 * row.hit_ratio)),
+                   value_cell(row.budget_percent, budget), value_cell(row.hit_ratio, hits),
                    ms_cell(executed), ms_cell(row.predicted_ms),
                    row.predicted_over_executed
                        ? value_cell(*row.predicted_over_executed,

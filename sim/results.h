@@ -107,7 +107,15 @@ struct ExecutedRow {
   std::optional<double> overhead_ms;    // communication and waiting, taken as measured
 };
 
-// One policy at one budget, executed with its hot set in the faster of two tiers (sim/execution.h).
+// With three tiers: the hot set of host memory, below the device's.
+struct HostExecution {
+  uint64_t budget_bytes = 0;
+  double budget_percent = 0, hit_ratio = 0;
+  double in_tier = 0;  // of what was needed and cold on the device, once a pass
+  Counters counters, predicted_counters;
+};
+
+// One policy at one budget, executed with its hot set in the fastest tier (sim/execution.h).
 struct ExecutionRow {
   std::string tiers, policy, parameters;  // "host,disk"
   bool oracle = false;
@@ -123,6 +131,7 @@ struct ExecutionRow {
   uint64_t weight_bytes = 0, peak_rss_bytes = 0;
   std::string trace_hash, predicted_trace_hash;
   Counters counters, predicted_counters;
+  std::optional<HostExecution> host;  // with three tiers
 
   std::string name() const { return parameters.empty() ? policy : policy + ":" + parameters; }
 };

@@ -146,6 +146,22 @@ void add_comparison_row(ModelResults& model, const RowReader& reader) {
   model.comparisons.push_back(row);
 }
 
+namespace {
+
+std::optional<HostExecution> host_execution(const RowReader& reader) {
+  if (reader.find("host_counters") == nullptr) return std::nullopt;
+  HostExecution host;
+  host.budget_bytes = reader.count("host_budget_bytes");
+  host.budget_percent = reader.number("host_budget_percent");
+  host.hit_ratio = reader.number_from("host_hit_ratio", 0, 1);
+  host.in_tier = reader.number_from("in_host_tier", 0, 1);
+  host.counters = counters_of(reader, "host_counters");
+  host.predicted_counters = counters_of(reader, "predicted_host_counters");
+  return host;
+}
+
+}  // namespace
+
 void add_execution_row(ModelResults& model, const RowReader& reader) {
   ExecutionRow row;
   row.tiers = reader.text("tiers");
@@ -172,6 +188,7 @@ void add_execution_row(ModelResults& model, const RowReader& reader) {
   row.predicted_trace_hash = reader.text("predicted_trace_hash");
   row.counters = counters_of(reader, "counters");
   row.predicted_counters = counters_of(reader, "predicted_counters");
+  row.host = host_execution(reader);
   model.executions.push_back(std::move(row));
 }
 

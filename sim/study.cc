@@ -9,12 +9,12 @@
 #include "models/embedded.h"
 #include "models/error.h"
 #include "models/model_spec.h"
-#include "models/node.h"
 #include "models/prompts.h"
 #include "models/text.h"
 #include "models/toml_reader.h"
 #include "models/units.h"
 #include "models/weights.h"
+#include "sim/cost.h"
 #include "sim/policy.h"
 
 namespace thermocline {
@@ -80,17 +80,24 @@ std::vector<TomlKey<StudyPrompts>> prompts_keys() {
 
 std::vector<TomlKey<StudyExecute>> execute_keys() {
   return {
-      list_key("tiers", &StudyExecute::tiers, "an array of \"host,disk\" and \"device,host\"",
-               "none",
+      list_key("tiers", &StudyExecute::tiers,
+               "an array of \"host,disk\", \"device,host\" and \"device,host,disk\"", "none",
                "layouts in which each policy below is executed at each budget, its hot set in the "
-               "faster tier"),
+               "faster tier; of three, in both faster ones"),
       list_key("policies", &StudyExecute::policies, "an array of policies, as --policy takes them",
                "[\"fixed-topk\", \"ewma\", \"oracle-static\"]",
                "one run each; an oracle gets the firing counts of the test trace"),
       text_key("budgets", &StudyExecute::budgets, "budgets, as --budget takes them",
                "\"10%..40%/10%\"", "one run each"),
+      text_key("host_budgets", &StudyExecute::host_budgets, "budgets, as --budget takes them",
+               "none",
+               "what host memory holds in device,host,disk, which needs it: one for all budgets, "
+               "or one for each, both ascending"),
+      text_key("backend", &StudyExecute::backend, "a backend, as --backend takes it",
+               "the default of `run`",
+               "the device of these runs; \"cpu\": the cores compute its part, too"),
       text_key("cluster", &StudyExecute::cluster, "a cluster file", "this machine, measured",
-               "the machine that predicts these runs; device,host needs it"),
+               "the machine that predicts these runs; layouts with a device need it"),
   };
 }
 
@@ -195,18 +202,50 @@ BundleSize bundle_size(const StudyModel& model) {
           bytes_of(types.up, dim) + bytes_of(types.down_t, dim)};
 }
 
+bool three_tiers(const StudyExecute& execute) {
+  return std::ranges::find(execute.tiers, kDeviceHostDisk) != execute.tiers.end();
+}
+
 void check_executed_tiers(const StudyExecute& execute) {
+  const std::vector<std::string> valid{std::string(kHostDisk), std::string(kDeviceHost),
+                                       std::string(kDeviceHostDisk)};
   for (const std::string& tiers : execute.tiers) {
-    const std::vector<std::string> valid{std::string(kHostDisk), std::string(kDeviceHost)};
     if (std::ranges::find(valid, tiers) == valid.end()) {
       throw unknown_name("layout of tiers", tiers, valid);
     }
-    if (tiers == kDeviceHost && execute.cluster.empty()) {
+    if (tiers != kHostDisk && execute.cluster.empty()) {
       throw bad_usage(
-          "device,host is predicted for the machine of 'execute.cluster': expected its file, found "
-          "none");
+          tiers +
+          " is predicted for the machine of 'execute.cluster': expected its file, found none");
     }
   }
+  if (!three_tiers(execute) || !execute.host_budgets.empty()) return;
+  throw bad_usage(
+      "device,host,disk needs 'execute.host_budgets', for what is hot in host memory; "
+      "'execute.budgets' are the device's");
+}
+
+// Budgets of the host, one for each of the device's.
+std::vector<uint64_t> host_budgets_of(const StudyExecute& execute, const BundleSize& size,
+                                      size_t budget_count) {
+  std::vector<uint64_t> host =
+      parse_budgets(execute.host_budgets, size.full_bytes, size.bundle_bytes);
+  if (host.size() == 1) host.resize(budget_count, host.front());
+  if (host.size() == budget_count) return host;
+  throw bad_usage(
+      fmt::format("expected one budget, or one for each of the {} of 'execute.budgets', found {}",
+                  budget_count, host.size()));
+}
+
+void check_host_budgets(const StudyExecute& execute, const BundleSize& size) {
+  if (execute.host_budgets.empty()) return;
+  if (!three_tiers(execute)) {
+    throw bad_usage(
+        "is what host memory holds between a device and a disk: expected \"device,host,disk\" in "
+        "'execute.tiers'");
+  }
+  const auto budgets = parse_budgets(execute.budgets, size.full_bytes, size.bundle_bytes);
+  host_budgets_of(execute, size, budgets.size());
 }
 
 void check_executed_policies(const StudyExecute& execute) {
@@ -223,7 +262,9 @@ void check_execute(const Study& study) {
   check_key(study, "execute.tiers", [&] { check_executed_tiers(execute); });
   check_key(study, "execute.policies", [&] { check_executed_policies(execute); });
   check_key(study, "execute.cluster", [&] {
-    if (!execute.cluster.empty()) open_cluster(execute.cluster);
+    if (execute.cluster.empty()) return;
+    const Cluster cluster = open_cluster(execute.cluster);
+    if (three_tiers(execute)) require_three_tiers(cluster);
   });
 }
 
@@ -242,7 +283,9 @@ void check_model(const Study& study, size_t index) {
   };
   check_budgets("budgets", study.budgets);
   if (!study.live_budgets.empty()) check_budgets("live_budgets", study.live_budgets);
-  if (!study.execute.tiers.empty()) check_budgets("execute.budgets", study.execute.budgets);
+  if (study.execute.tiers.empty()) return;
+  check_budgets("execute.budgets", study.execute.budgets);
+  check_key(study, "execute.host_budgets", [&] { check_host_budgets(study.execute, size); });
 }
 
 }  // namespace
@@ -319,8 +362,13 @@ std::vector<std::string> live_policies(const Study& study) {
 
 ExecuteSizes execute_sizes(const Study& study, const StudyModel& model) {
   const BundleSize size = bundle_size(model);
-  return {parse_budgets(study.execute.budgets, size.full_bytes, size.bundle_bytes),
-          size.read_bytes};
+  ExecuteSizes sizes;
+  sizes.budgets = parse_budgets(study.execute.budgets, size.full_bytes, size.bundle_bytes);
+  if (three_tiers(study.execute)) {
+    sizes.host_budgets = host_budgets_of(study.execute, size, sizes.budgets.size());
+  }
+  sizes.read_bytes = size.read_bytes;
+  return sizes;
 }
 
 }  // namespace thermocline

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "models/node.h"
+
 namespace thermocline {
 
 struct StudyPrompts {
@@ -46,7 +48,9 @@ struct StudyExecute {
   std::vector<std::string> tiers;  // "host,disk"; none: nothing is executed so
   std::vector<std::string> policies = {"fixed-topk", "ewma", "oracle-static"};
   std::string budgets = "10%..40%/10%";
-  std::string cluster;  // file of the cluster that predicts it; empty: this machine, measured
+  std::string host_budgets;  // of host memory, with all three tiers: one, or one for each budget
+  std::string backend;       // as --backend takes it; empty: the default of `run`
+  std::string cluster;       // file of the cluster that predicts it; empty: this machine, measured
 };
 
 struct Study {
@@ -105,13 +109,12 @@ std::string study_text(const std::string& path);
 // The policies that `run` can evaluate live; those that need the future are for replay only.
 std::vector<std::string> live_policies(const Study& study);
 
-// Layouts of two tiers, the faster first, as `run --tiers` takes them.
-inline constexpr std::string_view kHostDisk = "host,disk", kDeviceHost = "device,host";
-
-// What executions of a model come to: each budget in bytes; what a tier reads of one neuron.
+// What executions of a model come to: each budget in bytes, with that of the host beside it where
+// there are three tiers; what a tier reads of one neuron.
 struct ExecuteSizes {
-  std::vector<uint64_t> budgets;
-  uint64_t read_bytes = 0;  // an up and a down row
+  std::vector<uint64_t> budgets;       // ascending
+  std::vector<uint64_t> host_budgets;  // likewise, one for each; empty: two tiers
+  uint64_t read_bytes = 0;             // an up and a down row
 };
 ExecuteSizes execute_sizes(const Study& study, const StudyModel& model);
 

@@ -185,34 +185,50 @@ struct Planner {
     return stage;
   }
 
-  Stage predict(const std::string& tiers, const std::vector<uint64_t>& budgets) const {
-    Stage stage = this->stage("predict " + tiers, plain("predict " + tiers) + ".json");
+  static std::string in_bytes(const std::vector<uint64_t>& budgets) {
     Words bytes;
     for (const uint64_t budget : budgets) bytes.push_back(fmt::format("{}B", budget));
+    return joined(bytes, ',');
+  }
+
+  Stage predict(const std::string& tiers, const ExecuteSizes& sizes) const {
+    Stage stage = this->stage("predict " + tiers, plain("predict " + tiers) + ".json");
     append(stage.command, {options.program, "replay", file("test.h5")});
     append(stage.command, {"--profile", file("profile.h5")});
     append(stage.command, {"--policy", joined(study.execute.policies, ',')});
-    append(stage.command, {"--budget", joined(bytes, ','), "--migration", study.migration});
-    append(stage.command,
-           {"--cluster", machine_file(), "--tier", tiers.substr(0, tiers.find(','))});
+    append(stage.command, {"--budget", in_bytes(sizes.budgets), "--migration", study.migration});
+    append(stage.command, {"--cluster", machine_file()});
+    if (tiers == kDeviceHostDisk) {
+      append(stage.command, {"--tiers", tiers, "--host-budget", in_bytes(sizes.host_budgets)});
+    } else {
+      append(stage.command, {"--tier", tiers.substr(0, tiers.find(','))});
+    }
     append(stage.command, {"--gate", "exact", "--json", stage.output});
     stage.inputs = {file("test.h5"), file("profile.h5"), machine_file()};
     return stage;
   }
 
-  // One policy at one budget, its hot set in the faster tier. Recording it shows that it is the
-  // run that the replay is about.
-  Stage execute(const std::string& tiers, const PolicySpec& policy, uint64_t budget) const {
-    const std::string name = fmt::format("execute {} {} {}", tiers, policy.label(), budget);
+  // One policy at the i-th budget, its hot set in the faster tier. Recording it shows that it is
+  // the run that the replay is about.
+  Stage execute(const std::string& tiers, const PolicySpec& policy, const ExecuteSizes& sizes,
+                size_t i) const {
+    const bool three = tiers == kDeviceHostDisk;
+    const std::string below = three ? fmt::format(" {}", sizes.host_budgets[i]) : "";
+    const std::string name =
+        fmt::format("execute {} {} {}{}", tiers, policy.label(), sizes.budgets[i], below);
     Stage stage = this->stage(name, plain(name) + ".json");
     const int64_t limit = limit_of(model.test_limit, study.prompts.test_limit);
     stage.command = run_command(study.prompts.test_split, limit);
     append(stage.command, {"--profile", file("profile.h5"), "--policy", policy.label()});
     if (policy.entry->needs_future) append(stage.command, {"--future", file("test.h5")});
-    append(stage.command, {"--budget", fmt::format("{}B", budget)});
+    append(stage.command, {"--budget", fmt::format("{}B", sizes.budgets[i])});
+    if (three) append(stage.command, {"--host-budget", fmt::format("{}B", sizes.host_budgets[i])});
     append(stage.command, {"--migration", study.migration});
-    if (tiers == kHostDisk) append(stage.command, {"--disk-tier", file(std::string(kTierFolder))});
-    if (tiers == kDeviceHost) append(stage.command, {"--tiers", tiers});
+    if (tiers != kHostDisk) append(stage.command, {"--tiers", tiers});
+    if (tiers != kDeviceHost) {
+      append(stage.command, {"--disk-tier", file(std::string(kTierFolder))});
+    }
+    option(stage.command, "--backend", study.execute.backend);
     append(stage.command, {"--cluster", machine_file()});
     append(stage.command, {"--record", file("executed.h5"), "--overwrite"});
     append(stage.command, {"--json", stage.output});
@@ -228,10 +244,10 @@ struct Planner {
     const ExecuteSizes sizes = execute_sizes(study, model);
     if (study.execute.cluster.empty()) stages.push_back(calibrate(sizes.read_bytes));
     for (const std::string& tiers : study.execute.tiers) {
-      stages.push_back(predict(tiers, sizes.budgets));
+      stages.push_back(predict(tiers, sizes));
       for (const PolicySpec& policy : parse_policies(joined(study.execute.policies, ','))) {
-        for (const uint64_t budget : sizes.budgets) {
-          stages.push_back(execute(tiers, policy, budget));
+        for (size_t i = 0; i < sizes.budgets.size(); ++i) {
+          stages.push_back(execute(tiers, policy, sizes, i));
         }
       }
     }

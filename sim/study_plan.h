@@ -26,7 +26,8 @@ struct PlanOptions {
 struct Stage {
   std::string label;                 // the model's
   std::string name;                  // "profile" | "tune" | "test" | "replay" | "calibrate" |
-                                     // "predict TIERS" | "execute TIERS POLICY BYTES" | "stat"
+                                     // "predict TIERS" | "stat" | "execute TIERS POLICY BYTES",
+                                     // and the host's bytes behind it with three tiers
   std::vector<std::string> command;  // what to execute, launcher included
   std::vector<std::string> inputs;   // files of the user's and of earlier stages that it reads
   std::string output;                // written last, so that it is there when the stage is done

@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include "models/error.h"
+#include "models/node.h"
 
 namespace thermocline {
 
 std::string_view name_of(TierLayout layout) {
-  constexpr std::string_view kNames[] = {"one", "host,disk", "device,host", "device,host,disk"};
+  constexpr std::string_view kNames[] = {"one", kHostDisk, kDeviceHost, kDeviceHostDisk};
   return kNames[static_cast<int>(layout)];
 }
 

@@ -135,7 +135,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("a step in three tiers is not predicted, and a run says so") {
+TEST_CASE("a step in three tiers is predicted by the run, and by a replay of its trace") {
   const TempDir folder;
   const std::string cluster = folder / "one.toml";
   std::ofstream(cluster) << R"([cluster]
@@ -144,6 +144,7 @@ name = "one"
 bandwidth = "1GB/s"
 [[node]]
 name = "node"
+device = {memory = "1GB", bandwidth = "10GB/s"}
 host = {memory = "1GB", bandwidth = "10GB/s"}
 disk = {memory = "1TB", bandwidth = "1GB/s"}
 migration = {bandwidth = "1GB/s"}
@@ -156,19 +157,72 @@ migration = {bandwidth = "1GB/s"}
     INFO(result.output);
     CHECK(result.exit_code == exit_code);
     CHECK_THAT(result.output, Contains(text));
-    return result.output;
   };
-  const std::string json = " --json " + folder / "run.json";
-  prints(common + json, 0, "ms predicted");
-  CHECK(rows_of(folder / "run.json", "run")[0].contains("predicted_step_ms"));
-  CHECK_THAT(prints(three + json, 0, "no step of --tiers device,host,disk is predicted"),
-             !Contains("ms predicted"));
-  CHECK_FALSE(rows_of(folder / "run.json", "run")[0].contains("predicted_step_ms"));
-  prints(three + " --local-ranks 2", 2, "expected --layout or --rank-weights");
+  const auto predicted_ms = [&](const std::string& more) {
+    prints(three + more + " --json " + folder / "run.json", 0, "ms predicted");
+    return rows_of(folder / "run.json", "run")[0]["predicted_step_ms"].get<double>();
+  };
+  const double from_disk = predicted_ms(" --record " + folder / "p.h5");
+  const std::string profile = " --policy fixed --profile " + folder / "p.h5";
+  const std::string hot = profile + " --budget 30% --host-budget 60%";
+  CHECK(predicted_ms(hot + " --record " + folder / "three.h5") < from_disk);
+  CHECK(rows_of(folder / "run.json", "run")[0]["predicted_over_executed"] > 0);
+
+  const std::string replay = "replay " + folder / "three.h5" + " --cluster " + cluster +
+                             " --gate exact --tiers device,host,disk --json " +
+                             folder / "replay.json";
+  prints(replay + hot, 0, "on device, host and disk: ");
+  const auto replayed = rows_of(folder / "replay.json", "policy").at(0);
+  const auto executed = rows_of(folder / "run.json", "policy");
+  CHECK(replayed["counters"] == executed.at(0)["counters"]);
+  CHECK(replayed["host_counters"] == executed.at(1)["counters"]);
+  CHECK(replayed["source"] == "modelled");
+  CHECK(replayed["predicted_over_executed"] > 0);
+  CHECK(replayed["executed_tpot_ms"]["mean"] > 0);
+  prints(replay + profile + " --budget 30% --host-budget 70%", 0, "the FFN was in three tiers");
+  CHECK(rows_of(folder / "replay.json", "policy")[0]["predicted_over_executed"].is_null());
+
+  // What host memory has left: all of a model this small, and then nothing is read but once.
+  const double in_memory = predicted_ms(profile + " --budget 30% --host-budget 100%");
+  CHECK(in_memory < predicted_ms(hot));
+  CHECK(predicted_ms(profile + " --budget 30% --host-budget cluster") == Approx(in_memory));
+  const auto host = rows_of(folder / "run.json", "policy").at(1);
+  CHECK(host["budget_percent"] == 100);
+  CHECK(host["hit_ratio"] == 1);
+  prints(three + " --local-ranks 2", 0, "partition pp1,tp2 of cluster 'one'");
   prints(three + " --local-ranks 2 --layout pp1,tp2", 0, "(device,host,disk; FFN");
-  prints(common + " --record " + folder / "p.h5", 0, "trace");
-  prints(three + " --policy fixed --budget 30% --host-budget 20% --profile " + folder / "p.h5", 0,
-         "is not above --budget");
+  prints(three + profile + " --budget 30% --host-budget 20%", 0, "is not above --budget");
+}
+
+TEST_CASE("a cluster's forecast takes the tiers that a run has") {
+  const TempDir folder;
+  const std::string cluster = folder / "two.toml";
+  std::ofstream(cluster) << R"([cluster]
+name = "two"
+[[node]]
+name = "node"
+device = {memory = "1GB", bandwidth = "100GB/s"}
+host = {memory = "1GB", bandwidth = "1GB/s"}
+migration = {bandwidth = "10GB/s"}
+)";
+  REQUIRE(
+      thermocline_command(std::string("run ") + kModel + "--limit 1 --record " + folder / "p.h5")
+          .exit_code == 0);
+  const auto predicted_ms = [&](const std::string& more) {
+    const CommandResult result = thermocline_command(
+        std::string("run ") + kModel + "--limit 1 --print-partition --cluster " + cluster +
+        " --policy fixed --profile " + folder / "p.h5" + more + " --json " + folder / "p.json");
+    INFO(result.output);
+    REQUIRE(result.exit_code == 0);
+    return rows_of(folder / "p.json", "partition")[0]["predicted_step_ms"].get<double>();
+  };
+  const double on_device = predicted_ms(" --budget 20%");
+  const double little = predicted_ms(" --tiers device,host --budget 20%");
+  const double much = predicted_ms(" --tiers device,host --budget 80%");
+  const double all = predicted_ms(" --tiers device,host --budget 100%");
+  CHECK(little > much);
+  CHECK(much > all);
+  CHECK(all == Approx(on_device));
 }
 
 TEST_CASE("tiers that cannot be say why") {
@@ -193,9 +247,7 @@ TEST_CASE("tiers that cannot be say why") {
       " --tiers device,host,disk --backend cpu --disk-tier " + folder / "" + policy;
   fails(three, "needs --host-budget BYTES");
   fails(three + " --host-budget 10%..90%/20%", "expected one budget, found 5");
-  fails(three + " --host-budget cluster", "expected BYTES, PERCENT or A+B+...");
   fails(three + " --host-budget 101%", "expected");
-  fails(three + " --host-budget 60% --print-partition", "the cost model has two tiers");
   fails(kTiers + policy + " --host-budget 60%", "of two tiers the faster has --budget");
   fails("--host-budget 60%", "expected --tiers device,host,disk");
   fails("--tiers device,host,disk --backend cpu --host-budget 60% --disk-tier " + folder / "",

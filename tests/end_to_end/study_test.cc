@@ -29,6 +29,43 @@ label = "tiny"
 model = "preset:tiny"
 )";
 
+TEST_CASE("a study executes three tiers, each hot set beside the replay's") {
+  const TempDir folder;
+  std::ofstream(folder / "machine.toml") << R"([cluster]
+name = "machine"
+[[node]]
+name = "n"
+device = {memory = "8GB", bandwidth = "10GB/s"}
+host = {memory = "8GB", bandwidth = "10GB/s"}
+disk = {memory = "100GB", bandwidth = "1GB/s"}
+migration = {bandwidth = "5GB/s"}
+)";
+  std::string text = kStudy;
+  text.replace(text.find("tiers = [\"host,disk\"]"), sizeof("tiers = [\"host,disk\"]") - 1,
+               "tiers = [\"host,disk\", \"device,host\", \"device,host,disk\"]\n"
+               "host_budgets = \"30%,70%\"\nbackend = \"cpu\"\ncluster = \"" +
+                   folder / "machine.toml" + "\"");
+  text.replace(text.find("ranks = 2"), sizeof("ranks = 2") - 1, "ranks = 1");
+  std::ofstream(folder / "three.toml") << text;
+  const CommandResult result =
+      thermocline_command("study " + folder / "three.toml" + " --out " + folder / "out");
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  // Three policies at two budgets: 6 in each layout of two tiers, and of three one for each set.
+  CHECK(result.output.find("executed in tiers = replay: 24 of 24") != std::string::npos);
+  size_t executed = 0;
+  for (const auto& row : rows_of(folder / "out/results.json", "execution")) {
+    if (row["tiers"] != "device,host,disk") continue;
+    ++executed;
+    CHECK(row["counters"] == row["predicted_counters"]);
+    CHECK(row["host_counters"] == row["predicted_host_counters"]);
+    CHECK(row["host_budget_bytes"] > row["budget_bytes"]);
+    CHECK(row["predicted_over_executed"] > 0);
+    CHECK(row["predicted_on"] == "machine");
+  }
+  CHECK(executed == 6);
+}
+
 TEST_CASE("a study records, replays, compares and reports, and resumes for nothing", "[mpi]") {
   if (!have_mpirun()) return;
   const TempDir folder;

@@ -397,6 +397,123 @@ TEST_CASE("a forecast is what the cost model of replay says of the same pass") {
   CHECK(predicted.seconds == Approx(model.pass_time(loads, none, positions).seconds).epsilon(1e-9));
 }
 
+NodeProfile device_node(uint64_t device_memory, uint64_t host_memory) {
+  NodeProfile node = host_node("n", host_memory, 1e9);
+  node.tiers[static_cast<int>(Tier::device)] = {device_memory, 4e9};
+  node.tiers[static_cast<int>(Tier::disk)] = {uint64_t{1} << 40, 5e8};
+  node.migration = {2e9, 1e-5};
+  return node;
+}
+
+TEST_CASE("a forecast of device and host is what the cost model of replay says of the same pass") {
+  const bool overlap = GENERATE(false, true);
+  const double device_share = GENERATE(0.0, 0.25, 1.0);
+  const NodeProfile node = device_node(uint64_t{1} << 34, uint64_t{1} << 34);
+  PartitionProblem problem = problem_of(large_shape(), {node, node}, 2, {1e9, 2e-4});
+  problem.cluster.overlap = overlap;
+  problem.device_tier = true;
+  problem.device_share = device_share;
+  const Partition partition = make_partition(problem.shape, DType::f32, {1, 2}, {2, 1});
+  const PartitionForecast predicted = forecast(problem, partition, {0, 1});
+
+  TraceHeader header;
+  header.shape = problem.shape;
+  header.ffn_types = DType::f32;
+  header.pools = partition.pools();
+  RecordingConfig config;
+  std::vector<RankLoad> loads;
+  std::vector<uint64_t> hot;
+  for (const RankShare& share : partition.ranks) {
+    config.dense_bytes.push_back(predicted.ranks[share.rank].dense_bytes);
+    config.rank_stage.push_back(share.stage);
+    const double neurons = static_cast<double>(share.pool().total()), needed = neurons * 0.25;
+    hot.push_back(static_cast<uint64_t>(device_share * neurons));
+    loads.push_back(
+        {needed, device_share * needed, 0, device_share * needed, (1 - device_share) * needed});
+    CHECK(predicted.host_bytes[share.rank] == share.pool().total() * header.bundle_bytes());
+  }
+  const CostModel model(header, config, problem.cluster, GateReads::exact);
+  CHECK(predicted.seconds == Approx(model.pass_time(loads, hot, 1).seconds).epsilon(1e-9));
+  // With --backend cpu one memory has both, and its cores compute both, one after the other.
+  problem.host_only = true;
+  const PartitionForecast one_memory = forecast(problem, partition, {0, 1});
+  CHECK(one_memory.host_bytes == std::vector<uint64_t>{0, 0});
+  CHECK(one_memory.node_bytes[0] ==
+        predicted.node_bytes[0] + partition.ranks[0].pool().total() * header.bundle_bytes());
+  problem.device_tier = problem.cluster.overlap = false;
+  CHECK(one_memory.seconds == Approx(forecast(problem, partition, {0, 1}).seconds).epsilon(1e-9));
+}
+
+TEST_CASE("with a device tier no host has more neurons than it has room for") {
+  const bool on_disk = GENERATE(false, true);
+  const auto problem_with = [&](uint64_t small_host) {
+    PartitionProblem problem = problem_of(large_shape(),
+                                          {device_node(uint64_t{1} << 34, small_host),
+                                           device_node(uint64_t{1} << 34, uint64_t{1} << 34)},
+                                          2);
+    problem.device_tier = true;
+    problem.device_share = 0.2;
+    problem.ffn_on_disk = on_disk;
+    problem.hot_share = on_disk ? 0.5 : 0.0;
+    return problem;
+  };
+  const SolvedPartition even = solve_partition(problem_with(uint64_t{1} << 34));
+  const uint64_t half = even.forecast.host_bytes[0];
+  CHECK(half > 0);
+  const SolvedPartition clamped = solve_partition(problem_with(half / 2));
+  CHECK(clamped.forecast.fits);
+  CHECK(clamped.job_ranks.size() == 2);
+  CHECK(clamped.forecast.host_bytes[0] <= half / 2);
+  CHECK(clamped.forecast.host_bytes[1] > half);
+  CHECK_THAT(clamped.ranks[0].reason, Contains("full: ") && Contains("of its host memory"));
+  CHECK_THAT(clamped.ranks[1].reason, Contains("as much as its tiers read"));
+  PartitionProblem none = problem_with(1 << 20);
+  none.cluster.nodes[1] = none.cluster.nodes[0];
+  CHECK_THROWS_WITH(solve_partition(none), Contains("each host holds its neurons"));
+  none.cluster.nodes[0].tiers[static_cast<int>(Tier::device)] = {};
+  CHECK_THROWS_WITH(solve_partition(none), Contains("has no device, which --tiers keeps"));
+}
+
+TEST_CASE("a forecast of three tiers is what the cost model of replay says of the same pass") {
+  const auto layout = GENERATE(Layout{1, 3}, Layout{3, 1});
+  const auto [device_share, hot_share] =
+      GENERATE(std::pair{0.0, 0.0}, std::pair{0.2, 0.5}, std::pair{0.4, 0.1}, std::pair{1.0, 1.0});
+  const NodeProfile node = device_node(uint64_t{1} << 34, uint64_t{1} << 34);
+  PartitionProblem problem = problem_of(large_shape(), {node, node}, 3, {1e9, 2e-4});
+  problem.cluster.overlap = GENERATE(false, true);
+  problem.slot_count = 2;
+  problem.ffn_on_disk = problem.device_tier = true;
+  problem.device_share = device_share;
+  problem.hot_share = hot_share;
+  const Partition partition = make_partition(problem.shape, DType::f32, layout, {4, 1, 2});
+  const PartitionForecast predicted = forecast(problem, partition, {0, 1, 2});
+  CHECK(predicted.fits);
+
+  TraceHeader header;
+  header.shape = problem.shape;
+  header.ffn_types = DType::f32;
+  header.pools = partition.pools();
+  RecordingConfig config;
+  std::vector<RankLoad> loads(3);
+  for (const RankShare& share : partition.ranks) {
+    config.dense_bytes.push_back(predicted.ranks[share.rank].dense_bytes);
+    config.rank_stage.push_back(share.stage);
+    config.rank_node.push_back(problem.rank_nodes[share.rank]);
+    const double neurons = share.neurons.count, needed = neurons * (1 - 0.75 * 0.75);
+    const double work = neurons * 0.25 * 2;
+    const double host = std::max(hot_share, device_share) - device_share;
+    const double disk = 1 - device_share - host;
+    loads[share.rank].layers.assign(
+        share.layers.count,
+        LayerLoad{device_share * needed, host * needed, disk * needed, device_share * work,
+                  host * work, disk * work, device_share * neurons});
+  }
+  config.node_count = 2;
+  const CostModel model(header, config, problem.cluster, GateReads::exact);
+  const std::vector<uint64_t> none(3);
+  CHECK(predicted.seconds == Approx(model.pass_time(loads, none, 2).seconds).epsilon(1e-9));
+}
+
 TEST_CASE("where nothing fits, the error says what is needed, what there is and what helps") {
   PartitionProblem problem =
       problem_of(large_shape(), {host_node("a", 10 << 20, 1e9), host_node("b", 20 << 20, 2e9)}, 2);

@@ -26,6 +26,7 @@ StageTask random_task(std::mt19937_64& random, uint32_t units_max) {
     node.memory_bytes = 100 + below(200 * units_max);
     const double speed = static_cast<double>(1 + below(9));
     node.seconds = {7 / speed, 3 / speed, below(2) == 0 ? 0.0 : 1 / speed};
+    if (below(4) == 0) node.neuron_units_max = static_cast<uint32_t>(1 + below(units_max));
     task.nodes.push_back(node);
   }
   return task;
@@ -47,6 +48,7 @@ double by_trying_all(const StageTask& task) {
           for (uint32_t n = at.rank_count; n <= left[1]; ++n)
             for (uint32_t v = at.rank_count; v <= left[2]; ++v) {
               if (bytes_of(task, at, {h, n, v}) > at.memory_bytes) continue;
+              if (n > at.neuron_units_max) continue;
               follow(node + 1, {left[0] - h, left[1] - n, left[2] - v},
                      std::max(slowest, seconds_of(at, {h, n, v})));
             }
@@ -79,7 +81,10 @@ TEST_CASE("of many units each is given once, no node is above its memory, and ti
   std::mt19937_64 random(8);
   for (int round = 0; round < 50; ++round) {
     StageTask task = random_task(random, 3000);
-    for (StageNode& node : task.nodes) node.memory_bytes = 4'000'000;
+    for (StageNode& node : task.nodes) {
+      node.memory_bytes = 4'000'000;
+      node.neuron_units_max = UINT32_MAX;
+    }
     for (uint32_t& units : task.units) units += 6;  // at least one a rank
     const auto split = split_stage(task);
     REQUIRE(split.has_value());

@@ -94,6 +94,65 @@ TEST_CASE("over a disk, cold bundles are read while the first rows of the hot on
         Approx(2.0 + 4 * kBundle / 100 + (6 * kRow + 4 * kBundle) / 1000));
 }
 
+TEST_CASE("with three tiers, device and host part of each layer run at once, and the host reads") {
+  const RecordingConfig config = config_of(one_rank(), R"({"dense_bytes":[2000]})");
+  Cluster cluster = cluster_of(1);
+  cluster.nodes[0].tiers[2] = {30'000, 10.0};
+  // Of the first layer's 16 neurons the device has 6, of which 3 are needed; of the second's, all.
+  RankLoad load;
+  load.layers = {{3, 2, 1, 3, 2, 1, 6}, {5, 0, 0, 5, 0, 0, 16}};
+  const std::vector<uint64_t> unused{0};
+  const auto seconds = [&](GateReads gate, bool overlap, const RankLoad& of) {
+    cluster.overlap = overlap;
+    const CostModel model(one_rank(), config, cluster, gate);
+    return model.pass_time(std::span(&of, 1), unused, 1);
+  };
+  const double device = (3 * 2 * kRow + 6 * kRow) / 1000, reading = 2 * kRow / 10;
+  const double host = 10 * kRow / 100 + reading + (2 * kRow + 2 * kRow) / 100;
+  const double second = (5 * 2 * kRow + 16 * kRow) / 1000;
+  const double exchange = 2 * (0.25 + 128.0 / 500);  // of the first layer's input and sum
+  const double serial = 2.0 + device + host + second + exchange;
+  CHECK(seconds(GateReads::exact, false, load).seconds == Approx(serial));
+  CHECK(seconds(GateReads::exact, true, load).seconds ==
+        Approx(2.0 + std::max(device, host) + second + exchange));
+  // A predictor that finds them needs no gate rows, but three rows of each active neuron.
+  CHECK(seconds(GateReads::predicted, false, load).seconds ==
+        Approx(2.0 + 3 * kBundle / 1000 + std::max(2 * 2 * kRow / 100, kBundle / 10) +
+               (2 * kRow + kBundle) / 100 + 5 * kBundle / 1000 + exchange));
+  // Whole bundles go to the device, up and down rows come from the disk; the disk is read anyway.
+  load.admitted = 2;
+  load.host_admitted = 3;
+  const double to_device = 0.25 + 2 * kBundle / 500, to_host = 3 * 2 * kRow / 10;
+  const PassTime moving = seconds(GateReads::exact, false, load);
+  CHECK(moving.seconds == Approx(serial + to_device + to_host));
+  CHECK(moving.hidden == Approx(std::max(serial, reading + to_host)));
+}
+
+TEST_CASE("with three tiers each has to hold what lies there") {
+  const RecordingConfig config = config_of(one_rank(), R"({"dense_bytes":[2320]})");
+  Cluster cluster = cluster_of(1);
+  CHECK_THROWS_WITH(require_three_tiers(cluster),
+                    Catch::Contains("expected all three on every node of cluster 'test'"));
+  cluster.nodes[0].tiers[1].memory_bytes = 32 * 128 + 10 * 256;
+  cluster.nodes[0].tiers[2] = {32 * 256, 10.0};
+  require_three_tiers(cluster);
+  const auto fits = [&](uint64_t device, uint64_t host) {
+    const CostModel model(one_rank(), config, cluster, GateReads::exact);
+    return model.fits(std::vector<uint64_t>{device}, std::vector<uint64_t>{host});
+  };
+  CHECK(fits(20, 10));
+  CHECK_FALSE(fits(21, 10));
+  CHECK_FALSE(fits(20, 11));
+  const CostModel model(one_rank(), config, cluster, GateReads::exact);
+  CHECK(model.host_budget_ranks().room() == std::vector<uint64_t>{0});  // no layer can be staged
+  Cluster larger = cluster;
+  larger.nodes[0].tiers[1].memory_bytes += 16 * 256;
+  const CostModel staging(one_rank(), config, larger, GateReads::exact);
+  CHECK(staging.host_budget_ranks().room() == std::vector<uint64_t>{10 * 384});
+  cluster.nodes[0].tiers[2].memory_bytes -= 1;
+  CHECK_FALSE(fits(20, 10));
+}
+
 TEST_CASE("tensor parallel ranks on several nodes wait for the slowest and pay for sums") {
   const RecordingConfig config = config_of(two_ranks(), R"({"dense_bytes":[0,1000]})");
   const std::vector<StepCounts> counts{{5, 5, 0}, {3, 3, 0}};
@@ -282,6 +341,27 @@ TEST_CASE("a trace that cannot be compared says why") {
   three_tiers.header_.config_json = R"({"ffn_tier":"device,host,disk"})";
   CHECK_FALSE(compare_executed(three_tiers, config, reason).has_value());
   CHECK_THAT(reason, Catch::Contains("the FFN was in three tiers"));
+  CHECK_FALSE(executed_in_tiers(three_tiers, config, "t.h5").has_value());  // nor a policy
+  for (auto& times : three_tiers.times_[0]) times = {3'000'000, 1'000'000, 0, 1'000'000};
+  three_tiers.header_.config_json =
+      R"({"ffn_tier":"device,host,disk","hot_policy":"p","hot_budgets":[7,9],"migration_bytes":3})";
+  const ExecutedInTiers executed = executed_in_tiers(three_tiers, config, "t.h5").value();
+  CHECK(executed.policy == "p");
+  CHECK(executed.device_bytes == 7);
+  CHECK(executed.host_bytes == 9);
+  CHECK(executed.migration_bytes == 3);
+  CHECK(executed.step_ms.mean == Approx(5.0));
+  const std::string whole = three_tiers.header_.config_json;
+  three_tiers.header_.config_json.insert(1, R"("cut":{"tasks":"1..2"},)");
+  CHECK_FALSE(executed_in_tiers(three_tiers, config, "t.h5").has_value());
+  three_tiers.header_.config_json = whole;
+  three_tiers.header_.activation_rule = "abs(act)>p90";
+  CHECK_FALSE(executed_in_tiers(three_tiers, config, "t.h5").has_value());
+  three_tiers.header_.activation_rule = "";
+  three_tiers.header_.config_json =
+      R"({"ffn_tier":"device,host,disk","hot_policy":"p","hot_budgets":[7]})";
+  CHECK_THROWS_WITH(executed_in_tiers(three_tiers, config, "t.h5"),
+                    Catch::Contains("t.h5: expected config_json to name a policy"));
   const RecordingConfig zero = config_of(one_rank(), R"({"read_bandwidth":[0]})");
   CHECK_FALSE(compare_executed(trace, zero, reason).has_value());
   CHECK_THAT(reason, Catch::Contains("bandwidth of zero"));

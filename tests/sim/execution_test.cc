@@ -101,6 +101,57 @@ TEST_CASE("an execution stands beside its prediction, ranks added up") {
   CHECK_THAT(executions_table(results), Contains("host,disk") && Contains("0.75"));
 }
 
+// The same in three tiers, where the host's hot set hits `host_hits` times, and the replay's 7.
+Json three_tier_rows(uint64_t host_hits) {
+  const std::string stage = "execute device,host,disk ewma 100 300";
+  Json rows = rows_of(5);
+  for (Json& row : rows) row["recorded_by"] = stage;
+  rows[0]["recorded_by"] = "predict device,host,disk";
+  rows[0]["host_budget_bytes"] = 300;
+  rows[0]["host_hit_ratio"] = 0.7;
+  rows[0]["host_counters"] = counters(7);
+  for (const size_t tier : {3, 5}) {
+    rows[tier]["tier"] = "host";
+    Json device = rows[tier];
+    for (const char* key : {"in_memory", "staging_bytes", "read_bytes"}) device.erase(key);
+    device.update({{"tier", "device"}, {"needed", 20}, {"on_device", 10}, {"hot_bytes", 9}});
+    rows.push_back(device);
+  }
+  rows[6]["tier"] = "device";
+  Json host = policy_row(stage, "ewma", host_hits);
+  host.update({{"tier", "host"}, {"budget_bytes", 300}, {"budget_percent", 30.0}});
+  rows.push_back(host);
+  return rows;
+}
+
+TEST_CASE("an execution in three tiers has both hot sets beside the replay's") {
+  const ModelResults model = results_of(three_tier_rows(7));
+  REQUIRE(model.executions.size() == 1);
+  const ExecutionRow& row = model.executions[0];
+  CHECK(row.tiers == "device,host,disk");
+  CHECK(row.budget_bytes == 100);
+  CHECK(*row.predicted_over_executed == 0.75);
+  CHECK(row.in_fast_tier == 0.5);
+  CHECK(row.hot_bytes == 2 * 50 + 2 * 9);
+  CHECK(row.read_bytes_per_step == 200);
+  REQUIRE(row.host.has_value());
+  CHECK(row.host->budget_bytes == 300);
+  CHECK(row.host->in_tier == Approx(9.0 / 20));
+  CHECK(executions_agree(model).equal == 2);
+  CHECK(executions_agree(model).holds());
+  Results results;
+  results.models.push_back(model);
+  CHECK_THAT(executions_table(results), Contains("device,host,disk") && Contains("(host)"));
+
+  const Agreement agreement = executions_agree(results_of(three_tier_rows(8)));
+  CHECK(agreement.equal == 1);
+  CHECK_THAT(agreement.differences.at(0),
+             Contains("m: ewma at 100 bytes in device,host,disk: host: "));
+  Json one = three_tier_rows(7);
+  one.erase(one.size() - 1);
+  CHECK_THROWS_WITH(execution_rows(one), Contains("for device and host"));
+}
+
 TEST_CASE("counters that are not the replay's are found") {
   const Agreement agreement = executions_agree(results_of(rows_of(6)));
   CHECK(agreement.total == 1);

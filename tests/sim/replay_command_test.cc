@@ -172,6 +172,63 @@ TEST_CASE("conditions that cannot be are usage errors") {
              Catch::Contains("each of the 3 ranks"));
 }
 
+TEST_CASE("a replay in three tiers has both hot sets in each row, as replays in two have them") {
+  Fixture fixture;
+  const std::string cluster = fixture.folder / "three.toml";
+  write_file(cluster, R"([cluster]
+name = "three"
+[[node]]
+name = "n"
+device = {memory = "1GB", bandwidth = "100GB/s"}
+host = {memory = "1GB", bandwidth = "10GB/s"}
+disk = {memory = "1GB", bandwidth = "1GB/s"}
+migration = {bandwidth = "10GB/s"}
+)");
+  const std::string common =
+      fixture.profile() + "--policy lru,fixed --cluster " + cluster + " --json - ";
+  const auto rows_of = [&](const std::string& more) {
+    const Json document = Json::parse(fixture.run(common + more));
+    Json rows;
+    for (const Json& row : document["rows"]) {
+      if (row["kind"] == "policy") rows.push_back(row);
+    }
+    return rows;
+  };
+  const Json two = rows_of("--budget 10%,30%,60%");
+  const std::string three_tiers = "--tiers device,host,disk --budget 10%,30% ";
+  const Json three = rows_of(three_tiers + "--host-budget 30%,60%");
+  REQUIRE(three.size() == 4);
+  for (size_t i = 0; i < 4; ++i) {
+    const Json &row = three[i], &device = two[i / 2 * 3 + i % 2];
+    const Json& host = two[i / 2 * 3 + i % 2 + 1];
+    CHECK(row["tiers"] == "device,host,disk");
+    CHECK(row["budget_bytes"] == device["budget_bytes"]);
+    CHECK(row["counters"] == device["counters"]);
+    CHECK(row["host_budget_bytes"] == host["budget_bytes"]);
+    CHECK(row["host_counters"] == host["counters"]);
+    CHECK(row["needed_from"]["device"] == row["counters"]["hits"]);
+    CHECK(row["tpot_ms"]["mean"] > device["tpot_ms"]["mean"]);  // some comes from the disk
+    CHECK(row["predicted_over_executed"].is_null());            // nobody executed this trace so
+    CHECK(row["source"] == "modelled");
+    CHECK_FALSE(device.contains("tiers"));
+  }
+  CHECK(rows_of(three_tiers + "--host-budget 60%").size() == 4);
+  CHECK(rows_of("--tiers device,host --budget 10%,30%,60%") == two);
+  CHECK(rows_of("--tiers host,disk --budget 30%") == rows_of("--tier host --budget 30%"));
+  CHECK(rows_of(three_tiers + "--host-budget cluster")[0]["host_budget_percent"] == 100);
+  const auto fails = [&](const std::string& more, const std::string& text) {
+    CHECK_THAT(usage_error_of(fixture, common + more), Catch::Contains(text));
+  };
+  fails(three_tiers, "needs --host-budget");
+  fails("--tiers device,hst", "did you mean 'device,host'");
+  fails("--tiers device,host --tier host", "expected no --tier host");
+  fails("--host-budget 30%", "expected --tiers device,host,disk");
+  fails(three_tiers + "--host-budget 20%,30%,40%", "one for each of the 2 of --budget, found 3");
+  fails("--fill demand " + three_tiers + "--host-budget 30%", "expected --fill step");
+  CHECK_THAT(usage_error_of(fixture, fixture.profile() + three_tiers + "--host-budget 30%"),
+             Catch::Contains("expected all three on every node of cluster 'pc-high'"));
+}
+
 TEST_CASE("a curve has the replay's hits, and tuned policies stand beside the given ones") {
   Fixture fixture;
   fixture.write("tune.h5", 50, "2222222222222222");

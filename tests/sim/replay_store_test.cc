@@ -20,8 +20,14 @@ struct Replayed {
   CostModel cost{trace.header(), config, default_cluster(), GateReads::predicted};
   ReplayResult result;
 
-  Replayed() {
+  explicit Replayed(std::vector<HotBudget> host_budgets = {}) {
     trace.cut_into_tasks(12, 4);
+    options.host_budgets = std::move(host_budgets);
+    if (!options.host_budgets.empty()) {
+      Cluster three_tiers = default_cluster();
+      three_tiers.nodes[0].tiers[2] = {uint64_t{1} << 40, 1e9};
+      cost = CostModel(trace.header(), config, three_tiers, GateReads::predicted);
+    }
     options.cost = &cost;
     result = replay(trace, &trace, options);
   }
@@ -36,7 +42,9 @@ struct Replayed {
 }  // namespace
 
 TEST_CASE("rows survive being bytes") {
-  const Replayed replayed;
+  const bool three_tiers = GENERATE(false, true);
+  const Replayed replayed(three_tiers ? std::vector<HotBudget>{384 * 90, 384 * 180}
+                                      : std::vector<HotBudget>{});
   const KeptRows rows = parse_kept_rows(bytes_of(replayed.rows()), replayed.empty(), "here");
   REQUIRE(rows.size() == 6);
   for (const auto& [i, row] : rows) {
@@ -47,9 +55,19 @@ TEST_CASE("rows survive being bytes") {
     CHECK(row.hot_by_layer == original.hot_by_layer);
     CHECK(row.watched_threshold == original.watched_threshold);
     CHECK(row.account == original.account);
+    CHECK(row.host.has_value() == three_tiers);
+    CHECK(row.host == original.host);
     CHECK(row.threshold.has_value() == original.threshold.has_value());
   }
   CHECK(bytes_of(rows) == bytes_of(replayed.rows()));
+}
+
+TEST_CASE("rows of two tiers are none of three, nor of another budget of the host") {
+  const Replayed two, three({384 * 90, 384 * 180}), other({384 * 90, 384 * 200});
+  const auto refused = Catch::Contains("a row of this replay");
+  CHECK_THROWS_WITH(parse_kept_rows(bytes_of(two.rows()), three.empty(), "here"), refused);
+  CHECK_THROWS_WITH(parse_kept_rows(bytes_of(three.rows()), two.empty(), "here"), refused);
+  CHECK_THROWS_WITH(parse_kept_rows(bytes_of(three.rows()), other.empty(), "here"), refused);
 }
 
 TEST_CASE("a store gives back what was saved under its key, and nothing else") {

@@ -72,6 +72,70 @@ TEST_CASE("replay counts what a driver per pool counts") {
   }
 }
 
+TEST_CASE("with two hot sets a replay counts what two replays count, and splits what is needed") {
+  MemoryTrace trace = random_trace(7, three_rank_header(), 120, 15);
+  trace.cut_into_tasks(24, 6);
+  const Pools pools = GENERATE(Pools::rank, Pools::layer, Pools::model);
+  const uint32_t group = GENERATE(1u, 4u);
+  auto options = options_of("ewma:halflife=8,lru,oracle-static", {384 * 40, 384 * 120});
+  options.pools = pools;
+  options.group = group;
+  options.warmup_steps = 5;
+  const ReplayResult device = replay(trace, &trace, options);
+  std::swap(options.budgets.front(), options.budgets.back());
+  const ReplayResult host = replay(trace, &trace, options);
+  std::swap(options.budgets.front(), options.budgets.back());
+  options.host_budgets = {384 * 120, 384 * 40};
+  options.thread_count = 2;
+  const ReplayResult both = replay(trace, &trace, options);
+  check_equal(device, both);
+  REQUIRE(both.rows.size() == host.rows.size());
+  for (size_t i = 0; i < both.rows.size(); ++i) {
+    const ReplayStats& row = both.rows[i];
+    REQUIRE(row.host.has_value());
+    CHECK_FALSE(device.rows[i].host.has_value());
+    CHECK(row.host->budget_bytes == host.rows[i].budget_bytes);
+    CHECK(row.host->total == host.rows[i].total);
+    CHECK(row.host->by_pool == host.rows[i].by_pool);
+    CHECK(row.host->hot_max == host.rows[i].hot_max);
+    const TierNeeds& needs = row.host->needs;
+    CHECK(needs.device == row.total.hits);
+    CHECK(needs.device + needs.host + needs.disk == row.total.needed);
+    CHECK(needs.device + needs.host >= row.host->total.hits);
+  }
+}
+
+TEST_CASE("a step in three tiers takes the time of what each layer needs from each of them") {
+  // One rank, two layers of 4 neurons; the policy keeps what the profile says, the most first.
+  const TraceHeader header = memory_header(2, 4, {{0, 2, 0, 4}});
+  PoolSteps steps{{0, 2, 0, 4}, 4, std::vector<uint64_t>(8)};
+  for (uint64_t step = 0; step < 4; ++step) {
+    steps.words[2 * step] = 0b0111;      // neurons 0, 1 and 2 of the first layer
+    steps.words[2 * step + 1] = 0b0001;  // and 0 of the second
+  }
+  steps.words[0] = 0b0011;
+  const MemoryTrace trace(header, steps);
+  Cluster cluster;
+  cluster.nodes.resize(1);
+  cluster.nodes[0].tiers = {TierProfile{1 << 20, 1000.0}, {1 << 20, 100.0}, {1 << 20, 10.0}};
+  cluster.nodes[0].migration = {1000.0, 0.0};
+  const RecordingConfig config{{}, {500}, {0}};
+  const CostModel cost(header, config, cluster, GateReads::exact);
+  ReplayOptions options = options_of("fixed-topk", {384 * 2});
+  options.host_budgets = {384 * 3};
+  options.cost = &cost;
+  const ReplayStats row = replay(trace, &trace, options).rows.at(0);
+  // Fired 4 times: 0 and 1 of the first layer and 0 of the second; 3 times: 2 of the first.
+  CHECK(row.host->needs == TierNeeds{4 + 4, 4, 3});
+  const double row_s = 128.0;
+  // The last step: first layer two on the device, 2 from the disk; second one from host memory.
+  const double first = (2 * 2 + 2) * row_s / 1000 + 2 * row_s / 100 + 2 * row_s / 10 +
+                       2 * row_s / 100 + 2 * 128 / 1000.0;
+  const double second = 4 * row_s / 100 + row_s / 100 + row_s / 100 + 2 * 128 / 1000.0;
+  CHECK(row.account.token_count == 1);
+  CHECK(row.account.decode_ms == Approx(1e3 * (0.5 + first + second)));
+}
+
 TEST_CASE("replay is the same for any number of threads and any length of trace") {
   const TraceHeader header = memory_header(1, 24, {{0, 1, 0, 16}, {0, 1, 16, 8}});
   const MemoryTrace trace = random_trace(3, header, 9000, 100);  // more than two blocks

@@ -137,6 +137,63 @@ TEST_CASE("what a study executes in tiers is checked before anything runs") {
   CHECK_THAT(error("tier = [\"host,disk\"]\n"), Contains("did you mean 'tiers'"));
 }
 
+constexpr const char* kThreeTiers = R"([cluster]
+name = "three"
+[[node]]
+name = "n"
+device = {memory = "1GB", bandwidth = "100GB/s"}
+host = {memory = "1GB", bandwidth = "10GB/s"}
+disk = {memory = "1GB", bandwidth = "1GB/s"}
+migration = {bandwidth = "10GB/s"}
+)";
+
+TEST_CASE("a study of three tiers says what the host holds, on a machine that has all three") {
+  const test::TempDir folder;
+  const std::string cluster = "cluster = \"" + folder / "three.toml" + "\"\n";
+  write_file(folder / "three.toml", kThreeTiers);
+  const auto error = [](const std::string& execute) {
+    return open_error_of("name = \"s\"\n[execute]\n" + execute + kModel);
+  };
+  const std::string tiers = "tiers = [\"device,host,disk\"]\n" + cluster;
+  CHECK(error(tiers + "host_budgets = \"60%\"\n") == "no error");
+  CHECK(error(tiers + "budgets = \"20%,40%\"\nhost_budgets = \"60%,80%\"\n") == "no error");
+  CHECK_THAT(error(tiers), Contains("s.toml:3") && Contains("needs 'execute.host_budgets'"));
+  CHECK_THAT(error(tiers + "budgets = \"20%\"\nhost_budgets = \"60%,80%\"\n"),
+             Contains("s.toml:6") && Contains("one for each of the 1 of 'execute.budgets'"));
+  CHECK_THAT(error(tiers + "host_budgets = \"101%\"\n"), Contains("s.toml:5"));
+  CHECK_THAT(error("tiers = [\"host,disk\"]\nhost_budgets = \"60%\"\n"),
+             Contains("s.toml:4") && Contains("expected \"device,host,disk\""));
+  CHECK_THAT(error("tiers = [\"device,host,disk\"]\nhost_budgets = \"60%\"\n"),
+             Contains("s.toml:3") && Contains("execute.cluster"));
+  CHECK_THAT(error(tiers + "host_budget = \"60%\"\n"), Contains("did you mean 'host_budgets'"));
+  std::string two_tiers = kThreeTiers;
+  two_tiers.erase(two_tiers.find("disk = "),
+                  two_tiers.find("migration") - two_tiers.find("disk ="));
+  write_file(folder / "three.toml", two_tiers);
+  CHECK_THAT(error(tiers + "host_budgets = \"60%\"\n"),
+             Contains("s.toml:4") && Contains("expected all three on every node"));
+}
+
+TEST_CASE("in three tiers each run has both budgets, and one replay predicts them") {
+  const Study study = parse_study(
+      "name = \"s\"\n[execute]\ntiers = [\"device,host,disk\"]\nbudgets = \"20%,40%\"\n"
+      "host_budgets = \"60%,80%\"\npolicies = [\"ewma\"]\ncluster = \"c.toml\"\nbackend = "
+      "\"cpu\"\n" +
+          kModel,
+      "s.toml");
+  const std::vector<Stage> stages = plan_stages(study, {"/bin/thermocline", "out", true});
+  REQUIRE(stages.size() == 7);
+  CHECK(stages[3].name == "predict device,host,disk");
+  CHECK_THAT(shell_line(stages[3].command),
+             Contains("--policy ewma --budget 88473B,176947B") &&
+                 Contains("--cluster c.toml --tiers device,host,disk --host-budget "
+                          "265420B,353894B --gate exact"));
+  CHECK(stages[5].name == "execute device,host,disk ewma 176947 353894");
+  CHECK_THAT(shell_line(stages[5].command),
+             Contains("--budget 176947B --host-budget 353894B --migration 32MiB --tiers "
+                      "device,host,disk --disk-tier out/one/tier --backend cpu --cluster c.toml"));
+}
+
 TEST_CASE("each policy at each budget is a run of its own, and one replay predicts them") {
   const Study study = parse_study(
       "name = \"s\"\n[execute]\ntiers = [\"host,disk\"]\nbudgets = \"20%,40%\"\n"

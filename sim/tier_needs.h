@@ -1,0 +1,44 @@
+// LayerNeeds: where a layer of a pass finds the neurons that it needs, with three tiers.
+//
+// Tiers are inclusive, and two hot sets over the same neurons know nothing of each other: what is
+// hot on the device is computed there; of the rest, what is hot on the host is in its memory; the
+// rest of that is read from the disk.
+// Goals: integers, of each layer, since the runtime's parts wait for each other at each layer.
+// Non-goals: who is hot (sim/policy_driver.h), bytes and seconds (sim/cost.h).
+// Thread-safety: pure functions over their arguments.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "models/neuron.h"
+
+namespace thermocline {
+
+// Neurons of one layer of a pool.
+struct LayerNeeds {
+  uint32_t device = 0, host = 0, disk = 0;  // needed from there
+  uint32_t on_device = 0;                   // hot on the device, needed or not
+
+  bool operator==(const LayerNeeds&) const = default;
+};
+
+// Neurons that were needed from each tier, over steps and layers.
+struct TierNeeds {
+  uint64_t device = 0, host = 0, disk = 0;
+
+  void add(const LayerNeeds& layer) {
+    device += layer.device;
+    host += layer.host;
+    disk += layer.disk;
+  }
+  bool operator==(const TierNeeds&) const = default;
+};
+
+// active: of a step or a pass; device_hot, host_hot: the two hot sets; all (layer_count,
+// words_per_layer) of `pool`, spare bits zero. needs: (layer_count), overwritten.
+void count_needs(const NeuronPool& pool, std::span<const uint64_t> active,
+                 std::span<const uint64_t> device_hot, std::span<const uint64_t> host_hot,
+                 std::span<LayerNeeds> needs);
+
+}  // namespace thermocline
