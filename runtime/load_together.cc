@@ -40,7 +40,7 @@ void refuse_crowded_hosts(Comm& comm, uint64_t needed, const Backend& host,
 
 LoadedWeights load_together(Comm& comm, const WeightSource& source, const Partition& partition,
                             Backend& backend, bool check_finite, const TierOptions& tiers) {
-  std::optional<RankLoad> load;
+  std::optional<WeightLoad> load;
   together(comm, [&] {
     load.emplace(source, partition, static_cast<uint32_t>(comm.rank()), backend, check_finite,
                  tiers);

@@ -16,8 +16,8 @@ struct LoadedWeights {
   bool made_bundles = false;  // any rank did; with a disk tier, the next run takes them as they are
 };
 
-// Collective; errors, and the other parameters: as RankLoad's. All ranks throw an AgreedError where
-// one fails, or the ranks of a host have no room together.
+// Collective; errors, and the other parameters: as WeightLoad's. All ranks throw an AgreedError
+// where one fails, or the ranks of a host have no room together.
 LoadedWeights load_together(Comm& comm, const WeightSource& source, const Partition& partition,
                             Backend& backend, bool check_finite, const TierOptions& tiers);
 

@@ -510,7 +510,7 @@ uint64_t RankWeights::total_bytes() const {
   return tiers == nullptr ? total : total + tiers->hot_bytes();
 }
 
-struct RankLoad::State {
+struct WeightLoad::State {
   State(const WeightSource& from, const Partition& partition, uint32_t rank, Backend& device,
         bool check_finite, TierOptions options)
       : source(from),
@@ -552,28 +552,28 @@ struct RankLoad::State {
   std::unique_ptr<BundleFile> file;       // its, once it is reserved
 };
 
-RankLoad::RankLoad(const WeightSource& source, const Partition& partition, uint32_t rank,
-                   Backend& backend, bool check_finite, const TierOptions& tiers)
+WeightLoad::WeightLoad(const WeightSource& source, const Partition& partition, uint32_t rank,
+                       Backend& backend, bool check_finite, const TierOptions& tiers)
     : state_(std::make_unique<State>(source, partition, rank, backend, check_finite, tiers)),
       host_bytes_(state_->host_bytes()) {}
 
-RankLoad::~RankLoad() {
+WeightLoad::~WeightLoad() {
   if (made_bundles()) state_->file->remove_new();
 }
 
-void RankLoad::reserve_bundles() {
+void WeightLoad::reserve_bundles() {
   if (state_->tier_loader.has_value()) state_->file = state_->tier_loader->reserve();
 }
 
-void RankLoad::make_bundles() {
+void WeightLoad::make_bundles() {
   if (state_->file != nullptr) state_->tier_loader->fill(*state_->file);
 }
 
-bool RankLoad::made_bundles() const { return state_->file != nullptr && state_->file->is_new(); }
+bool WeightLoad::made_bundles() const { return state_->file != nullptr && state_->file->is_new(); }
 
-void RankLoad::keep_bundles() { state_->file.reset(); }
+void WeightLoad::keep_bundles() { state_->file.reset(); }
 
-RankWeights RankLoad::load() {
+RankWeights WeightLoad::load() {
   const State& s = *state_;
   RankWeights weights;
   for (uint32_t layer = s.share.layers.begin; layer < s.share.layers.end(); ++layer) {
@@ -601,7 +601,7 @@ RankWeights RankLoad::load() {
 
 RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
                               Backend& backend, bool check_finite, const TierOptions& tiers) {
-  RankLoad load(source, partition, rank, backend, check_finite, tiers);
+  WeightLoad load(source, partition, rank, backend, check_finite, tiers);
   load.reserve_bundles();
   load.make_bundles();
   RankWeights weights = load.load();

@@ -85,15 +85,15 @@ struct TierOptions {
 // of them lacks is found before another has read anything.
 // check_finite: Error{input} that names layer, tensor, row and column of the first NaN or infinity
 // that a thread meets.
-class RankLoad {
+class WeightLoad {
  public:
   // Refuses what the backend cannot run or has no room for. `source` and the backends outlive it.
-  RankLoad(const WeightSource& source, const Partition& partition, uint32_t rank, Backend& backend,
-           bool check_finite, const TierOptions& tiers);
+  WeightLoad(const WeightSource& source, const Partition& partition, uint32_t rank,
+             Backend& backend, bool check_finite, const TierOptions& tiers);
   // Removes bundles that it made, unless they are kept.
-  ~RankLoad();
-  RankLoad(const RankLoad&) = delete;
-  RankLoad& operator=(const RankLoad&) = delete;
+  ~WeightLoad();
+  WeightLoad(const WeightLoad&) = delete;
+  WeightLoad& operator=(const WeightLoad&) = delete;
 
   uint64_t host_bytes() const { return host_bytes_; }  // that it will take of its host's memory
 

@@ -381,23 +381,31 @@ class RankRun {
     try {
       work();
     } catch (const AgreedError& error) {
+      close_recording();
       throw AgreedError(error.kind(), with_what_is_left(error));
     } catch (const Error& error) {
+      recorder_.reset();
       throw Error(error.kind(), with_what_is_left(error));
     }
   }
 
-  // Closes the shard, which stays a partial file. A message that another rank has stays empty.
-  std::string with_what_is_left(const Error& error) {
-    std::string message = error.what();
+  // All ranks are leaving. The shard stays a partial file, unless nobody has use for it.
+  void close_recording() {
+    const bool made_shard = recorder_.has_value();
     recorder_.reset();
+    if (!options_.record.empty()) drop_shards_of_no_use(comm_, options_.record, made_shard);
+  }
+
+  // A message that another rank has stays empty.
+  std::string with_what_is_left(const Error& error) const {
+    const std::string message = error.what();
     return message.empty() ? message : message + of_the_recording() + of_the_bundles();
   }
 
   std::string of_the_recording() const {
     if (options_.record.empty()) return "";
     const std::string path = partial_path(options_.record, static_cast<uint32_t>(comm_.rank()));
-    if (!std::filesystem::exists(path)) return "";  // finished, or without a step
+    if (!std::filesystem::exists(path)) return "";  // finished, or of no use
     return fmt::format(
         "; the steps so far are in {} (--allow-partial reads them); the same command with --resume "
         "goes on from the last complete task",

@@ -18,7 +18,8 @@ using Catch::Matchers::Contains;
 
 // Loads as two ranks of a stage, into memory alone or with a disk tier.
 void load_as_two(const WeightSource& source, const std::string& disk_tier) {
-  const Partition partition = make_partition(source.shape(), 1, parse_layout("tp2", 2), {1, 1});
+  const Partition partition =
+      make_partition(source.shape(), DType::f32, parse_layout("tp2", 2), {1, 1});
   TierOptions tiers;
   tiers.folder = disk_tier;
   tiers.weight_hash = "hash";

@@ -6,8 +6,10 @@
 #include <fstream>
 
 #include "models/commands.h"
+#include "models/gguf_writer.h"
 #include "runtime/commands.h"
 #include "tests/emulated/cuda.h"
+#include "tests/runtime/random_weights.h"
 #include "tests/support.h"
 #include "traces/trace.h"
 
@@ -25,6 +27,17 @@ constexpr const char* kCalls = "THERMOCLINE_TEST_CALLS";  // that device kLost a
 std::unique_ptr<Backend> make_emulated(const BackendOptions& options) {
   return make_emulated_cuda_backend_on(options.device);
 }
+
+// Small, since emulated GPUs are slow; its tokens are bytes.
+constexpr ModelShape kShape = {.layer_count = 1,
+                               .model_dim = 64,
+                               .ffn_dim = 64,
+                               .head_count = 4,
+                               .kv_head_count = 2,
+                               .head_dim = 16,
+                               .vocab_size = 259,
+                               .context_length = 512,
+                               .activation = FfnActivation::relu};
 
 // Two ranks under mpirun, each of them the hidden test case below.
 CommandResult run_two_ranks(const std::string& arguments, int64_t calls) {
@@ -63,16 +76,16 @@ TEST_CASE("a rank that loses its device ends the job at once, and the recording 
   if (!kEmulatesCuda) return;
   const TempDir folder;
   std::ofstream prompts(folder / "p.jsonl");
-  for (int id = 1; id <= 4; ++id) {
+  for (int id = 1; id <= 2; ++id) {
     prompts << R"({"task_id": )" << id << R"(, "text": "Add.", "code": "def f(a):\n  return a + )"
             << id << R"(", "test_list": ["assert f(1) == 2"]})"
             << "\n";
   }
   prompts.close();
-  const std::string run =
-      "--model preset:tiny,layers=1 --layout tp2 --teacher-forced --shots 0 "
-      "--threads 1 --split all --prompts " +
-      folder / "p.jsonl" + " --record ";
+  write_gguf(RandomWeights(kShape), folder / "m.gguf", {});
+  const std::string run = "--model " + folder / "m.gguf" + " --layout tp2 --teacher-forced " +
+                          "--shots 0 --threads 1 --split all --prompts " + folder / "p.jsonl" +
+                          " --record ";
   const CommandResult whole = run_two_ranks(run + folder / "whole.h5", LostGpu::kNever);
   INFO(whole.output);
   REQUIRE(whole.exit_code == 0);
