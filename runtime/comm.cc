@@ -141,10 +141,14 @@ void report_before_start(const Error& error) {
   }
 }
 
+HostName this_host() {
+  HostName name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name;
+}
+
 RankOnHost rank_on_this_host(Comm& comm) {
-  using HostName = std::array<char, 256>;
-  HostName mine{};
-  ::gethostname(mine.data(), mine.size() - 1);
+  const HostName mine = this_host();
   std::vector<HostName> all(static_cast<size_t>(comm.size()));
   comm.all_gather(&mine, sizeof mine, all.data());
   const auto count_before = [&](auto end) {

@@ -10,6 +10,7 @@
 // Usage: with_ranks(0, [&](Comm& comm) { comm.barrier(); });
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -149,6 +150,10 @@ LaunchedRank launched_rank();
 // An error that every rank of the job finds by itself, in its own command line: rank 0 prints it,
 // and none leaves before it has (a launcher ends the others when one fails).
 void report_before_start(const Error& error);
+
+// The name of this machine, up to a zero.
+using HostName = std::array<char, 256>;
+HostName this_host();
 
 // Which of the ranks on its machine, by host name, this rank is, and how many there are.
 // Collective.

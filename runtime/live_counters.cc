@@ -303,7 +303,7 @@ Json json_of(const PhaseCounters& phase) {
 Json tier_json(const std::string& name, const HotTierCounters& tier) {
   Json json = {
       {"tier", name}, {"hot_bytes", tier.hot_bytes}, {"staging_bytes", tier.staging_bytes}};
-  for_each_counter(tier.counters,
+  for_each_counter(tier.counters, name,
                    [&](const char* counter, uint64_t count) { json[counter] = count; });
   json["wait_seconds"] = seconds(tier.counters.wait_ns);
   return json;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include "models/cli.h"
 #include "models/error.h"
@@ -121,8 +122,9 @@ void refuse_what_cannot_run(const std::vector<Part>& parts, const ModelShape& sh
   if (!reason.empty()) throw bad_usage("attention: " + reason);
 }
 
-void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& backend,
-                             const TierOptions& tiers, uint64_t hot_bytes) {
+// Returns what the backend's memory will have to hold, bytes.
+uint64_t refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& backend,
+                                 const TierOptions& tiers, uint64_t hot_bytes) {
   const bool tiered = !tiers.folder.empty();
   if (tiered && !backend.has_tiers()) {
     throw bad_usage("--disk-tier: " + backend.describe() +
@@ -134,7 +136,7 @@ void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& back
   };
   uint64_t total = hot_bytes;
   for (const Part& part : parts) total += is_tiered(part) ? 0 : part.byte_count();
-  if (total <= backend.free_bytes()) return;
+  if (total <= backend.free_bytes()) return total;
   throw work_failed(fmt::format(
       "the weights of this rank take {}, but {} has {} free: more ranks (mpirun -n), fewer layers, "
       "a smaller --model type, {}",
@@ -150,9 +152,10 @@ struct TwoMemories {
   std::string_view of_host;
 };
 
-// The dense part and hot bundles on one backend, what is cold there on the other.
-void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& device,
-                             const TwoMemories& memories, const TierOptions& options) {
+// The dense part and hot bundles on one backend, what is cold there on the other. Returns what the
+// host will have to hold, bytes.
+uint64_t refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& device,
+                                 const TwoMemories& memories, const TierOptions& options) {
   uint64_t dense = 0;
   for (const Part& part : parts) dense += is_ffn(part.matrix) ? 0 : part.byte_count();
   const DeviceTierSize& tier = memories.device;
@@ -167,7 +170,7 @@ void refuse_what_has_no_room(const std::vector<Part>& parts, const Backend& devi
         format_bytes(on_device), device.describe(), format_bytes(device.free_bytes())));
   }
   const uint64_t on_host = memories.on_host + (device.uses_host_memory() ? on_device : 0);
-  if (on_host <= options.host->free_bytes()) return;
+  if (on_host <= options.host->free_bytes()) return on_host;
   throw work_failed(fmt::format(
       "--tiers {}: {} take {} of host memory, which has {} free: more ranks (mpirun -n), fewer "
       "layers, a smaller --model type, or {}",
@@ -324,12 +327,16 @@ class TierLoader {
     }
   }
 
-  std::shared_ptr<BundleStore> load(uint64_t hot_max) const {
+  // Room on the disk for a file that is not there yet.
+  std::unique_ptr<BundleFile> reserve() const {
     std::vector<uint64_t> bytes;
     for (const TieredParts& parts : parts_) bytes.push_back(bundle_bytes(parts));
-    BundleFile file(path(),
-                    lay_out_bundles(bytes, share_.neurons.count, alignment_in(options_.folder)),
-                    identity());
+    return std::make_unique<BundleFile>(
+        path(), lay_out_bundles(bytes, share_.neurons.count, alignment_in(options_.folder)),
+        identity());
+  }
+
+  void fill(BundleFile& file) const {
     if (!file.is_made()) {
       pack_all(file.layout(), [&](uint32_t layer, int first, std::span<const std::byte> bundles) {
         file.write(layer, static_cast<uint32_t>(first), bundles);
@@ -338,6 +345,9 @@ class TierLoader {
     } else if (loader_.checks_finite()) {  // who made it may not have looked
       pack_all(file.layout(), [](uint32_t, int, std::span<const std::byte>) {});
     }
+  }
+
+  std::shared_ptr<BundleStore> store(const BundleFile& file, uint64_t hot_max) const {
     return std::make_shared<BundleStore>(backend_, share_.pool(), file, hot_max, options_.engine,
                                          options_.host != nullptr);
   }
@@ -443,9 +453,9 @@ uint64_t bytes_on_host(const std::vector<Part>& parts, const Plan& plan, const R
   return bytes + places.hot * tiers.bundle_bytes + (places.total() - places.hot) * place_bytes;
 }
 
-void refuse_side_by_side(const std::vector<Part>& parts, const Plan& plan, const RankShare& share,
-                         const ModelShape& shape, const Backend& device, const TierOptions& tiers,
-                         const HotMax& hot_max) {
+uint64_t refuse_side_by_side(const std::vector<Part>& parts, const Plan& plan,
+                             const RankShare& share, const ModelShape& shape, const Backend& device,
+                             const TierOptions& tiers, const HotMax& hot_max) {
   refuse_what_cannot_run(parts, shape, *tiers.host);
   const bool tiered = !tiers.folder.empty();
   constexpr std::array kBundle = {Matrix::gate, Matrix::up, Matrix::down_t};
@@ -455,7 +465,7 @@ void refuse_side_by_side(const std::vector<Part>& parts, const Plan& plan, const
       device_tier_size(device, share.pool(), place_bytes, hot_max.device),
       bytes_on_host(parts, plan, share, tiers, hot_max.host),
       tiered ? "gate rows, hot bundles and staging of this rank" : "all bundles of this rank"};
-  refuse_what_has_no_room(parts, device, memories, tiers);
+  return refuse_what_has_no_room(parts, device, memories, tiers);
 }
 
 std::shared_ptr<DeviceTier> make_device_tier(const RankWeights& weights, const RankShare& share,
@@ -474,9 +484,9 @@ std::shared_ptr<DeviceTier> make_device_tier(const RankWeights& weights, const R
                                       hot_max);
 }
 
-void load_store(const TierLoader& loader, const RankShare& share, uint64_t hot_max,
-                RankWeights& weights) {
-  weights.tiers = loader.load(hot_max);
+void load_store(const TierLoader& loader, const BundleFile& file, const RankShare& share,
+                uint64_t hot_max, RankWeights& weights) {
+  weights.tiers = loader.store(file, hot_max);
   for (uint32_t i = 0; i < share.layers.count; ++i)
     loader.place(*weights.tiers, weights.layers[i], i);
 }
@@ -500,45 +510,102 @@ uint64_t RankWeights::total_bytes() const {
   return tiers == nullptr ? total : total + tiers->hot_bytes();
 }
 
-RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
-                              Backend& backend, bool check_finite, const TierOptions& tiers) {
-  const RankShare& share = partition.ranks[rank];
-  const bool first_stage = partition.first_stage(rank), last_stage = partition.last_stage(rank);
-  const Plan plan(source, partition, rank);
-  const auto parts = plan.parts(first_stage, last_stage);
-  refuse_what_cannot_run(parts, source.shape(), backend);
-  const bool side_by_side = tiers.host != nullptr, tiered = !tiers.folder.empty();
-  const HotMax hot_max = hot_max_of(share, tiers, source.shape());
-  if (side_by_side) {
-    refuse_side_by_side(parts, plan, share, source.shape(), backend, tiers, hot_max);
-  } else {
-    refuse_what_has_no_room(parts, backend, tiers, hot_max.host * tiers.bundle_bytes);
+struct WeightLoad::State {
+  State(const WeightSource& from, const Partition& partition, uint32_t rank, Backend& device,
+        bool check_finite, TierOptions options)
+      : source(from),
+        backend(device),
+        tiers(std::move(options)),
+        share(partition.ranks[rank]),
+        first_stage(partition.first_stage(rank)),
+        last_stage(partition.last_stage(rank)),
+        plan(from, partition, rank),
+        hot_max(hot_max_of(share, tiers, from.shape())),
+        loader(from, device, check_finite),
+        ffn_loader(from, ffn_backend(), check_finite) {
+    if (!tiers.folder.empty()) tier_loader.emplace(ffn_loader, plan, share, ffn_backend(), tiers);
   }
-  Backend& ffn_backend = side_by_side ? *tiers.host : backend;
-  const Loader loader(source, backend, check_finite);
-  const Loader ffn_loader(source, ffn_backend, check_finite);
+
+  Backend& ffn_backend() const { return tiers.host != nullptr ? *tiers.host : backend; }
+
+  // Refuses what cannot be; returns what the rank takes of its host's memory.
+  uint64_t host_bytes() const {
+    const auto parts = plan.parts(first_stage, last_stage);
+    refuse_what_cannot_run(parts, source.shape(), backend);
+    if (tiers.host != nullptr) {
+      return refuse_side_by_side(parts, plan, share, source.shape(), backend, tiers, hot_max);
+    }
+    const uint64_t bytes =
+        refuse_what_has_no_room(parts, backend, tiers, hot_max.host * tiers.bundle_bytes);
+    return backend.uses_host_memory() ? bytes : 0;
+  }
+
+  const WeightSource& source;
+  Backend& backend;
+  const TierOptions tiers;
+  const RankShare share;
+  const bool first_stage, last_stage;
+  const Plan plan;
+  const HotMax hot_max;
+  const Loader loader, ffn_loader;
+  std::optional<TierLoader> tier_loader;  // where there is a disk tier
+  std::unique_ptr<BundleFile> file;       // its, once it is reserved
+};
+
+WeightLoad::WeightLoad(const WeightSource& source, const Partition& partition, uint32_t rank,
+                       Backend& backend, bool check_finite, const TierOptions& tiers)
+    : state_(std::make_unique<State>(source, partition, rank, backend, check_finite, tiers)),
+      host_bytes_(state_->host_bytes()) {}
+
+WeightLoad::~WeightLoad() {
+  if (made_bundles()) state_->file->remove_new();
+}
+
+void WeightLoad::reserve_bundles() {
+  if (state_->tier_loader.has_value()) state_->file = state_->tier_loader->reserve();
+}
+
+void WeightLoad::make_bundles() {
+  if (state_->file != nullptr) state_->tier_loader->fill(*state_->file);
+}
+
+bool WeightLoad::made_bundles() const { return state_->file != nullptr && state_->file->is_new(); }
+
+void WeightLoad::keep_bundles() { state_->file.reset(); }
+
+RankWeights WeightLoad::load() {
+  const State& s = *state_;
   RankWeights weights;
-  for (uint32_t layer = share.layers.begin; layer < share.layers.end(); ++layer) {
-    weights.layers.push_back(load_dense(loader, plan, layer));
+  for (uint32_t layer = s.share.layers.begin; layer < s.share.layers.end(); ++layer) {
+    weights.layers.push_back(load_dense(s.loader, s.plan, layer));
     LayerWeights& of_layer = weights.layers.back();
-    if (tiered) {
-      of_layer.gate = ffn_loader.matrix(plan.part(Matrix::gate, layer));
+    if (s.tier_loader.has_value()) {
+      of_layer.gate = s.ffn_loader.matrix(s.plan.part(Matrix::gate, layer));
     } else {
-      load_ffn(ffn_loader, plan, layer, of_layer);
+      load_ffn(s.ffn_loader, s.plan, layer, of_layer);
     }
   }
-  if (tiered) {
-    load_store(TierLoader(ffn_loader, plan, share, ffn_backend, tiers), share, hot_max.host,
-               weights);
+  if (s.tier_loader.has_value())
+    load_store(*s.tier_loader, *s.file, s.share, s.hot_max.host, weights);
+  if (s.tiers.host != nullptr)
+    weights.device_tier = make_device_tier(weights, s.share, s.backend, s.tiers, s.hot_max.device);
+  if (s.first_stage)
+    weights.token_embedding = s.loader.matrix(s.plan.part(Matrix::token_embedding, 0));
+  if (s.last_stage) {
+    const bool shared = s.source.shape().tied_embeddings && s.first_stage;
+    weights.head = shared ? weights.token_embedding : s.loader.matrix(s.plan.part(Matrix::head, 0));
+    weights.output_norm = s.loader.norm(NormVector::output_norm, 0);
   }
-  if (side_by_side)
-    weights.device_tier = make_device_tier(weights, share, backend, tiers, hot_max.device);
-  if (first_stage) weights.token_embedding = loader.matrix(plan.part(Matrix::token_embedding, 0));
-  if (last_stage) {
-    const bool shared = source.shape().tied_embeddings && first_stage;
-    weights.head = shared ? weights.token_embedding : loader.matrix(plan.part(Matrix::head, 0));
-    weights.output_norm = loader.norm(NormVector::output_norm, 0);
-  }
+  return weights;
+}
+
+RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
+                              Backend& backend, bool check_finite, const TierOptions& tiers) {
+  WeightLoad load(source, partition, rank, backend, check_finite, tiers);
+  load.reserve_bundles();
+  load.make_bundles();
+  RankWeights weights = load.load();
+  load.keep_bundles();
   return weights;
 }
 

@@ -81,8 +81,36 @@ struct TierOptions {
   HotBudget host_budget = 0;    // with a host and a folder: of hot bundles in host memory
 };
 
+// A rank's load, in steps that the ranks of a job take together (runtime/load_together.h): what one
+// of them lacks is found before another has read anything.
 // check_finite: Error{input} that names layer, tensor, row and column of the first NaN or infinity
 // that a thread meets.
+class WeightLoad {
+ public:
+  // Refuses what the backend cannot run or has no room for. `source` and the backends outlive it.
+  WeightLoad(const WeightSource& source, const Partition& partition, uint32_t rank,
+             Backend& backend, bool check_finite, const TierOptions& tiers);
+  // Removes bundles that it made, unless they are kept.
+  ~WeightLoad();
+  WeightLoad(const WeightLoad&) = delete;
+  WeightLoad& operator=(const WeightLoad&) = delete;
+
+  uint64_t host_bytes() const { return host_bytes_; }  // that it will take of its host's memory
+
+  // The steps, in this order; without a disk tier there are no bundles to make.
+  void reserve_bundles();  // room on the disk for what no earlier run has made
+  void make_bundles();
+  bool made_bundles() const;  // they are not an earlier run's
+  RankWeights load();
+  void keep_bundles();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+  uint64_t host_bytes_;
+};
+
+// All steps of a rank that is alone.
 RankWeights load_rank_weights(const WeightSource& source, const Partition& partition, uint32_t rank,
                               Backend& backend, bool check_finite = false,
                               const TierOptions& tiers = {});

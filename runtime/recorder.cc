@@ -1,5 +1,11 @@
 #include "runtime/recorder.h"
 
+#include <algorithm>
+#include <filesystem>
+#include <vector>
+
+#include "traces/interrupted.h"
+
 namespace thermocline {
 
 std::string Recorder::finish(Comm& comm) {
@@ -14,6 +20,17 @@ std::string Recorder::finish(Comm& comm) {
     hash = open_trace(path_)->hash();
   });
   return hash;
+}
+
+void drop_shards_of_no_use(Comm& comm, const std::string& path, bool made_shard) {
+  const auto rank = static_cast<uint32_t>(comm.rank());
+  const uint8_t mine = holds_steps(path, rank);
+  std::vector<uint8_t> all(static_cast<size_t>(comm.size()));
+  comm.all_gather(&mine, 1, all.data());
+  if (!made_shard || std::ranges::find(all, 0) == all.end()) return;
+  std::error_code ignored;
+  for (const std::string& name : {shard_path(path, rank), partial_path(path, rank)})
+    std::filesystem::remove(name, ignored);
 }
 
 }  // namespace thermocline

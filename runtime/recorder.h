@@ -36,4 +36,9 @@ class Recorder final : public StepObserver {
   Resume* resume_;
 };
 
+// Collective, once all ranks know that the run failed and have closed their recorders: where one of
+// them holds no step, nothing can be read of the whole model or gone on with, and the shards that
+// this run made go. made_shard: whether this rank's is one of them.
+void drop_shards_of_no_use(Comm& comm, const std::string& path, bool made_shard);
+
 }  // namespace thermocline

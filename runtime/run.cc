@@ -13,6 +13,7 @@
 #include "runtime/backend.h"
 #include "runtime/kv_cache.h"
 #include "runtime/listening.h"
+#include "runtime/load_together.h"
 #include "runtime/node_facts.h"
 #include "runtime/partition_table.h"
 #include "runtime/predictor_audit.h"
@@ -72,9 +73,9 @@ class RankRun {
     place_threshold(decoder);
     decoder.use_predictor(std::move(predictor_));
     if (lookahead_ != nullptr) decoder.use_lookahead(std::move(lookahead_));
-    make_observers(decoder);
-    if (options_.audit_predictor) begin_audit(decoder);
     saying_what_is_left([&] {
+      make_observers(decoder);
+      if (options_.audit_predictor) begin_audit(decoder);
       if (execute(decoder)) leave_interrupted();
       finish();
     });
@@ -164,11 +165,10 @@ class RankRun {
   }
 
   Decoder load() {
-    const auto rank = static_cast<uint32_t>(comm_.rank());
-    RankWeights weights;
+    LoadedWeights loaded = load_together(comm_, *plan_.source, plan_.partition, *backend_,
+                                         options_.check_finite, tier_options());
+    made_bundles_ = loaded.made_bundles;
     together(comm_, [&] {
-      weights = load_rank_weights(*plan_.source, plan_.partition, rank, *backend_,
-                                  options_.check_finite, tier_options());
       const PredictorContext context{*plan_.source, plan_.spec, share(), *backend_, row_max()};
       const auto made = [&](const PredictorSpec& spec) {
         return spec.entry->make(spec.values, context);
@@ -180,7 +180,7 @@ class RankRun {
     return {comm_,
             plan_.shape,
             plan_.partition,
-            std::move(weights),
+            std::move(loaded.weights),
             make_activation_rule(plan_.shape, plan_.threshold.value),
             *backend_,
             decoder_options(options_.audit_predictor)};
@@ -381,23 +381,41 @@ class RankRun {
     try {
       work();
     } catch (const AgreedError& error) {
+      close_recording();
       throw AgreedError(error.kind(), with_what_is_left(error));
     } catch (const Error& error) {
+      recorder_.reset();
       throw Error(error.kind(), with_what_is_left(error));
     }
   }
 
-  // Closes the shard, which stays a partial file. A message that another rank has stays empty.
-  std::string with_what_is_left(const Error& error) {
-    std::string message = error.what();
+  // All ranks are leaving. The shard stays a partial file, unless nobody has use for it.
+  void close_recording() {
+    const bool made_shard = recorder_.has_value();
     recorder_.reset();
-    if (message.empty() || options_.record.empty()) return message;
+    if (!options_.record.empty()) drop_shards_of_no_use(comm_, options_.record, made_shard);
+  }
+
+  // A message that another rank has stays empty.
+  std::string with_what_is_left(const Error& error) const {
+    const std::string message = error.what();
+    return message.empty() ? message : message + of_the_recording() + of_the_bundles();
+  }
+
+  std::string of_the_recording() const {
+    if (options_.record.empty()) return "";
     const std::string path = partial_path(options_.record, static_cast<uint32_t>(comm_.rank()));
-    if (!std::filesystem::exists(path)) return message;  // finished: another file failed
-    return message + fmt::format(
-                         "; the steps so far are in {} (--allow-partial reads them); the same "
-                         "command with --resume goes on from the last complete task",
-                         path);
+    if (!std::filesystem::exists(path)) return "";  // finished, or of no use
+    return fmt::format(
+        "; the steps so far are in {} (--allow-partial reads them); the same command with --resume "
+        "goes on from the last complete task",
+        path);
+  }
+
+  std::string of_the_bundles() const {
+    if (!made_bundles_) return "";
+    return fmt::format("; the bundles of the weights stay in {}, where the next run finds them",
+                       options_.disk_tier);
   }
 
   [[noreturn]] void leave_interrupted() {
@@ -471,6 +489,7 @@ class RankRun {
   std::unique_ptr<Backend> backend_;
   RankFacts facts_{};
   SentBytes sent_;
+  bool made_bundles_ = false;                                   // of a disk tier, by this run
   std::unique_ptr<ActivationPredictor> predictor_, lookahead_;  // until the decoder takes them
   KnownActivity known_;                                         // until live policies take it
   std::optional<Listening> listening_;

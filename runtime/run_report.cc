@@ -271,7 +271,8 @@ Json tier_row(const RunOptions& options, const RunPlan& plan, const RunOutcome& 
   row["staging_bytes"] = facts.staging_bytes;
   row["passage_bytes"] = facts.passage_bytes;
   row["read_ahead"] = plan.read_ahead.has_value() ? Json(plan.read_ahead->text()) : Json(nullptr);
-  for_each_counter(facts.counters, [&](const char* name, uint64_t count) { row[name] = count; });
+  for_each_counter(facts.counters, hot_tiers(plan.tiers).back(),
+                   [&](const char* name, uint64_t count) { row[name] = count; });
   row["disk_wait_ms"] = static_cast<double>(facts.counters.wait_ns) * 1e-6;
   row["source"] = "measured";
   return row;

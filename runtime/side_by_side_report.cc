@@ -30,7 +30,7 @@ nlohmann::ordered_json side_by_side_facts(const RunPlan& plan, const RunOutcome&
   row["move_buffer_bytes"] = facts.device_tier.move_bytes;
   row["device_bytes"] = facts.device_tier.total();
   row["needed"] = facts.device_counters.needed;
-  row["on_device"] = facts.device_counters.here;
+  row[name_of_here(hot_tiers(plan.tiers).front())] = facts.device_counters.here;
   row["moved_bytes"] = facts.device_counters.moved_bytes;
   row["moved_count"] = facts.device_counters.moved_count;
   row["device_ms"] = per_step_ms(times.device_ns, outcome);

@@ -5,6 +5,8 @@
 //   statistic is printed beside its target, which follows from the regime alone
 //   (models/activity_model.h). Targets are those of the layers that were executed: four layers
 //   taken at even distances stand for a whole model, and are no more than that.
+// Bounds are for layers as wide as those that statistics were published for: the rates that a few
+//   hundred neurons draw move a mean by more than a bound.
 // Goals: nothing in the measured column comes from the generator's parameters.
 // Thread-safety: one call at a time.
 #pragma once
@@ -51,6 +53,9 @@ struct SynthResult {
 
 // Executes the preset's layers and compares. Usage Error for sequences that are too short.
 SynthResult run_synthetic(const ModelSpec& spec, const SynthRunOptions& options);
+
+// Error{failed} that counts the statistics that are not within their bounds, and names the first.
+void require_promises(const SynthResult& result);
 
 // Adds `synth` to the `model` command.
 void add_synth_command(CLI::App& model);

@@ -133,6 +133,11 @@ void InterruptedShard::remove() {
   fs::remove(path, ignored);
 }
 
+bool holds_steps(const std::string& path, uint32_t rank) {
+  return fs::exists(shard_path(path, rank)) || fs::exists(partial_path(path, rank)) ||
+         fs::exists(aside_path(path, rank));
+}
+
 bool has_interrupted(const std::string& path) {
   return fs::exists(partial_path(path, 0)) || fs::exists(aside_path(path, 0));
 }

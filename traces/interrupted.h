@@ -54,6 +54,8 @@ class InterruptedShard {
   std::unique_ptr<Shard> shard_;
 };
 
+// True where `rank` of a run that ended early left something to go on with.
+bool holds_steps(const std::string& path, uint32_t rank);
 // True where rank 0 of an interrupted run at `path` left a file.
 bool has_interrupted(const std::string& path);
 

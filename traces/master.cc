@@ -238,8 +238,13 @@ void write_master(const std::string& path) {
   for (uint32_t rank = 1; rank < rank_count; ++rank) shards.emplace_back(shard_path(path, rank));
   check_complete(shards);
   const std::string temporary = path + ".partial";
-  write_joined(temporary, shards);
   std::error_code failed;
+  try {
+    write_joined(temporary, shards);
+  } catch (const Error&) {  // half a master is of no use to anybody
+    fs::remove(temporary, failed);
+    throw;
+  }
   fs::rename(temporary, path, failed);
   if (failed) throw work_failed(path + ": cannot rename: " + failed.message());
 }

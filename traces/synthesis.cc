@@ -263,6 +263,7 @@ class Synthesis {
 
   [[noreturn]] void leave() {
     writers_.clear();  // closes the shards, which stay partial files
+    if (done_ == 0) throw work_failed("interrupted before the first step");
     throw work_failed(fmt::format(
         "interrupted after {} of {} steps; those so far are in {} and what lies beside it "
         "(--allow-partial reads them); the same command again draws the same from the start",

@@ -106,7 +106,7 @@ struct StepBlock {
 
 // Writes one rank's shard. Until finish(), the file is PATH.rankNNNN.h5.partial, readable up to
 // the last flush (one per block of steps); finish() marks it finished and renames it. Destroyed
-// without finish(), it flushes what it has and stays a partial.
+// without finish(), it flushes what it has and stays a partial; one without a step goes.
 class TraceWriter {
  public:
   virtual ~TraceWriter() = default;

@@ -254,6 +254,10 @@ class Writer final : public TraceWriter {
     } catch (const Error&) {
       // Reported to nobody: who wants to know calls finish().
     }
+    if (file_ == nullptr || safe_steps_ > 0) return;
+    file_.reset();  // a shard without a step is of no use to anybody
+    std::error_code ignored;
+    fs::remove(partial_path_, ignored);
   }
 
   void append(const StepInfo& info, const StepTimes& times, const StepData& data) override {

@@ -104,7 +104,13 @@ void BundleFile::finish() {
   file_->write_at(0, text_of(head_));
   file_->finish();
   file_.reset();
+  is_new_ = true;
   forget_pages(path_);
+}
+
+void BundleFile::remove_new() {
+  if (is_new_) ::unlink(path_.c_str());
+  is_new_ = false;
 }
 
 }  // namespace thermocline

@@ -56,6 +56,8 @@ class BundleFile {
   // `bundles` (count, stride of the layer) for neurons from `neuron` on.
   void write(uint32_t layer, uint32_t neuron, std::span<const std::byte> bundles);
   void finish();
+  bool is_new() const { return is_new_; }  // since finish()
+  void remove_new();                       // what finish() made, not what an earlier run did
 
  private:
   bool found() const;
@@ -64,6 +66,7 @@ class BundleFile {
   BundleLayout layout_;
   std::vector<std::byte> head_;  // the first block
   std::optional<NewFile> file_;
+  bool is_new_ = false;
 };
 
 }  // namespace thermocline

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace thermocline {
 
@@ -23,12 +24,17 @@ struct TierCounters {
   uint64_t wait_ns = 0;       // for what was not there
 };
 
-// Calls visit(name, count) for what is counted in bundles, reads and bytes, by the name that result
-// rows give it.
+// What TierCounters::here of `tier` ("device", "host") is called, wherever it is shown.
+inline const char* name_of_here(std::string_view tier) {
+  return tier == "device" ? "on_device" : "in_memory";
+}
+
+// Calls visit(name, count) for what is counted of `tier` in bundles, reads and bytes, by the name
+// that result rows give it.
 template <class Visit>
-void for_each_counter(const TierCounters& tiers, Visit visit) {
+void for_each_counter(const TierCounters& tiers, std::string_view tier, Visit visit) {
   visit("needed", tiers.needed);
-  visit("in_memory", tiers.here);
+  visit(name_of_here(tier), tiers.here);
   visit("read_bytes", tiers.read_bytes);
   visit("read_count", tiers.read_count);
   visit("ahead_bytes", tiers.ahead_bytes);

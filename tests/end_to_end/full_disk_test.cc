@@ -1,12 +1,11 @@
 // A disk that is too small, or fills up: one error that names the file, the room and what to do;
 // no partial file under a final name, nothing left beside it.
-#include <sched.h>
-#include <sys/mount.h>
-
 #include <algorithm>
 #include <fstream>
+#include <functional>
 
 #include "tests/end_to_end/program.h"
+#include "tests/mounted_folder.h"
 
 namespace thermocline::test {
 namespace {
@@ -16,31 +15,14 @@ using Catch::Matchers::Contains;
 constexpr const char* kRun =
     "run --model preset:tiny --shots 0 --teacher-forced --threads 1 --limit 1 ";
 
-// From here on this process and its children alone see what it mounts.
-bool have_own_mounts() {
-  return ::unshare(CLONE_NEWNS) == 0 &&
-         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
-}
-
 // A file system of 1 MiB of which `left` bytes are free; not mounted where that is not permitted.
 class SmallDisk {
  public:
   explicit SmallDisk(size_t left) {
-    mounted_ =
-        have_own_mounts() && ::mount("tmpfs", folder_.path().c_str(), "tmpfs", 0, "size=1m") == 0;
-    if (!mounted_) {
-      WARN("skipped: a small file system cannot be mounted here");
-      return;
-    }
-    std::ofstream(folder_ / "others") << std::string((size_t{1} << 20) - left, 'x');
+    if (mounted()) std::ofstream(folder_ / "others") << std::string((size_t{1} << 20) - left, 'x');
   }
-  ~SmallDisk() {
-    if (mounted_) ::umount(folder_.path().c_str());
-  }
-  SmallDisk(const SmallDisk&) = delete;
-  SmallDisk& operator=(const SmallDisk&) = delete;
 
-  bool mounted() const { return mounted_; }
+  bool mounted() const { return folder_.mounted(); }
   std::string operator/(const std::string& name) const { return folder_ / name; }
   // Of all files but the one that fills it.
   std::vector<std::string> files() const {
@@ -54,8 +36,7 @@ class SmallDisk {
   void make_room() const { std::filesystem::remove(folder_ / "others"); }
 
  private:
-  TempDir folder_;
-  bool mounted_ = false;
+  MountedFolder folder_;
 };
 
 using Names = std::vector<std::string>;
@@ -82,15 +63,30 @@ TEST_CASE("bundles that a disk has no room for: one error, and nothing is left")
   CHECK(disk.files().empty());
 }
 
-// Each has room as long as the other has not written: that is seen before either is half done.
+// Each has room as long as the other has not written: that is seen before either packs a bundle.
 TEST_CASE("ranks that share a disk do not count on the same room") {
   const SmallDisk disk(size_t{220} << 10);
   if (!disk.mounted()) return;
   const CommandResult result =
       thermocline_command(kRun + ("--local-ranks 2 --disk-tier " + disk / ""));
   fails_once(result, ".bundles: ", "free some room, or write to another disk");
+  CHECK(disk.files().empty());
+}
+
+TEST_CASE("bundles that are whole stay where another file has no room, and the message says so") {
+  const SmallDisk disk(size_t{308} << 10);
+  if (!disk.mounted()) return;
+  const std::string run =
+      kRun + ("--local-ranks 2 --disk-tier " + disk / "" + " --record " + disk / "t.h5");
+  const CommandResult result = thermocline_command(run);
+  fails_once(result, ".h5.partial: cannot write",
+             "the bundles of the weights stay in " + disk / "" + ", where the next run finds them");
   for (const std::string& name : disk.files()) CHECK_THAT(name, Catch::EndsWith(".bundles"));
-  CHECK(disk.files().size() <= 1);  // one rank's may be whole, and the next run takes it
+  CHECK(disk.files().size() == 2);
+  disk.make_room();
+  const CommandResult next = thermocline_command(run);
+  INFO(next.output);
+  CHECK(next.exit_code == 0);
 }
 
 TEST_CASE("a trace that a disk has no room to begin: one error, and nothing is left") {
@@ -100,6 +96,44 @@ TEST_CASE("a trace that a disk has no room to begin: one error, and nothing is l
   fails_once(result, "t.rank0000.h5.partial: cannot write", "No space left on device");
   CHECK_THAT(result.output, !Contains("--resume"));
   CHECK(disk.files().empty());
+}
+
+namespace {
+
+// From room for less than one rank's file to room for steps of both: what stays of a run that
+// failed can be gone on with, or is not there.
+void check_what_stays_of_two_ranks(const std::function<CommandResult(const std::string&)>& run) {
+  int dropped = 0, kept = 0;
+  for (const size_t left : {8, 24, 32, 56, 104, 136, 168, 200}) {
+    const SmallDisk disk(left << 10);
+    if (!disk.mounted()) return;
+    const CommandResult result = run(kRun + ("--record " + disk / "t.h5"));
+    INFO(left);
+    fails_once(result, ".h5.partial: cannot write", "No space left on device");
+    const bool resumes = result.output.find("--resume") != std::string::npos;
+    ++(resumes ? kept : dropped);
+    CHECK(disk.files() ==
+          (resumes ? Names{"t.rank0000.h5.partial", "t.rank0001.h5.partial"} : Names{}));
+    if (!resumes) continue;
+    const CommandResult info = thermocline_command("trace info --allow-partial " + disk / "t.h5");
+    INFO(info.output);
+    CHECK(info.exit_code == 0);
+  }
+  CHECK(dropped > 0);
+  CHECK(kept > 0);
+}
+
+}  // namespace
+
+TEST_CASE("two ranks of which one cannot record leave no file of no use") {
+  check_what_stays_of_two_ranks([](const std::string& arguments) {
+    return thermocline_command(arguments + " --local-ranks 2");
+  });
+}
+
+TEST_CASE("two processes of which one cannot record leave no file of no use", "[mpi]") {
+  if (!have_mpirun()) return;
+  check_what_stays_of_two_ranks([](const std::string& arguments) { return mpirun(2, arguments); });
 }
 
 TEST_CASE("a recording that fills its disk goes on once there is room") {

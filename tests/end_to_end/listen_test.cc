@@ -238,6 +238,9 @@ TEST_CASE("with three tiers, both hot sets are served, each under its tier's nam
     for (const char* key : {"tier", "hot_bytes", "needed", "moved_bytes", "moved_count"}) {
       CHECK(tiers[i][key] == rows[i][key]);
     }
+    const char* here = i == 0 ? "on_device" : "in_memory";
+    CHECK(tiers[i].at(here) == rows[i].at(here));
+    CHECK_FALSE(tiers[i].contains(i == 0 ? "in_memory" : "on_device"));
     const auto name = rows[i]["tier"].get<std::string>();
     CHECK(scrapes.last.value("thermocline_tier_moved_bytes_total",
                              "rank=\"0\",tier=\"" + name + "\"") ==

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "models/error.h"
+#include "runtime/load_together.h"
 
 namespace thermocline::test {
 namespace {
@@ -128,7 +129,7 @@ void run_on_rank(Comm& comm, const WeightSource& source, const LocalRunOptions& 
                                  options.audit};
   Decoder decoder(
       comm, shape, result.partition,
-      load_rank_weights(source, result.partition, rank, *backend, options.check_finite, tiers),
+      load_together(comm, source, result.partition, *backend, options.check_finite, tiers).weights,
       make_activation_rule(shape, options.silu_threshold), *backend, decoder_options);
   decoder.use_predictor(
       predictor_of(options.predictor, source, result.partition.ranks[rank], *backend));

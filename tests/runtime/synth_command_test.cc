@@ -10,6 +10,7 @@
 #include "models/error.h"
 #include "models/synthetic.h"
 #include "models/weights.h"
+#include "tests/models/failures.h"
 #include "tests/published_profile.h"
 #include "tests/support.h"
 
@@ -110,7 +111,10 @@ TEST_CASE("model synth prints a row for each statistic and writes them as JSON")
                            "mean activity", "union of 5 steps", "top fifth", "no bound"}) {
     CHECK_THAT(result.output, Catch::Contains(text));
   }
+  CHECK_THAT(result.output, Catch::Contains("no bounds: layers of 512 neurons are too narrow"));
+  CHECK_THAT(result.output, !Catch::Contains(" NO\n") && !Catch::Contains(" yes\n"));
   const auto rows = nlohmann::json::parse(read_file(json)).at("rows");
+  for (const auto& row : rows) CHECK(row.value("bound", nlohmann::json()).is_null());
   CHECK(rows[0].at("kind") == "model");
   CHECK(rows[0].at("weights") == "synthetic");
   CHECK(rows[0].at("drift").get<float>() == 0.3f);
@@ -147,6 +151,21 @@ TEST_CASE("model synth writes a file of the weights that it ran") {
   CHECK(synth("--preset tiny --steps 0").exit_code == 2);
   CHECK(synth("--preset tiny --steps 12 --out " + folder / "z.gguf").exit_code == 2);
   CHECK_FALSE(std::filesystem::exists(folder / "z.gguf"));
+}
+
+TEST_CASE("a statistic outside its bound is a failure that names it") {
+  SynthResult result;
+  result.statistics = {{"mean activity", 0, 0.28, 0.285, 0.01},
+                       {"mean activity", 1, 0.28, 0.32, 0.01},
+                       {"overlap, 1 step apart", std::nullopt, 0.5, 0.9, std::nullopt},
+                       {"union of 5 steps", std::nullopt, 0.5, std::nullopt, 0.02}};
+  const Failure failure = failure_of([&] { require_promises(result); });
+  CHECK(failure.kind == ErrorKind::failed);
+  CHECK_THAT(failure.message,
+             Catch::Contains("1 of 2 statistics") && Catch::Contains("'mean activity' of layer 1"));
+  result.statistics.pop_back();
+  result.statistics[1].measured = 0.29;
+  require_promises(result);
 }
 
 TEST_CASE("what was measured does not depend on threads") {

@@ -15,6 +15,7 @@
 #include <random>
 
 #include "models/error.h"
+#include "tests/mounted_folder.h"
 #include "tests/support.h"
 #include "tests/traces/trace_fixture.h"
 #include "traces/profile.h"
@@ -205,11 +206,9 @@ TEST_CASE("a file that may not grow is an Error, and what was flushed is readabl
 }
 
 TEST_CASE("a full disk is an Error, and what was flushed is readable") {
-  const TempDir folder;
-  if (::mount("tmpfs", folder.path().c_str(), "tmpfs", 0, "size=1m") != 0) {
-    WARN("skipped: a small file system cannot be mounted here");
-    return;
-  }
+  const MountedFolder folder;
+  if (!folder.mounted()) return;
+  CHECK_FALSE(folder.seen_outside());
   const std::string path = folder / "t.h5";
   const SharedMemory shared;
   const int status = wait_for(start_child([&] { return append_until_error(path, shared); }));
@@ -217,7 +216,6 @@ TEST_CASE("a full disk is an Error, and what was flushed is readable") {
   CHECK(WEXITSTATUS(status) == static_cast<int>(ErrorKind::failed));
   CHECK_THAT(shared->message, Contains("No space left on device"));
   CHECK(check_survivor(path) > 0);
-  CHECK(::umount(folder.path().c_str()) == 0);
 }
 
 TEST_CASE("a folder that cannot be written to is an Error at once") {
@@ -228,15 +226,12 @@ TEST_CASE("a folder that cannot be written to is an Error at once") {
 }
 
 TEST_CASE("a read-only file system is an Error at once, and leaves nothing") {
-  const TempDir folder;
-  if (::mount("tmpfs", folder.path().c_str(), "tmpfs", MS_RDONLY, "size=1m") != 0) {
-    WARN("skipped: a read-only file system cannot be mounted here");
-    return;
-  }
+  const MountedFolder folder(MS_RDONLY);
+  if (!folder.mounted()) return;
+  CHECK_FALSE(folder.seen_outside());
   CHECK_THROWS_WITH(create_shard(folder / "t.h5", one_rank(), 0),
                     Contains("t.h5") && Contains("Read-only file system"));
   CHECK(std::filesystem::is_empty(folder.path()));
-  CHECK(::umount(folder.path().c_str()) == 0);
 }
 
 TEST_CASE("a writer that is dropped without finish keeps its steps as a partial") {
@@ -247,6 +242,30 @@ TEST_CASE("a writer that is dropped without finish keeps its steps as a partial"
     append_fixture(*writer, one_rank(), 0, 5);
   }
   CHECK(check_survivor(path) == 5);
+}
+
+TEST_CASE("a writer that is dropped before its first step leaves nothing") {
+  const TempDir folder;
+  create_shard(folder / "t.h5", one_rank(), 0);
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("a disk that is full when shards are joined keeps them, and no half of a master") {
+  const MountedFolder folder;
+  if (!folder.mounted()) return;
+  const std::string path = folder / "t.h5";
+  {
+    const auto writer = create_shard(path, one_rank(), 0);
+    append_fixture(*writer, one_rank(), 0, 2 * kBlockSteps);
+    writer->finish();
+  }
+  std::ofstream(folder / "others") << std::string(size_t{1} << 20, 'x');
+  CHECK_THROWS_WITH(write_master(path), Contains("No space left on device"));
+  CHECK(std::filesystem::exists(shard_path(path, 0)));
+  CHECK_FALSE(std::filesystem::exists(path + ".partial"));
+  std::filesystem::remove(folder / "others");
+  write_master(path);
+  CHECK(open_trace(path)->step_count() == 2 * kBlockSteps);
 }
 
 }  // namespace
