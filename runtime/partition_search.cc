@@ -192,8 +192,9 @@ std::vector<PartitionSearch::Place> PartitionSearch::places_of(const Ranks& rank
   std::vector<Place> places;
   for (const auto& [node, of_node] : here) {
     const auto count = static_cast<uint32_t>(of_node.size());
+    const uint32_t on_node = used[node];
     const auto share = [&](uint64_t memory) {
-      return count == used[node] ? memory : memory / used[node] * count;
+      return count == on_node ? memory : memory / on_node * count;
     };
     const Member member{kinds_[ranks[of_node[0]]], count, share(memory_of(problem_, node)),
                         share(host_memory_of(problem_, node))};
