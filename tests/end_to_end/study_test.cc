@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "tests/end_to_end/program.h"
+#include "tests/short_tasks.h"
 
 namespace thermocline::test {
 namespace {
@@ -46,6 +47,8 @@ migration = {bandwidth = "5GB/s"}
                "host_budgets = \"30%,70%\"\nbackend = \"cpu\"\ncluster = \"" +
                    folder / "machine.toml" + "\"");
   text.replace(text.find("ranks = 2"), sizeof("ranks = 2") - 1, "ranks = 1");
+  text.replace(text.find("test_limit = 2"), sizeof("test_limit = 2") - 1,
+               std::string("test_limit = 1\npath = \"") + kShortTasks + "\"");
   std::ofstream(folder / "three.toml") << text;
   const CommandResult result =
       thermocline_command("study " + folder / "three.toml" + " --out " + folder / "out");

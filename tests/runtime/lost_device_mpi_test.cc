@@ -44,7 +44,7 @@ CommandResult run_two_ranks(const std::string& arguments, int64_t calls) {
   const std::string itself = std::filesystem::read_symlink("/proc/self/exe").string();
   return run_command("timeout 300 env " + std::string(kCalls) + "=" + std::to_string(calls) + " " +
                      kArguments + "='run --backend emulated " + arguments + "' mpirun -n 2 " +
-                     itself + " '[rank of a job]'");
+                     itself + " '[job]'");
 }
 
 std::string number_behind(const std::string& text, const std::string& before) {
@@ -56,7 +56,7 @@ std::string number_behind(const std::string& text, const std::string& before) {
 
 }  // namespace
 
-TEST_CASE("one rank of thermocline run on emulated GPUs", "[.][rank of a job]") {
+TEST_CASE("one rank of thermocline run on emulated GPUs", "[.][job]") {
   const char* arguments = std::getenv(kArguments);
   const char* calls = std::getenv(kCalls);
   REQUIRE(arguments != nullptr);
