@@ -5,8 +5,8 @@
 //   how many threads there are nor on which has what.
 // Why by rows and not by columns: a thread then reads rows from end to end and writes to memory of
 //   its own. Threads that add to neighbouring columns of one row take cache lines from each other,
-//   since prefetching runs on past a piece's end: two of them on cores without a common cache were
-//   hardly faster than one (README.md in runtime/kernels).
+//   since prefetching runs on past a piece's end (measured on a Zen 5 at times when two cores read
+//   90 GB/s: one thread 36 GB/s, two 37, and 53 to 71 with rows of their own).
 // Not for arithmetic (runtime/kernels) or threads (runtime/thread_pool.h).
 // Thread-safety: cut() needs exclusive access; part() may be called by many.
 #pragma once
