@@ -192,13 +192,14 @@ void* operator new(size_t size, const std::nothrow_t&) noexcept {
   }
   return std::malloc(size);
 }
-void* operator new(size_t size) {
+// Neither is inlined, nor is delete: the compiler would see malloc() and free() where it expects
+// the library's operators.
+__attribute__((noinline)) void* operator new(size_t size) {
   void* block = ::operator new(size, std::nothrow);
   if (block == nullptr) throw std::bad_alloc();
   return block;
 }
 
-// Not inlined: the compiler would see free() where it expects the library's operator delete.
 __attribute__((noinline)) void operator delete(void* block) noexcept { std::free(block); }
 __attribute__((noinline)) void operator delete(void* block, size_t) noexcept { std::free(block); }
 
