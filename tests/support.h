@@ -51,6 +51,21 @@ inline uint64_t resident_bytes() {
   return pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
+// What may be in memory beside `bytes` that are held: huge pages and small things; what a sanitizer
+// notes of them (the thread sanitizer up to three times as much).
+inline uint64_t resident_slack([[maybe_unused]] uint64_t bytes) {
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+  return 3 * bytes + (uint64_t{64} << 20);
+#endif
+#endif
+#ifdef THERMOCLINE_SANITIZED
+  return uint64_t{64} << 20;
+#else
+  return uint64_t{16} << 20;
+#endif
+}
+
 // A Python with the packages of tests/oracles/requirements.txt: THERMOCLINE_ORACLE_PYTHON, or what
 // docker/oracles made; empty where there is none, after a warning: the caller then returns.
 inline std::string oracle_python(

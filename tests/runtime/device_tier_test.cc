@@ -316,16 +316,11 @@ TEST_CASE("a device tier on the host holds its budget, and what is stated beside
                   std::make_unique<WholeBundles>(bundles.layers), LargeBundles::kHotMax);
   follow_random_sets(tier);
   const uint64_t held = resident_bytes() - before;
-#ifdef THERMOCLINE_SANITIZED
-  const uint64_t slack = uint64_t{64} << 20;  // what a sanitizer notes of memory is resident too
-#else
-  const uint64_t slack = uint64_t{16} << 20;  // huge pages, and what says where bundles are
-#endif
   INFO("held " << held << ", stated " << tier.size().total());
   CHECK(tier.size().hot_bytes == uint64_t{48} << 20);
   CHECK(tier.size().total() < uint64_t{54} << 20);
   CHECK(held >= tier.size().hot_bytes);
-  CHECK(held <= tier.size().total() + slack);
+  CHECK(held <= tier.size().total() + resident_slack(tier.size().total()));
 }
 
 // The bytes that a GPU's memory shrinks by are those of the budget and what is stated beside it.

@@ -320,16 +320,11 @@ TEST_CASE("with three tiers both budgets are what memory really holds", "[tiers]
   const uint64_t held = resident_bytes() - before;
   const uint64_t stated =
       tier.size().total() + store->hot_bytes() + store->staging_bytes() + store->passage_bytes();
-#ifdef THERMOCLINE_SANITIZED
-  const uint64_t slack = uint64_t{64} << 20;  // what a sanitizer notes of memory is resident too
-#else
-  const uint64_t slack = uint64_t{16} << 20;  // huge pages, and what says where bundles are
-#endif
   INFO("held " << held << ", stated " << stated);
   CHECK(tier.size().hot_bytes == on_device * 3 * row_bytes);
   CHECK(store->hot_bytes() == on_host * 2 * row_bytes);
   CHECK(held >= tier.size().hot_bytes + store->hot_bytes());
-  CHECK(held <= stated + slack);
+  CHECK(held <= stated + resident_slack(stated));
 }
 
 TEST_CASE("a host budget that does not fit is refused before anything is read", "[tiers]") {

@@ -266,15 +266,10 @@ TEST_CASE("the budget is what memory really holds", "[tiers]") {
   }
   store.wait_for_moves();
   const uint64_t held = resident_bytes() - before, budget = store.hot_bytes();
-#ifdef THERMOCLINE_SANITIZED
-  const uint64_t slack = uint64_t{64} << 20;  // what a sanitizer notes of memory is resident too
-#else
-  const uint64_t slack = uint64_t{16} << 20;  // huge pages, reads under way
-#endif
   INFO("held " << held << ", budget " << budget << ", staged " << store.staging_bytes());
   CHECK(budget == uint64_t{32} << 20);
   CHECK(held >= budget);
-  CHECK(held <= budget + store.staging_bytes() + slack);
+  CHECK(held <= budget + store.staging_bytes() + resident_slack(budget));
 }
 
 TEST_CASE("tiers change no logit, whatever moves", "[tiers]") {
