@@ -107,8 +107,7 @@ void together(Comm& comm, const std::function<void()>& work) {
     mine = static_cast<int>(ErrorKind::failed);
     message = "rank " + std::to_string(comm.rank()) + ": out of memory";
   }
-  std::vector<int> all(static_cast<size_t>(comm.size()));
-  comm.all_gather(&mine, sizeof mine, all.data());
+  const std::vector<int> all = gathered(comm, mine);
   for (int rank = 0; rank < comm.size(); ++rank) {
     const int code = all[static_cast<size_t>(rank)];
     if (code == 0) continue;
@@ -149,8 +148,7 @@ HostName this_host() {
 
 RankOnHost rank_on_this_host(Comm& comm) {
   const HostName mine = this_host();
-  std::vector<HostName> all(static_cast<size_t>(comm.size()));
-  comm.all_gather(&mine, sizeof mine, all.data());
+  const std::vector<HostName> all = gathered(comm, mine);
   const auto count_before = [&](auto end) {
     return static_cast<int>(std::count(all.begin(), end, mine));
   };

@@ -115,6 +115,14 @@ class UncountedExchange {
   bool counting_;  // before
 };
 
+// Of every rank, in their order: plain data. Collective.
+template <class Value>
+std::vector<Value> gathered(Comm& comm, const Value& mine) {
+  std::vector<Value> all(static_cast<size_t>(comm.size()));
+  comm.all_gather(&mine, sizeof mine, all.data());
+  return all;
+}
+
 // values[i] = the sum over ranks, added in rank order; the same bits on every rank.
 // `scratch` keeps its memory.
 void sum_in_rank_order(Comm& comm, float* values, size_t count, std::vector<float>& scratch);

@@ -10,13 +10,6 @@
 namespace thermocline {
 namespace {
 
-template <class Value>
-std::vector<Value> gathered(Comm& comm, const Value& mine) {
-  std::vector<Value> all(static_cast<size_t>(comm.size()));
-  comm.all_gather(&mine, sizeof mine, all.data());
-  return all;
-}
-
 std::string what_to_do(const TierOptions& tiers) {
   const std::string always = ": more hosts, fewer layers, a smaller --model type, or ";
   if (!tiers.folder.empty()) {

@@ -24,9 +24,7 @@ std::string Recorder::finish(Comm& comm) {
 
 void drop_shards_of_no_use(Comm& comm, const std::string& path, bool made_shard) {
   const auto rank = static_cast<uint32_t>(comm.rank());
-  const uint8_t mine = holds_steps(path, rank);
-  std::vector<uint8_t> all(static_cast<size_t>(comm.size()));
-  comm.all_gather(&mine, 1, all.data());
+  const std::vector<uint8_t> all = gathered(comm, uint8_t{holds_steps(path, rank)});
   if (!made_shard || std::ranges::find(all, 0) == all.end()) return;
   std::error_code ignored;
   for (const std::string& name : {shard_path(path, rank), partial_path(path, rank)})

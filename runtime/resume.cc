@@ -57,8 +57,7 @@ Resume::Resume(Comm& comm, const std::string& path, const TraceHeader& header, b
   found_ = shard_ != nullptr;
   Remains mine;
   if (shard_) mine = {shard_->step_count(), shard_->task_count()};
-  std::vector<Remains> all(static_cast<size_t>(comm.size()));
-  comm.all_gather(&mine, sizeof mine, all.data());
+  const std::vector<Remains> all = gathered(comm, mine);
   Remains common = all[0];
   for (const Remains& remains : all) {
     common.step_count = std::min(common.step_count, remains.step_count);
@@ -69,8 +68,7 @@ Resume::Resume(Comm& comm, const std::string& path, const TraceHeader& header, b
       point_ = shard_->point(common.step_count, static_cast<uint32_t>(common.task_count));
     }
   });
-  std::vector<uint64_t> contents(all.size());
-  comm.all_gather(&point_.content, sizeof point_.content, contents.data());
+  const std::vector<uint64_t> contents = gathered(comm, point_.content);
   together(comm, [&] {
     if (point_.content == contents[0]) return;
     throw bad_input(shard_->path(), "the steps that rank 0 recorded", "others");

@@ -12,9 +12,7 @@ namespace {
 std::vector<std::string> gather(Comm& comm, const std::string& mine) {
   together(comm, [] {});
   const auto size = static_cast<size_t>(comm.size());
-  const uint64_t length = mine.size();
-  std::vector<uint64_t> lengths(size);
-  comm.all_gather(&length, sizeof length, lengths.data());
+  const std::vector<uint64_t> lengths = gathered(comm, uint64_t{mine.size()});
   const uint64_t longest = *std::max_element(lengths.begin(), lengths.end());
   std::string padded = mine, all(longest * size, '\0');
   padded.resize(longest);

@@ -478,9 +478,7 @@ class Replayer {
   static void collect_host(HostHotSet& host, const HostLane& lane) {
     host.by_pool.push_back(since(lane.driver->stats(), lane.before));
     add_pool(host.total, host.by_pool.back());
-    host.needs.device += lane.needs.device;
-    host.needs.host += lane.needs.host;
-    host.needs.disk += lane.needs.disk;
+    host.needs.add(lane.needs);
   }
 
   std::vector<double> layer_shares(std::span<const Lane> lanes, uint64_t step_count) const {

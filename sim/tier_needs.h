@@ -32,6 +32,11 @@ struct TierNeeds {
     host += layer.host;
     disk += layer.disk;
   }
+  void add(const TierNeeds& other) {
+    device += other.device;
+    host += other.host;
+    disk += other.disk;
+  }
   bool operator==(const TierNeeds&) const = default;
 };
 

@@ -27,6 +27,8 @@ constexpr uint64_t kHugePage = uint64_t{2} << 20;
 constexpr int kWordBits = 64;
 // From here on, tokens are worth sharing out among threads.
 constexpr int kSharedTokens = 4;
+// Up to here, memory is what a product waits for, so that the order of reading counts.
+constexpr int kPairedTokens = 4;
 
 size_t at(int row, int width) { return static_cast<size_t>(row) * static_cast<size_t>(width); }
 
@@ -199,7 +201,7 @@ class CpuBackend final : public Backend {
     const Product products[] = {{call.gate, nullptr}, {call.up, nullptr}};
     const Inputs inputs =
         inputs_of(std::span(products).first(call.up.rows > 0 ? 2 : 1), call.x, count);
-    const bool paired = every_candidate_is_wanted(call) && count <= kSharedTokens &&
+    const bool paired = every_candidate_is_wanted(call) && count <= kPairedTokens &&
                         RowPairs::fit(call.gate, call.up);
     if (paired) pairs_.make(call.gate, call.up, call.candidates, count);
     pool_.run(call.gate.rows, kWordBits, [&](int begin, int end) {
@@ -390,9 +392,9 @@ class CpuBackend final : public Backend {
       for (int i = begin / kWordBits; i * kWordBits < end; ++i) active[i] &= candidates[i];
     }
     if (call.up.rows == 0) return;
-    const bool dense = call.activation == FfnActivation::silu;
-    const NeuronMask computed =
-        dense ? call.candidates : NeuronMask{call.active, call.active_stride};
+    const NeuronMask computed = every_candidate_is_wanted(call)
+                                    ? call.candidates
+                                    : NeuronMask{call.active, call.active_stride};
     if (!up_done) multiply_chosen(call.up, computed, inputs, begin, end, up_.data());
     scale_by_up(call.up, computed, begin, end, call.hidden);
   }

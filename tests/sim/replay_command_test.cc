@@ -9,6 +9,7 @@
 #include "models/error.h"
 #include "sim/commands.h"
 #include "sim/policy.h"
+#include "tests/sim/three_tiers.h"
 #include "tests/support.h"
 #include "tests/traces/trace_fixture.h"
 
@@ -175,15 +176,7 @@ TEST_CASE("conditions that cannot be are usage errors") {
 TEST_CASE("a replay in three tiers has both hot sets in each row, as replays in two have them") {
   Fixture fixture;
   const std::string cluster = fixture.folder / "three.toml";
-  write_file(cluster, R"([cluster]
-name = "three"
-[[node]]
-name = "n"
-device = {memory = "1GB", bandwidth = "100GB/s"}
-host = {memory = "1GB", bandwidth = "10GB/s"}
-disk = {memory = "1GB", bandwidth = "1GB/s"}
-migration = {bandwidth = "10GB/s"}
-)");
+  write_file(cluster, kThreeTiers);
   const std::string common =
       fixture.profile() + "--policy lru,fixed --cluster " + cluster + " --json - ";
   const auto rows_of = [&](const std::string& more) {

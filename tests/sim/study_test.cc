@@ -16,6 +16,7 @@
 #include "sim/study_plan.h"
 #include "sim/study_run.h"
 #include "tests/sim/result_rows.h"
+#include "tests/sim/three_tiers.h"
 #include "tests/support.h"
 
 namespace thermocline {
@@ -137,20 +138,10 @@ TEST_CASE("what a study executes in tiers is checked before anything runs") {
   CHECK_THAT(error("tier = [\"host,disk\"]\n"), Contains("did you mean 'tiers'"));
 }
 
-constexpr const char* kThreeTiers = R"([cluster]
-name = "three"
-[[node]]
-name = "n"
-device = {memory = "1GB", bandwidth = "100GB/s"}
-host = {memory = "1GB", bandwidth = "10GB/s"}
-disk = {memory = "1GB", bandwidth = "1GB/s"}
-migration = {bandwidth = "10GB/s"}
-)";
-
 TEST_CASE("a study of three tiers says what the host holds, on a machine that has all three") {
   const test::TempDir folder;
   const std::string cluster = "cluster = \"" + folder / "three.toml" + "\"\n";
-  write_file(folder / "three.toml", kThreeTiers);
+  write_file(folder / "three.toml", test::kThreeTiers);
   const auto error = [](const std::string& execute) {
     return open_error_of("name = \"s\"\n[execute]\n" + execute + kModel);
   };
@@ -166,7 +157,7 @@ TEST_CASE("a study of three tiers says what the host holds, on a machine that ha
   CHECK_THAT(error("tiers = [\"device,host,disk\"]\nhost_budgets = \"60%\"\n"),
              Contains("s.toml:3") && Contains("execute.cluster"));
   CHECK_THAT(error(tiers + "host_budget = \"60%\"\n"), Contains("did you mean 'host_budgets'"));
-  std::string two_tiers = kThreeTiers;
+  std::string two_tiers = test::kThreeTiers;
   two_tiers.erase(two_tiers.find("disk = "),
                   two_tiers.find("migration") - two_tiers.find("disk ="));
   write_file(folder / "three.toml", two_tiers);
