@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
-#include <limits>
 #include <utility>
 
 #include "runtime/bench_weights.h"
@@ -117,16 +116,17 @@ class Bench {
     for (int copy = 0; copy < copies.count; ++copy) {
       views.push_back(weights_.make_matrix(copies.at(copy), type, rows, dim()));
     }
-    find_limits(copies);
+    if (reading_) measure_reading(copies);
     for (const int tokens : token_counts) {
       begin(tokens, 1);
       BackendFigure figure = figure_of(name, rows, rows_wanted, "rows", type, tokens);
       figure.bytes = static_cast<uint64_t>(rows) * row;
       const int count = tokens < kComputeBound ? copies.count : 1;
-      measure(figure, 2.0 * static_cast<double>(product(rows, dim())) * tokens, count, [&](int i) {
-        const Product one[] = {{views[static_cast<size_t>(i)], hidden_}};
-        backend_.multiply(one, x_, tokens);
-      });
+      measure(copies, figure, 2.0 * static_cast<double>(product(rows, dim())) * tokens, count,
+              [&](int i) {
+                const Product one[] = {{views[static_cast<size_t>(i)], hidden_}};
+                backend_.multiply(one, x_, tokens);
+              });
     }
   }
 
@@ -138,7 +138,6 @@ class Bench {
     for (int copy = 0; copy < copies.count; ++copy) {
       layers.push_back(weights_.make_ffn(copies.at(copy), type, neurons, dim()));
     }
-    find_limits(copies);
     begin(1, 1);
     std::vector<double> percents = {100};
     percents.insert(percents.end(), options_.sparse_percents.begin(),
@@ -148,10 +147,11 @@ class Bench {
       BackendFigure figure = figure_of("ffn", neurons, ffn_dim(), "neurons", type, 1);
       figure.active_percent = percent;
       figure.bytes = static_cast<uint64_t>(candidates.size) * 3 * row;
-      measure(figure, ffn_operations(candidates.size), copies.count * candidates.sets, [&](int i) {
-        queue_ffn(layers[static_cast<size_t>(i % copies.count)], candidates.mask(i / copies.count),
-                  x_);
-      });
+      measure(copies, figure, ffn_operations(candidates.size), copies.count * candidates.sets,
+              [&](int i) {
+                queue_ffn(layers[static_cast<size_t>(i % copies.count)],
+                          candidates.mask(i / copies.count), x_);
+              });
     }
   }
 
@@ -167,7 +167,6 @@ class Bench {
       layers.push_back(weights_.make_layer(copies.at(copy), type, neurons, shape_, position_count(),
                                            options_.batch));
     }
-    find_limits(copies);
     struct Case {
       const char* name;
       double percent;
@@ -187,12 +186,13 @@ class Bench {
       const uint64_t first_key = next_key_;
       const int count = copies.count * candidates.sets;
       next_key_ += static_cast<uint64_t>(count);
-      measure(figure, layer_operations(candidates.size, positions) * one.tokens, count, [&](int i) {
-        backend_.run_queued(first_key + static_cast<uint64_t>(i), [&] {
-          queue_layer(layers[static_cast<size_t>(i % copies.count)],
-                      candidates.mask(i / copies.count));
-        });
-      });
+      measure(copies, figure, layer_operations(candidates.size, positions) * one.tokens, count,
+              [&](int i) {
+                backend_.run_queued(first_key + static_cast<uint64_t>(i), [&] {
+                  queue_layer(layers[static_cast<size_t>(i % copies.count)],
+                              candidates.mask(i / copies.count));
+                });
+              });
     }
   }
 
@@ -205,13 +205,12 @@ class Bench {
     for (int copy = 0; copy < copies.count; ++copy) {
       caches.push_back(weights_.make_cache(copies.at(copy), shape_, positions, 1));
     }
-    find_limits(copies);
     rows_ = {{0, static_cast<uint32_t>(positions - 1), 0}};
     backend_.begin(rows_);
     BackendFigure figure =
         figure_of(fmt::format("attention to {}", positions), 1, 1, "", DType::f32, 1);
     figure.bytes = bytes;
-    measure(figure, attention_operations(positions), copies.count,
+    measure(copies, figure, attention_operations(positions), copies.count,
             [&](int i) { queue_attention(caches[static_cast<size_t>(i)]); });
   }
 
@@ -273,40 +272,67 @@ class Bench {
 
   // ---- Time.
 
-  // Of one call: the best pass over calls [0, count).
-  double best_seconds(int count, const std::function<void(int)>& call) {
+  // A pass over the calls, and what memory and cores gave just before.
+  struct Round {
+    double seconds;  // of one call
+    double read_limit, compute_limit;
+  };
+
+  double seconds_of(const std::function<void()>& work) {
     using Clock = std::chrono::steady_clock;
-    const auto since = [](Clock::time_point begin) {
-      return std::chrono::duration<double>(Clock::now() - begin).count();
-    };
-    const Clock::time_point start = Clock::now();
-    double best = std::numeric_limits<double>::infinity();
-    for (int pass = 0; pass < 2 || since(start) < options_.seconds; ++pass) {
-      const Clock::time_point begin = Clock::now();
-      for (int i = 0; i < count; ++i) call(i);
-      backend_.wait();
-      best = std::min(best, since(begin));
-    }
-    return std::max(best, 1e-9) / count;
+    const Clock::time_point begin = Clock::now();
+    work();
+    backend_.wait();
+    return std::max(std::chrono::duration<double>(Clock::now() - begin).count(), 1e-9);
+  }
+
+  Round measure_round(const BenchCopies& copies, int count, const std::function<void(int)>& call) {
+    Round round = {0, options_.read_limit, options_.compute_limit};
+    if (backend_.uses_host_memory()) find_limits(copies, round);
+    round.seconds = seconds_of([&] {
+                      for (int i = 0; i < count; ++i) call(i);
+                    }) /
+                    count;
+    return round;
   }
 
   // On the threads of the backend and the memory of what is measured next.
-  void find_limits(const BenchCopies& copies) {
-    read_limit_ = options_.read_limit;
-    compute_limit_ = options_.compute_limit;
-    if (!backend_.uses_host_memory()) return;
-    const RunParts run = [this](int count, const std::function<void(int, int)>& work) {
-      backend_.run_on_host(count, work);
-    };
-    compute_limit_ = compute_peak(run, options_.seconds / 2);
-    const double seconds = best_seconds(
-        copies.count, [&](int copy) { read_once(copies.at(copy), copies.bytes, run); });
-    read_limit_ = static_cast<double>(copies.bytes) / seconds;
-    if (!reading_) return;
+  void find_limits(const BenchCopies& copies, Round& round) {
+    round.compute_limit = compute_peak(run_on_host_, options_.seconds / 20);
+    const double seconds = seconds_of([&] {
+      for (int i = 0; i < copies.count; ++i) read_once(copies.at(i), copies.bytes, run_on_host_);
+    });
+    round.read_limit = static_cast<double>(copies.bytes) * copies.count / seconds;
+  }
+
+  // Of the rounds that there is time for, the one in the middle by what its calls reached of the
+  // limit that holds them. Neither the best nor the worst moment of a machine that others use too.
+  Round middle_round(const BenchCopies& copies, bool computes, int count,
+                     const std::function<void(int)>& call) {
+    std::vector<Round> rounds;
+    measure_round(copies, count, call);  // warms up
+    const auto since = std::chrono::steady_clock::now();
+    const std::chrono::duration<double> time(options_.seconds);
+    while (rounds.size() < 3 || std::chrono::steady_clock::now() - since < time)
+      rounds.push_back(measure_round(copies, count, call));
+    const auto middle = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
+    std::nth_element(rounds.begin(), middle, rounds.end(), [&](const Round& a, const Round& b) {
+      const auto slowness = [&](const Round& one) {
+        const double limit = computes ? one.compute_limit : one.read_limit;
+        return one.seconds * std::max(limit, 1.0);
+      };
+      return slowness(a) < slowness(b);
+    });
+    return *middle;
+  }
+
+  // Beside itself: how much a share of this machine is worth.
+  void measure_reading(const BenchCopies& copies) {
     BackendFigure figure;
     figure.name = "read bandwidth";
     figure.bytes = copies.bytes;
-    finish(figure, 0, seconds);
+    measure(copies, figure, 0, copies.count,
+            [&](int i) { read_once(copies.at(i), copies.bytes, run_on_host_); });
   }
 
   BackendFigure figure_of(const std::string& name, int rows, int rows_wanted, const char* unit,
@@ -318,20 +344,17 @@ class Bench {
     return figure;
   }
 
-  void measure(const BackendFigure& figure, double operations, int count,
+  void measure(const BenchCopies& copies, BackendFigure figure, double operations, int count,
                const std::function<void(int)>& call) {
-    finish(figure, operations, best_seconds(count, call));
-  }
-
-  void finish(BackendFigure figure, double operations, double seconds) {
-    const double read = static_cast<double>(figure.bytes) / seconds;
-    const double computed = operations / seconds;
+    const Round round = middle_round(copies, figure.tokens >= kComputeBound, count, call);
+    const double read = static_cast<double>(figure.bytes) / round.seconds;
+    const double computed = operations / round.seconds;
     figure.threads = options_.thread_count;
-    figure.ms = seconds * 1e3;
+    figure.ms = round.seconds * 1e3;
     figure.gb_per_s = read * 1e-9;
-    figure.share_of_limit = read_limit_ > 0 ? read / read_limit_ : 0;
+    figure.share_of_limit = round.read_limit > 0 ? read / round.read_limit : 0;
     figure.gflop_per_s = computed * 1e-9;
-    figure.share_of_peak = compute_limit_ > 0 ? computed / compute_limit_ : 0;
+    figure.share_of_peak = round.compute_limit > 0 ? computed / round.compute_limit : 0;
     figures_.push_back(std::move(figure));
     if (options_.on_figure) options_.on_figure(figures_.size(), total_);
   }
@@ -342,8 +365,10 @@ class Bench {
   std::vector<std::function<void()>> parts_;
   size_t total_ = 0;  // figures of all parts
   std::vector<BackendFigure> figures_;
+  const RunParts run_on_host_ = [this](int count, const std::function<void(int, int)>& work) {
+    backend_.run_on_host(count, work);
+  };
   bool reading_ = false;  // the read limit is a figure too
-  double read_limit_ = 0, compute_limit_ = 0;
   uint64_t next_key_ = 1;
   std::vector<TokenRow> rows_;
   BenchWeights weights_;

@@ -1,9 +1,10 @@
 // What a backend's operations reach on this machine, on matrices of a large model's dimensions.
 //
-// A figure is the best of the passes that its time allows. A pass takes one copy of the weights
-//   after the other, as many as outgrow the caches, so that they are read from memory. Its limit is
-//   what the same threads reach just before when they only read the same memory, or only compute:
-//   so a share is fair on a machine that others use too.
+// A pass takes one copy of the weights after the other, as many as outgrow the caches, so that they
+//   are read from memory. Just before each, the same threads only read the same memory, and only
+//   compute: those are its limits. Of these rounds, as many as time allows, a figure is the middle
+//   one by its share of the limit that holds it: so a share is fair, and comes again, on a machine
+//   that others use too.
 // Sparse figures take silu, which computes every candidate, and candidates drawn at random: bytes
 //   are exact. Each draw avoids the neurons of the last ones as long as others are left.
 // Goals: figures to hold against any other engine's. Non-goals: a model's own run (run_report.h).
@@ -34,7 +35,7 @@ struct BackendBenchOptions {
   int prefill = 64;          // tokens of one sequence
   int position_count = 128;  // that a layer attends to, its own tokens among them
   int long_position_count = 2048;
-  double seconds = 0.2;  // of each figure and each limit; a pass more where it is short
+  double seconds = 0.4;  // of a figure and its limits; three rounds where it is short
   uint64_t pass_bytes = uint64_t{384} << 20;  // that a pass reads at least, if there is room
   uint64_t memory_bytes = ~uint64_t{0};       // at most
   int thread_count = 1;                       // of the backend

@@ -122,9 +122,9 @@ void print_bench(std::FILE* out, const MachineBench& bench) {
   print_whole_model(out, bench);
   fmt::print(
       out,
-      "\nlimit: what the same threads read from the same memory just before, GB/s. peak: what "
-      "they do in\nregisters in f32, GFLOP/s; quantised weights are multiplied as integers, "
-      "of which more fit.\n");
+      "\nof the middle of several rounds. limit: what the same threads read from the same memory "
+      "just before,\nGB/s. peak: what they do in registers in f32, GFLOP/s; quantised weights are "
+      "multiplied as\nintegers, of which more fit.\n");
 }
 
 Json bench_rows(const MachineBench& bench) {

@@ -98,13 +98,13 @@ struct Columns {
   return cols - c < kChunk ? (cols - c) / kBlock : kChunkBlocks;
 }
 
-// Calls visit(half) for the groups of a chunk of `blocks` blocks; where V wants them unrolled, with
-// constants.
-template <class V, class Visit>
+// Calls visit(half) for the groups of a chunk of `blocks` blocks, all there can be if kWhole; where
+// V wants them unrolled, with constants.
+template <class V, bool kWhole, class Visit>
 [[gnu::always_inline]] inline void for_each_group(int blocks, const Visit& visit) {
   if constexpr (V::kUnrolls) {
     visit(0);
-    if (blocks > kGroupBlocks) visit(1);
+    if (kWhole || blocks > kGroupBlocks) visit(1);
   } else {
     for (int half = 0; half * kGroupBlocks < blocks; ++half) visit(half);
   }
@@ -137,24 +137,24 @@ struct PaddedGroup {
   }
 };
 
-// What decode(codes, further) makes of a group of a row.
-template <DType D, class Decode>
+// What decode(codes, further) makes of a group of a row; kWhole: all of it is there.
+template <DType D, bool kWhole, class Decode>
 [[gnu::always_inline]] inline auto decode_group(const std::byte* row, const RowPlanes& planes,
                                                 int cols, int group, const Decode& decode) {
   const std::byte* codes = row + group * (kGroupBlocks * code_bytes(D));
   const std::byte* further = row + planes.further + group * (kGroupBlocks * further_bytes(D));
   const int left = cols - group * kGroup;
-  if (is_super_block(D) || left >= kGroup) [[likely]]
+  if (kWhole || is_super_block(D) || left >= kGroup) [[likely]]
     return decode(codes, further);
   const PaddedGroup<D> padded(codes, further, left / kBlock);
   return decode(padded.codes, padded.further);
 }
 
-template <class V, DType D>
+template <class V, DType D, bool kWhole>
 [[gnu::always_inline]] inline typename V::Bytes codes_of_group(const std::byte* row,
                                                                const RowPlanes& planes, int cols,
                                                                int group) {
-  return decode_group<D>(row, planes, cols, group, V::template codes<D>);
+  return decode_group<D, kWhole>(row, planes, cols, group, V::template codes<D>);
 }
 
 }  // namespace

@@ -28,7 +28,8 @@ struct DecodedRow {
     read_scales<V, D>(row, planes, c / kChunk, blocks, scales);
     uint8_t codes[2][kGroup];
     for (int half = 0; half * kGroupBlocks < blocks; ++half)
-      V::store_bytes(codes[half], codes_of_group<V, D>(row, planes, cols, c / kGroup + half));
+      V::store_bytes(codes[half],
+                     codes_of_group<V, D, false>(row, planes, cols, c / kGroup + half));
     for (int i = 0; i < blocks * kBlock; ++i) {
       const int block = i / kBlock, second = i / 16 % 2, set = second % scale_sets(D);
       const int code = codes[i / kGroup][64 * second + block % kGroupBlocks * 16 + i % 16];

@@ -21,12 +21,9 @@ struct Dot {
   using Panel = typename Kind::Panel;
 
   static constexpr int smaller(int a, int b) { return a < b ? a : b; }
-  // Rows of a tile of T tokens. Of one token, memory decides: rows of many bytes come faster when
-  // fewer are read side by side (measured: Q8_0 29, 20, 22 GB/s with 1, 2, 4 rows; BF16 24, 28, 24;
-  // Q4_0 24, 27, 28). Of several, registers.
+  // Rows of a tile of T tokens: as many as registers have sums for.
   static constexpr int tile_rows(int tokens) {
-    constexpr int kByMemory = !takes_fixed(D) ? 2 : code_bits(D) == 8 ? 1 : kTileRows;
-    return smaller(V::kAccumulators / tokens, tokens == 1 ? kByMemory : kTileRows);
+    return smaller(V::kAccumulators / tokens, kTileRows);
   }
   // Rows of a panel's tile.
   static constexpr int kPanelTile = V::kAccumulators / kTokens;

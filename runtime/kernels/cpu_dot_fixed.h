@@ -51,8 +51,9 @@ struct FixedDot {
       read_scales<V, D>(rows[r], planes, chunk, blocks, room);
       return room;
     }
+    template <bool kWhole>
     [[gnu::always_inline]] Bytes codes(int r, int group) const {
-      return codes_of_group<V, D>(rows[r], planes, cols, group);
+      return codes_of_group<V, D, kWhole>(rows[r], planes, cols, group);
     }
     // The 16 sums of kPart of a group's products (V::dot).
     template <int kPart>
@@ -82,14 +83,15 @@ struct FixedDot {
           read_scales<V, D>(rows[r], planes, (from + c) / kChunk, blocks_of_chunk(cols, from + c),
                             of_chunks[r][c / kChunk]);
         for (int c = 0; c < width; c += kGroup)
-          V::template store_words<D>(
-              words[r] + c, codes_of_group<V, D>(rows[r], planes, cols, (from + c) / kGroup));
+          V::template store_words<D>(words[r] + c, codes_of_group<V, D, false>(
+                                                       rows[r], planes, cols, (from + c) / kGroup));
       }
     }
 
     const float* scales(int r, int chunk, int, float (&)[scale_count(D)]) const {
       return of_chunks[first + r][chunk - begin / kChunk];
     }
+    template <bool>
     [[gnu::always_inline]] Codes codes(int r, int group) const {
       const int16_t* from = words[first + r] + group * kGroup - begin;
       Codes codes;
@@ -129,22 +131,29 @@ struct FixedDot {
   template <int R, int T, class Rows>
   [[gnu::always_inline]] static void add_products(const Rows& rows, const Row* x, int begin,
                                                   int width, SumTile<V, R, T>& sum) {
-    for (int c = begin; c < begin + width; c += kChunk) {
-      const int chunk = c / kChunk, blocks = blocks_of_chunk(begin + width, c);
-      alignas(64) float room[R][scale_count(D)];
-      const float* scales[R];
+    int c = begin;
+    for (; begin + width - c >= kChunk; c += kChunk)
+      add_chunk<true>(rows, x, c / kChunk, kChunkBlocks, sum);
+    if (c < begin + width) add_chunk<false>(rows, x, c / kChunk, (begin + width - c) / kBlock, sum);
+  }
+
+  // A chunk of `blocks` blocks; kWhole: of all that a chunk can have. Sums stay in registers where
+  // nothing is asked on the way.
+  template <bool kWhole, int R, int T, class Rows>
+  [[gnu::always_inline]] static void add_chunk(const Rows& rows, const Row* x, int chunk,
+                                               int blocks, SumTile<V, R, T>& sum) {
+    alignas(64) float room[R][scale_count(D)];
+    const float* scales[R];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        scales[r] = rows.scales(r, chunk, blocks, room[r]);
+    for (int r = 0; r < R; ++r) {
+      scales[r] = rows.scales(r, chunk, blocks, room[r]);
 #pragma GCC unroll 4
-        for (int t = 0; t < T; ++t)
-          sum.of[r][t] = add_minimums(scales[r], x[t], chunk, sum.of[r][t]);
-      }
-      for_each_group<V>(
-          blocks, [&](int half) __attribute__((always_inline)) {
-            add_group(rows, scales, x, chunk, half, sum);
-          });
+      for (int t = 0; t < T; ++t) sum.of[r][t] = add_minimums(scales[r], x[t], chunk, sum.of[r][t]);
     }
+    for_each_group<V, kWhole>(
+        blocks, [&](int half) __attribute__((always_inline)) {
+          add_group<kWhole>(rows, scales, x, chunk, half, sum);
+        });
   }
 
   [[gnu::always_inline]] static V add_minimums(const float* scales, const Row& x, int chunk,
@@ -155,29 +164,25 @@ struct FixedDot {
   }
 
   // A group's products; half: of its chunk.
-  template <int R, int T, class Rows>
+  template <bool kWhole, int R, int T, class Rows>
   [[gnu::always_inline]] static void add_group(const Rows& rows, const float* const (&scales)[R],
                                                const Row* x, int chunk, int half,
                                                SumTile<V, R, T>& sum) {
     const int group = 2 * chunk + half;
-    V of_x[T];
-#pragma GCC unroll 4
-    for (int t = 0; t < T; ++t)
-      of_x[t] = V::spread(V::load_eight(x[t].scales() + chunk * kChunkBlocks), half);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const auto codes = rows.codes(r, group);
-      V of_row[kSets];
-#pragma GCC unroll 2
-      for (int set = 0; set < kSets; ++set)
-        of_row[set] = V::spread(V::load_eight(scales[r] + kChunkBlocks * set), half);
+      const auto codes = rows.template codes<kWhole>(r, group);
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
+        const auto scale = [&](int set) __attribute__((always_inline)) {
+          return V::spread(V::mul(V::load_eight(scales[r] + kChunkBlocks * set),
+                                  V::load_eight(x[t].scales() + chunk * kChunkBlocks)),
+                           half);
+        };
         V& to = sum.of[r][t];
-        to = V::fma(V::mul(of_row[0], of_x[t]), Rows::template dot<kFirstPart>(codes, x[t], group),
-                    to);
+        to = V::fma(scale(0), Rows::template dot<kFirstPart>(codes, x[t], group), to);
         if constexpr (kSets == 2)
-          to = V::fma(V::mul(of_row[1], of_x[t]), Rows::template dot<2>(codes, x[t], group), to);
+          to = V::fma(scale(1), Rows::template dot<2>(codes, x[t], group), to);
       }
     }
   }

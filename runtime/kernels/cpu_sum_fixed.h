@@ -96,6 +96,7 @@ struct FixedSum {
     }
   };
 
+  template <bool kWhole>
   [[gnu::always_inline]] static Codes codes_of(const std::byte* row, const RowPlanes& planes,
                                                int cols, int group) {
     if constexpr (kHalfBytes) {
@@ -103,9 +104,9 @@ struct FixedSum {
           [](const std::byte* codes, const std::byte*) __attribute__((always_inline)) {
         return V::half_bytes(codes);
       };
-      return decode_group<D>(row, planes, cols, group, half_bytes);
+      return decode_group<D, kWhole>(row, planes, cols, group, half_bytes);
     } else {
-      return codes_of_group<V, D>(row, planes, cols, group);
+      return codes_of_group<V, D, kWhole>(row, planes, cols, group);
     }
   }
 
@@ -142,7 +143,7 @@ struct FixedSum {
 
   // Positions [kFirst, kFirst + kN) of a group, whose first factor is at `at`, to `sums`
   // (kPositions, kLanes).
-  template <int kFirst>
+  template <int kFirst, bool kWhole>
   [[gnu::always_inline]] static void add_positions(const Block& block, const RowPlanes& planes,
                                                    int cols, int group, const Factors& factors,
                                                    int at, int count, float* sums) {
@@ -157,8 +158,8 @@ struct FixedSum {
         prefetch_codes<D>(block.ahead[r], group);
         prefetch_codes<D>(block.ahead[r + 1], group);
       }
-      const Codes a = codes_of(block.rows[r], planes, cols, group),
-                  b = codes_of(block.rows[r + 1], planes, cols, group);
+      const Codes a = codes_of<kWhole>(block.rows[r], planes, cols, group),
+                  b = codes_of<kWhole>(block.rows[r + 1], planes, cols, group);
       typename V::Words of[kSets];
 #pragma GCC unroll 2
       for (int set = 0; set < kSets; ++set)
@@ -231,15 +232,15 @@ struct FixedSum {
   // sums (kPositions, kLanes) += a group's columns of a block's rows.
   static void add_group(const Block& block, const RowPlanes& planes, int cols, int group,
                         const Factors& factors, int at, float* sums) {
-    const auto add = [&](int count) __attribute__((always_inline)) {
-      add_positions<0>(block, planes, cols, group, factors, at, count, sums);
-      if constexpr (kN == 4) add_positions<4>(block, planes, cols, group, factors, at, count, sums);
+    const auto add = [&]<bool kWhole>(int count) __attribute__((always_inline)) {
+      add_positions<0, kWhole>(block, planes, cols, group, factors, at, count, sums);
+      if constexpr (kN == 4)
+        add_positions<4, kWhole>(block, planes, cols, group, factors, at, count, sums);
     };
     const bool whole = is_super_block(D) || cols - group * kGroup >= kGroup;
     if (!V::kUnrolls || block.count < kRows || !whole) [[unlikely]]
-      return add(block.count);
-    if (cols - group * kGroup < kGroup) __builtin_unreachable();
-    add(kRows);
+      return add.template operator()<false>(block.count);
+    add.template operator()<true>(kRows);
   }
 
   // sums += a^T W over a block's rows of `cols` columns.
