@@ -54,13 +54,13 @@ class Cursor {
     at_ += whole_lines(static_cast<uint64_t>(rows) * view.stride);
     return view;
   }
-  // Rows of gate, up and down in bundles.
-  void bundles(DType dtype, int neurons, int cols, BenchLayer& layer) {
+  // Rows of gate and up side by side, then those of down.
+  void ffn(DType dtype, int neurons, int cols, BenchLayer& layer) {
     const uint64_t row = row_bytes(dtype, cols);
-    layer.gate = {dtype, neurons, cols, 3 * row, at_};
-    layer.up = {dtype, neurons, cols, 3 * row, at_ + row};
-    layer.down = {dtype, neurons, cols, 3 * row, at_ + 2 * row};
-    at_ += whole_lines(static_cast<uint64_t>(neurons) * 3 * row);
+    layer.gate = {dtype, neurons, cols, 2 * row, at_};
+    layer.up = {dtype, neurons, cols, 2 * row, at_ + row};
+    at_ += static_cast<uint64_t>(neurons) * 2 * row;
+    layer.down = matrix(dtype, neurons, cols);
   }
   float* floats(uint64_t count) {
     float* values = reinterpret_cast<float*>(at_);
@@ -134,7 +134,7 @@ WeightView BenchWeights::make_matrix(std::byte* memory, DType type, int rows, in
 
 BenchLayer BenchWeights::make_ffn(std::byte* memory, DType type, int neurons, int cols) {
   BenchLayer layer;
-  Cursor(memory).bundles(type, neurons, cols, layer);
+  Cursor(memory).ffn(type, neurons, cols, layer);
   const WeightView rows[] = {layer.gate, layer.up, layer.down};
   place(rows);
   return layer;
@@ -144,9 +144,9 @@ BenchLayer BenchWeights::make_layer(std::byte* memory, DType type, int neurons,
                                     const ModelShape& shape, int positions, int slots) {
   const auto dim = static_cast<int>(shape.model_dim), q_dim = static_cast<int>(shape.q_dim());
   const auto kv_dim = static_cast<int>(shape.kv_dim());
-  const uint64_t bundles = static_cast<uint64_t>(neurons) * 3 * row_bytes(type, dim);
+  const uint64_t ffn = static_cast<uint64_t>(neurons) * 3 * row_bytes(type, dim);
   BenchLayer layer = make_ffn(memory, type, neurons, dim);
-  Cursor cursor(memory + whole_lines(bundles));
+  Cursor cursor(memory + whole_lines(ffn));
   layer.q = cursor.matrix(type, q_dim, dim);
   layer.k = cursor.matrix(type, kv_dim, dim);
   layer.v = cursor.matrix(type, kv_dim, dim);

@@ -1,7 +1,7 @@
 // PartLoader: reads a rank's parts of a checkpoint into a backend's memory.
 //
 // Goals: each part is read once, by the threads that will compute with it, and never whole: a
-//   mebibyte at a time lies in between. Rows of a bundle lie side by side.
+//   mebibyte at a time lies in between.
 // check_finite: Error{input} that names layer, tensor, row and column of the first NaN or infinity
 //   that a thread meets.
 // Non-goals: which parts (weight_parts.h), whether they fit (weight_room.h).
@@ -36,7 +36,7 @@ class PartLoader {
 
   // Matrices of the same rows, those of a row side by side.
   template <size_t N>
-  std::array<WeightMatrix, N> bundle(const std::array<WeightPart, N>& parts) const {
+  std::array<WeightMatrix, N> side_by_side(const std::array<WeightPart, N>& parts) const {
     uint64_t stride = 0, offset = 0;
     for (const WeightPart& part : parts) stride += part.row_bytes();
     const auto memory = allocate(stride * parts[0].rows.count);

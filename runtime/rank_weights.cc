@@ -26,14 +26,21 @@ LayerWeights load_dense(const PartLoader& loader, const WeightPlan& plan, uint32
   return weights;
 }
 
-void load_ffn(const PartLoader& loader, const WeightPlan& plan, uint32_t layer,
-              LayerWeights& weights) {
-  auto bundle =
-      loader.bundle(std::array{plan.part(Matrix::gate, layer), plan.part(Matrix::up, layer),
-                               plan.part(Matrix::down_t, layer)});
-  weights.gate = std::move(bundle[0]);
-  weights.up = std::move(bundle[1]);
-  weights.down_t = std::move(bundle[2]);
+// What is read in one go lies in one piece. SiLU wants up wherever it wants gate: their rows lie
+// side by side (row_pairs.h). A ReLU's gate is read alone, of all neurons; up and down of few.
+// Between what is read, other rows would be prefetched in vain.
+void load_ffn(const PartLoader& loader, const WeightPlan& plan, FfnActivation activation,
+              uint32_t layer, LayerWeights& weights) {
+  const WeightPart gate = plan.part(Matrix::gate, layer), up = plan.part(Matrix::up, layer);
+  if (activation == FfnActivation::silu) {
+    auto pair = loader.side_by_side(std::array{gate, up});
+    weights.gate = std::move(pair[0]);
+    weights.up = std::move(pair[1]);
+  } else {
+    weights.gate = loader.matrix(gate);
+    weights.up = loader.matrix(up);
+  }
+  weights.down_t = loader.matrix(plan.part(Matrix::down_t, layer));
 }
 
 using TieredParts = std::array<WeightPart, kTieredMatrices.size()>;
@@ -237,7 +244,7 @@ RankWeights WeightLoad::load() {
     if (s.tier_loader.has_value()) {
       of_layer.gate = s.ffn_loader.matrix(s.plan.part(Matrix::gate, layer));
     } else {
-      load_ffn(s.ffn_loader, s.plan, layer, of_layer);
+      load_ffn(s.ffn_loader, s.plan, s.source.shape().activation, layer, of_layer);
     }
   }
   if (s.tier_loader.has_value())

@@ -1,8 +1,8 @@
 // RankWeights: the share of the model that one rank holds, in the checkpoint's own element type.
 //
-// Goals: each rank reads just its share, once; a neuron's gate, up and down_t rows lie side by
-//   side, a bundle, so that it is read, and can be moved, as one. What a backend cannot run, or has
-//   no room for, is refused before anything is read.
+// Goals: each rank reads just its share, once; what a pass reads in one go lies in one piece. What
+// a
+//   backend cannot run, or has no room for, is refused before anything is read.
 // Tiers: with TierOptions the up and down_t rows of the FFN lie in a file, the hot ones in memory
 //   too (tiers/bundle_store.h); gate, which says what is active, and all else are in memory. Or the
 //   FFN lies in the memory of a host backend, the hot bundles on the device too
@@ -29,7 +29,7 @@ namespace thermocline {
 
 struct WeightMatrix {
   WeightView view;
-  std::shared_ptr<std::byte> memory;  // that the rows lie in; matrices of a bundle share it
+  std::shared_ptr<std::byte> memory;  // that the rows lie in; matrices side by side share it
 
   uint64_t byte_count() const {
     return static_cast<uint64_t>(view.rows) *

@@ -235,7 +235,7 @@ struct Lanes {
                                             const Words& mask) {
     const auto of = [&](int i) __attribute__((always_inline)) {
       const __m256i all = two_rows<p / 4>(a.half[i], b.half[i]);
-      return _mm256_and_si256(p / 2 % 2 == 0 ? all : _mm256_srli_epi16(all, 8), mask.low);
+      return p % 4 == 3 ? _mm256_srli_epi16(all, 12) : _mm256_and_si256(all, mask.low);
     };
     return {of(0), of(1)};
   }

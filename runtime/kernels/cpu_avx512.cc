@@ -157,7 +157,8 @@ struct Lanes {
   template <int p>
   [[gnu::always_inline]] static Words words(const HalfBytes& a, const HalfBytes& b, Words mask) {
     const __m512i all = two_rows<p / 4>(a.all, b.all);
-    return {_mm512_and_si512(p / 2 % 2 == 0 ? all : _mm512_srli_epi16(all, 8), mask.all)};
+    if constexpr (p % 4 == 3) return {_mm512_srli_epi16(all, 12)};
+    return {_mm512_and_si512(all, mask.all)};
   }
   template <int p>
   [[gnu::always_inline]] static Words words(const Bytes& a, const Bytes& b, Words mask) {

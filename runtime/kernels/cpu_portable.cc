@@ -191,8 +191,13 @@ struct Lanes {
   // Words of codes of position p in lanes: one of a, one of b, where the mask leaves them.
   template <int p>
   static Words words(const HalfBytes& a, const HalfBytes& b, const Words& mask) {
-    return words_of([&](int i) { return a.bytes[16 * (i / 4) + byte_of(p, i)] & mask.of_a[i]; },
-                    [&](int i) { return b.bytes[16 * (i / 4) + byte_of(p, i)] & mask.of_b[i]; });
+    const auto at = [](const HalfBytes& codes, int i, int32_t mask) {
+      const uint8_t* bytes = codes.bytes + 16 * (i / 4) + byte_of(p / 4 * 4, i);
+      const int32_t word = bytes[0] | bytes[1] << 8;
+      return p % 4 == 3 ? word >> 12 : word & mask;
+    };
+    return words_of([&](int i) { return at(a, i, mask.of_a[i]); },
+                    [&](int i) { return at(b, i, mask.of_b[i]); });
   }
   template <int p>
   static Words words(const Bytes& a, const Bytes& b, const Words&) {

@@ -104,12 +104,12 @@ void for_each_block(const RowMemory& memory, int row_begin, int row_end, Visit v
       for (int r = row_begin + i; r < row_end; r += length) block.add(memory.at(r), r);
     return block;
   };
-  RowBlock block = block_at(0);
-  for (int first = kOfEach; block.count > 0; first += kOfEach) {
-    const RowBlock next = block_at(first);
-    block.look_ahead(next);
-    visit(block);
-    block = next;
+  RowBlock blocks[2] = {block_at(0)};
+  int now = 0;
+  for (int first = kOfEach; blocks[now].count > 0; first += kOfEach, now = 1 - now) {
+    blocks[1 - now] = block_at(first);
+    blocks[now].look_ahead(blocks[1 - now]);
+    visit(blocks[now]);
   }
 }
 
@@ -121,15 +121,16 @@ class RowWalk {
   RowWalk(WordAt word_at, const RowMemory& memory, int row_begin, int row_end)
       : word_at_(word_at), memory_(memory), word_begin_(row_begin / 64 * 64), end_(row_end) {
     bits_ = bits_at(word_begin_) & ~uint64_t{0} << (row_begin - word_begin_);
-    take(next_);
+    take(blocks_[1]);
     step();
   }
 
-  const RowBlockOf<N>& block() const { return block_; }  // empty at the end
+  const RowBlockOf<N>& block() const { return blocks_[now_]; }  // empty at the end
   void step() {
-    block_ = next_;
-    take(next_);
-    block_.look_ahead(next_);
+    now_ = 1 - now_;
+    RowBlockOf<N>& next = blocks_[1 - now_];
+    take(next);
+    blocks_[now_].look_ahead(next);
   }
 
  private:
@@ -154,7 +155,8 @@ class RowWalk {
   RowMemory memory_;
   int word_begin_, end_;
   uint64_t bits_ = 0;
-  RowBlockOf<N> block_, next_;
+  RowBlockOf<N> blocks_[2];  // one, and the next
+  int now_ = 0;
 };
 
 // The same rows.

@@ -28,8 +28,11 @@ constexpr int column_of(int p, int lane) {
   return kBlock * (lane / 4) + 16 * (p % 2) + 8 * (p / 4) + 2 * (lane % 4) + p / 2 % 2;
 }
 
-// By which power of two V::words of seconds are too large: half bytes are taken where they are.
-constexpr int second_shift(DType dtype) { return code_bits(dtype) == 4 ? 4 : 0; }
+// By which power of two V::words of position p are too large: half bytes are taken where they are,
+// but for those at the upper end of a word, where they would be signed.
+constexpr int word_shift(DType dtype, int p) {
+  return code_bits(dtype) == 4 && p % 4 != 3 ? 4 * (p % 4) : 0;
+}
 
 template <class V, DType D>
 struct FixedSum {
@@ -78,9 +81,11 @@ struct FixedSum {
           const uint32_t first = bits_of(products[r][i] * factor[i] + kRounder),
                          second = bits_of(products[r + 1][i] * factor[i] + kRounder);
           pairs[r / 2][i] = static_cast<int32_t>((first & 0xffff) | second << 16);
-          sums[i] += first + second - 2 * bits_of(kRounder);
+          sums[i] += first + second;
         }
-      for (int i = 0; i < kFactors; ++i) zeros[i] = static_cast<int32_t>(-zero_code(D) * sums[i]);
+      const uint32_t rounders = static_cast<uint32_t>((count + 1) / 2 * 2) * bits_of(kRounder);
+      for (int i = 0; i < kFactors; ++i)
+        zeros[i] = static_cast<int32_t>(-zero_code(D) * (sums[i] - rounders));
     }
     void find_units(int count, float (&factor)[kFactors]) {
       uint32_t largest[kFactors] = {};
@@ -119,25 +124,30 @@ struct FixedSum {
     (std::make_integer_sequence<int, kN>{});
   }
 
-  // What is the same for all pairs of rows in a group whose first factor is at `at`; by p % 2.
+  // What is the same for all pairs of rows in a group whose first factor is at `at`: of positions
+  // that lie alike in their words.
+  static constexpr int kAlike = kHalfBytes ? 4 : 2;
   struct Group {
-    typename V::Words masks[2];  // of V::words
-    typename V::Ints zeros[2];
-    V units[2];
+    typename V::Words masks[kAlike];  // of V::words
+    typename V::Ints zeros[kAlike];
+    V units[kAlike];
 
     [[gnu::always_inline]] Group(const Factors& factors, int at) {
-      int32_t patterns[2] = {kHalfBytes ? 0x000f000f : 0x00ff00ff,
-                             kHalfBytes ? 0x00f000f0 : 0x00ff00ff};
+      int32_t patterns[kAlike];
+      for (int i = 0; i < kAlike; ++i)
+        patterns[i] = (kHalfBytes ? 0x000f000f : 0x00ff00ff) << word_shift(D, i);
       keep_in_memory(patterns);  // or they are made anew for each pair
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        const int of_set = at + i % kSets * kChunkBlocks;
-        masks[i] = V::all_words(patterns[i]);
-        zeros[i] = V::spread_ints(factors.zeros + of_set);
-        units[i] = V::spread_four(factors.unit + of_set);
+      [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+        (make<i>(factors, at + i % kSets * kChunkBlocks, patterns[i]), ...);
       }
-      zeros[1] = V::template shifted<second_shift(D)>(zeros[1]);
-      units[1] = V::mul(units[1], V::broadcast(1.0f / (1 << second_shift(D))));
+      (std::make_integer_sequence<int, kAlike>{});
+    }
+    template <int i>
+    [[gnu::always_inline]] void make(const Factors& factors, int of_set, int32_t pattern) {
+      constexpr int kShift = word_shift(D, i);
+      masks[i] = V::all_words(pattern);
+      zeros[i] = V::template shifted<kShift>(V::spread_ints(factors.zeros + of_set));
+      units[i] = V::mul(V::spread_four(factors.unit + of_set), V::broadcast(1.0f / (1 << kShift)));
     }
   };
 
@@ -150,7 +160,7 @@ struct FixedSum {
     const Group of_group(factors, at);
     typename V::Ints sum[kN];
     for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-      sum[p - kFirst] = of_group.zeros[p % 2];
+      sum[p - kFirst] = of_group.zeros[p % kAlike];
     });
 #pragma GCC unroll 8
     for (int r = 0; r < count; r += 2) {
@@ -165,13 +175,13 @@ struct FixedSum {
       for (int set = 0; set < kSets; ++set)
         of[set] = V::spread_words(factors.pairs[r / 2] + at + kChunkBlocks * set);
       for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
-        const auto words = V::template words<p>(a, b, of_group.masks[p % 2]);
+        const auto words = V::template words<p>(a, b, of_group.masks[p % kAlike]);
         sum[p - kFirst] = V::dot_words(sum[p - kFirst], words, of[p % 2 % kSets]);
       });
     }
     for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
       float* to = sums + p * kLanes;
-      V::store(to, V::fma(V::of_ints(sum[p - kFirst]), of_group.units[p % 2], V::load(to)));
+      V::store(to, V::fma(V::of_ints(sum[p - kFirst]), of_group.units[p % kAlike], V::load(to)));
     });
   }
 

@@ -131,6 +131,23 @@ TEST_CASE("checking finiteness names the sublayer behind which an activation is 
   CHECK(message_of([&] { run_locally(weights, options); }).starts_with("layer 1, behind its FFN"));
 }
 
+TEST_CASE("what a pass reads in one go lies in one piece") {
+  for (const FfnActivation activation : {FfnActivation::silu, FfnActivation::relu}) {
+    const Spoiled weights(shape_of(activation));
+    const auto backend = backends().by_name("cpu").make({1, {}, 0});
+    const Partition partition = make_partition(weights.shape(), DType::f32, {1, 1}, {1});
+    const RankWeights rank = load_rank_weights(weights, partition, 0, *backend);
+    const bool pairs = activation == FfnActivation::silu;
+    for (const LayerWeights& layer : rank.layers) {
+      const uint64_t row = 64 * sizeof(float);
+      CHECK(layer.gate.view.stride == (pairs ? 2 * row : row));
+      CHECK(layer.up.view.stride == layer.gate.view.stride);
+      CHECK((layer.gate.view.data + row == layer.up.view.data) == pairs);
+      CHECK(layer.down_t.view.stride == row);
+    }
+  }
+}
+
 TEST_CASE("what a backend cannot run is refused before anything is read") {
   Spoiled weights(shape_of(FfnActivation::relu));
   weights.type = DType::q6_k;
