@@ -8,16 +8,25 @@
 namespace thermocline {
 namespace {
 
-// Calls act(value) -> {result, active} for each element and packs the bits.
+// Calls act(value, active) for each element, or for the candidates, and packs the bits.
 template <class Act>
-void activate_with(float* values, int begin, int end, uint64_t* words, Act act) {
+void activate_with(float* values, int begin, int end, const uint64_t* candidates, uint64_t* words,
+                   Act act) {
   for (int first = begin; first < end; first += 64) {
     uint64_t word = 0;
-    const int last = std::min(first + 64, end);
-    for (int i = first; i < last; ++i) {
+    const auto visit = [&](int i) {
       bool active = false;
-      values[i] = act(values[i], active);
-      word |= uint64_t{active} << (i - first);
+      values[first + i] = act(values[first + i], active);
+      word |= uint64_t{active} << i;
+    };
+    const int count = std::min(64, end - first);
+    if (candidates == nullptr) {
+      for (int i = 0; i < count; ++i) visit(i);
+    } else {
+      for (uint64_t bits = candidates[first / 64]; bits != 0; bits &= bits - 1) {
+        const int i = std::countr_zero(bits);
+        if (i < count) visit(i);
+      }
     }
     words[first / 64] = word;
   }
@@ -47,24 +56,26 @@ ActivationRule make_activation_rule(const ModelShape& shape, float silu_threshol
 }
 
 void activate(FfnActivation activation, float threshold, float* values, int begin, int end,
-              uint64_t* words) {
+              const uint64_t* candidates, uint64_t* words) {
   switch (activation) {
     case FfnActivation::relu:
-      return activate_with(values, begin, end, words, [](float g, bool& active) {
+      return activate_with(values, begin, end, candidates, words, [](float g, bool& active) {
         active = g > 0.0f;
         return active ? g : 0.0f;
       });
     case FfnActivation::fatrelu:
-      return activate_with(values, begin, end, words, [threshold](float g, bool& active) {
-        active = g >= threshold;
-        return active ? g : 0.0f;
-      });
+      return activate_with(values, begin, end, candidates, words,
+                           [threshold](float g, bool& active) {
+                             active = g >= threshold;
+                             return active ? g : 0.0f;
+                           });
     case FfnActivation::silu:
-      return activate_with(values, begin, end, words, [threshold](float g, bool& active) {
-        const float value = g / (1.0f + std::exp(-g));
-        active = std::fabs(value) > threshold;
-        return value;
-      });
+      return activate_with(values, begin, end, candidates, words,
+                           [threshold](float g, bool& active) {
+                             const float value = g / (1.0f + std::exp(-g));
+                             active = std::fabs(value) > threshold;
+                             return value;
+                           });
   }
 }
 

@@ -385,11 +385,10 @@ class CpuBackend final : public Backend {
     for (int t = 0; t < count; ++t) {
       float* gate = call.hidden + at(t, neurons);
       uint64_t* active = call.active + static_cast<size_t>(t) * call.active_stride;
-      activate(call.activation, call.threshold, gate, begin, end, active);
+      const uint64_t* candidates =
+          call.candidates.words != nullptr ? words_of(call.candidates, t) : nullptr;
+      activate(call.activation, call.threshold, gate, begin, end, candidates, active);
       pass_magnitudes(call, t, begin, end);
-      if (call.candidates.words == nullptr) continue;
-      const uint64_t* candidates = words_of(call.candidates, t);
-      for (int i = begin / kWordBits; i * kWordBits < end; ++i) active[i] &= candidates[i];
     }
     if (call.up.rows == 0) return;
     const NeuronMask computed = every_candidate_is_wanted(call)

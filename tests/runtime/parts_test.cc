@@ -18,7 +18,7 @@ TEST_CASE("the rule says act(g) and which neurons are active, up to odd values")
   const auto bits = [&](FfnActivation activation, float threshold, std::vector<float>& values) {
     uint64_t words[2] = {~uint64_t{0}, 7};
     values = g;
-    activate(activation, threshold, values.data(), 0, static_cast<int>(g.size()), words);
+    activate(activation, threshold, values.data(), 0, static_cast<int>(g.size()), nullptr, words);
     CHECK(words[1] == 7);  // not its word
     return words[0];
   };
@@ -32,6 +32,19 @@ TEST_CASE("the rule says act(g) and which neurons are active, up to odd values")
   // |silu|: 1.226, 0.274, 0, 0, 0.14, 0.11, 5e-31, nan (-inf * 0), inf, nan
   CHECK(bits(FfnActivation::silu, 0.2f, silu) == 0b0100000011);
   CHECK(silu[1] == Approx(-0.27364).epsilon(1e-4));
+}
+
+TEST_CASE("only candidates are activated, and are active") {
+  const std::vector<float> g(70, 2.0f);
+  std::vector<float> values = g;
+  const uint64_t candidates[2] = {0b101, ~uint64_t{0}};
+  uint64_t words[2] = {~uint64_t{0}, ~uint64_t{0}};
+  activate(FfnActivation::silu, 0.5f, values.data(), 0, 70, candidates, words);
+  CHECK(words[0] == 0b101);
+  CHECK(words[1] == 0b111111);  // those below 70
+  CHECK(values[0] == Approx(1.7616).epsilon(1e-4));
+  CHECK(values[1] == 2.0f);
+  CHECK(values[69] == values[0]);
 }
 
 TEST_CASE("a percentile of magnitudes is right to a bin of 2 %") {
