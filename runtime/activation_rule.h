@@ -27,9 +27,10 @@ struct ActivationRule {
 // The rule of a shape; `silu_threshold` counts only for silu.
 ActivationRule make_activation_rule(const ModelShape& shape, float silu_threshold);
 
-// values[i] = act(values[i]) for i in [begin, end), or for the candidates among them if `candidates`
-// is not null, and bit i of `words` says whether i is active. begin is a multiple of 64: the words
-// that it writes belong to no other part. Bits of others, and beyond `end`, become zero.
+// values[i] = act(values[i]) for i in [begin, end), or for the candidates among them if
+// `candidates` is not null, and bit i of `words` says whether i is active. begin is a multiple of
+// 64: the words that it writes belong to no other part. Bits of others, and beyond `end`, become
+// zero.
 void activate(FfnActivation activation, float threshold, float* values, int begin, int end,
               const uint64_t* candidates, uint64_t* words);
 
