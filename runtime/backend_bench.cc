@@ -306,7 +306,8 @@ class Bench {
   }
 
   // Of the rounds that there is time for, the one in the middle by what its calls reached of the
-  // limit that holds them. Neither the best nor the worst moment of a machine that others use too.
+  // limit that holds them, with the other limit's own middle. Neither the best nor the worst moment
+  // of a machine that others use too.
   Round middle_round(const BenchCopies& copies, bool computes, int count,
                      const std::function<void(int)>& call) {
     std::vector<Round> rounds;
@@ -315,15 +316,21 @@ class Bench {
     const std::chrono::duration<double> time(options_.seconds);
     while (rounds.size() < 3 || std::chrono::steady_clock::now() - since < time)
       rounds.push_back(measure_round(copies, count, call));
-    const auto middle = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
-    std::nth_element(rounds.begin(), middle, rounds.end(), [&](const Round& a, const Round& b) {
-      const auto slowness = [&](const Round& one) {
-        const double limit = computes ? one.compute_limit : one.read_limit;
-        return one.seconds * std::max(limit, 1.0);
-      };
-      return slowness(a) < slowness(b);
+    const auto by = [&](auto of) {
+      const auto middle = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
+      std::nth_element(rounds.begin(), middle, rounds.end(),
+                       [&](const Round& a, const Round& b) { return of(a) < of(b); });
+      return *middle;
+    };
+    Round round = by([&](const Round& one) {
+      return one.seconds * std::max(computes ? one.compute_limit : one.read_limit, 1.0);
     });
-    return *middle;
+    if (computes) {
+      round.read_limit = by([](const Round& one) { return one.read_limit; }).read_limit;
+    } else {
+      round.compute_limit = by([](const Round& one) { return one.compute_limit; }).compute_limit;
+    }
+    return round;
   }
 
   // Beside itself: how much a share of this machine is worth.
