@@ -76,7 +76,7 @@ void on_every_backend(Test test) {
 
 }  // namespace
 
-TEST_CASE("products of one x with several matrices", "[backend]") {
+TEST_CASE("products of one x with several matrices", "[backend][long]") {
   on_every_backend([](Backend& backend) {
     std::mt19937_64 random(31);
     for (const DType dtype : kAllTypes)
@@ -115,7 +115,7 @@ TEST_CASE("products of one x with several matrices", "[backend]") {
   });
 }
 
-TEST_CASE("gate, activation and up of the neurons that are wanted", "[backend]") {
+TEST_CASE("gate, activation and up of the neurons that are wanted", "[backend][long]") {
   on_every_backend([](Backend& backend) {
     std::mt19937_64 random(32);
     for (const DType dtype : {DType::f32, DType::bf16, DType::q8_0, DType::q4_0, DType::q6_k})
@@ -183,7 +183,7 @@ TEST_CASE("gate, activation and up of the neurons that are wanted", "[backend]")
   });
 }
 
-TEST_CASE("the weighted sum of active rows", "[backend]") {
+TEST_CASE("the weighted sum of active rows", "[backend][long]") {
   on_every_backend([](Backend& backend) {
     std::mt19937_64 random(33);
     for (const DType dtype : kAllTypes)

@@ -17,7 +17,8 @@ constexpr const char* kTiers = " --tiers device,host --backend cpu ";
 
 TEST_CASE(
     "with the FFN on device and host a run records the same trace, and the policy counts the "
-    "same") {
+    "same",
+    "[long]") {
   const std::string ranks = GENERATE("", " --local-ranks 2 ");
   const TempDir folder;
   const auto run = [&](const std::string& more, const std::string& name) {
@@ -81,7 +82,8 @@ void check_rank(const nlohmann::json& device, const nlohmann::json& host) {
 
 TEST_CASE(
     "on device, host and disk a run records the same trace, and each tier's policy counts as "
-    "a replay does") {
+    "a replay does",
+    "[long]") {
   const std::string ranks =
       GENERATE(" ", " --local-ranks 2 ", " --local-ranks 2 --layout pp2,tp1 ");
   const TempDir folder;
@@ -135,7 +137,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("a step in three tiers is predicted by the run, and by a replay of its trace") {
+TEST_CASE("a step in three tiers is predicted by the run, and by a replay of its trace", "[long]") {
   const TempDir folder;
   const std::string cluster = folder / "one.toml";
   std::ofstream(cluster) << R"([cluster]

@@ -125,7 +125,7 @@ void check_what_stays_of_two_ranks(const std::function<CommandResult(const std::
 
 }  // namespace
 
-TEST_CASE("two ranks of which one cannot record leave no file of no use") {
+TEST_CASE("two ranks of which one cannot record leave no file of no use", "[long]") {
   check_what_stays_of_two_ranks([](const std::string& arguments) {
     return thermocline_command(arguments + " --local-ranks 2");
   });

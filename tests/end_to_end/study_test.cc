@@ -30,7 +30,7 @@ label = "tiny"
 model = "preset:tiny"
 )";
 
-TEST_CASE("a study executes three tiers, each hot set beside the replay's") {
+TEST_CASE("a study executes three tiers, each hot set beside the replay's", "[long]") {
   const TempDir folder;
   std::ofstream(folder / "machine.toml") << R"([cluster]
 name = "machine"

@@ -95,7 +95,7 @@ TEST_CASE("an oracle runs live on an earlier recording of the same run, and on n
   CHECK_THAT(other.output, Contains("expected a recording of this very run"));
 }
 
-TEST_CASE("a node's disk is measured into a cluster file that replay reads") {
+TEST_CASE("a node's disk is measured into a cluster file that replay reads", "[long]") {
   const TempDir folder;
   const CommandResult result =
       thermocline_command("calibrate --threads 1 --disk " + folder / "" + " --read-bytes 2KiB" +

@@ -252,7 +252,7 @@ void check_replays(const TempDir& folder, const std::string& run, const std::str
   }
 }
 
-TEST_CASE("budgets of single ranks and nodes count live what they count in replay") {
+TEST_CASE("budgets of single ranks and nodes count live what they count in replay", "[long]") {
   const TempDir folder;
   const std::string cluster = uneven_cluster(folder);
   const std::string common = std::string("run ") + kModel;

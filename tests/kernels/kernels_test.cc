@@ -168,7 +168,7 @@ void for_each_problem(Check check) {
 
 }  // namespace
 
-TEST_CASE("matmul and matmul_masked agree with double precision") {
+TEST_CASE("matmul and matmul_masked agree with double precision", "[long]") {
   for (const Kernels* kernels : all_kernels()) {
     INFO(kernels->name);
     for_each_problem([&](const Problem& p) {
@@ -193,7 +193,7 @@ TEST_CASE("matmul and matmul_masked agree with double precision") {
   }
 }
 
-TEST_CASE("weighted_rows agrees with double precision") {
+TEST_CASE("weighted_rows agrees with double precision", "[long]") {
   for (const Kernels* kernels : all_kernels()) {
     INFO(kernels->name);
     for_each_problem([&](const Problem& p) {
@@ -543,7 +543,7 @@ TEST_CASE("attend agrees with double precision, in the same bits for every instr
   });
 }
 
-TEST_CASE("what a head attends to does not depend on the heads beside it") {
+TEST_CASE("what a head attends to does not depend on the heads beside it", "[long]") {
   for_each_attention([](const Attention& problem, float) {
     for (const Kernels* kernels : all_kernels()) {
       INFO(kernels->name);

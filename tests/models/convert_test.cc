@@ -181,7 +181,7 @@ TEST_CASE("llama2.c's and split models convert as one GGUF file does") {
   }
 }
 
-TEST_CASE("bundles hold what a rank would get, rounded once along model_dim") {
+TEST_CASE("bundles hold what a rank would get, rounded once along model_dim", "[long]") {
   const DType from = GENERATE(DType::f32, DType::q4_0);
   const DType dtype = any_type();
   const bool by_neuron = GENERATE(false, true);

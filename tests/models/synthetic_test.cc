@@ -247,7 +247,7 @@ TEST_CASE("one seed is one model, whatever the type") {
   }
 }
 
-TEST_CASE("every preset in every type is finite, however sparse or dense") {
+TEST_CASE("every preset in every type is finite, however sparse or dense", "[long]") {
   for (const ShapePreset& preset : shape_presets()) {
     for (const DType dtype : kDTypes) {
       for (const char* activity : {"0.000001", "0.28", "0.999999"}) {
@@ -429,7 +429,7 @@ void check_rates(const ModelSpec& spec, size_t token_count) {
   }
 }
 
-TEST_CASE("neurons of executed layers fire at their rates") {
+TEST_CASE("neurons of executed layers fire at their rates", "[long]") {
   for (const DType dtype : {DType::f32, DType::q4_0}) {
     ModelSpec spec = spec_of("preset:tiny", medium_shape());
     spec.dtype = dtype;
@@ -493,7 +493,8 @@ double overlap_apart(const TokenColumns& gate, uint64_t begin, uint64_t lag) {
   return both / first;
 }
 
-TEST_CASE("executed layers remember as their regime says, and keep it over other layers") {
+TEST_CASE("executed layers remember as their regime says, and keep it over other layers",
+          "[long]") {
   for (const char* text : {"preset:tiny,type=q8_0,regime=hermes",
                            "preset:tiny,type=q8_0,regime=relullama-dynamicinfer"}) {
     ModelShape shape = medium_shape();
@@ -514,7 +515,7 @@ TEST_CASE("executed layers remember as their regime says, and keep it over other
 }
 
 // What the most active neurons of two texts share, from the second layer on.
-TEST_CASE("with drift, another text has other hot neurons") {
+TEST_CASE("with drift, another text has other hot neurons", "[long]") {
   ModelShape shape = medium_shape();
   shape.head_count = 10;
   shape.kv_head_count = 5;

@@ -56,7 +56,7 @@ std::string message_of(const std::function<void()>& work) {
 }  // namespace
 
 TEST_CASE("a decoder on CUDA's kernels gives the CPU's logits, within rounding, and its bits",
-          "[cuda]") {
+          "[cuda][long]") {
   const FfnActivation activation =
       GENERATE(FfnActivation::relu, FfnActivation::fatrelu, FfnActivation::silu);
   const DType dtype = GENERATE(DType::f32, DType::bf16, DType::q8_0, DType::q4_0);

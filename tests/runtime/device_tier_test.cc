@@ -192,7 +192,7 @@ TEST_CASE("device and host on the CPU change no bit, whatever moves", "[tiers]")
 }
 
 TEST_CASE("device and host on CUDA's kernels and the CPU agree with either, within rounding",
-          "[cuda][tiers]") {
+          "[cuda][tiers][long]") {
   struct Case {
     FfnActivation activation;
     DType dtype;

@@ -141,11 +141,11 @@ void lose_a_device_everywhere(const std::string& layout, int ranks, int points) 
 }  // namespace
 
 TEST_CASE("a GPU that is lost at any moment ends the run with an error that names it",
-          "[cuda][tiers]") {
+          "[cuda][tiers][long]") {
   lose_a_device_everywhere("pp1,tp1", 1, 24);
 }
 
-TEST_CASE("a GPU that one of two ranks loses ends both, which never hang", "[cuda][tiers]") {
+TEST_CASE("a GPU that one of two ranks loses ends both, which never hang", "[cuda][tiers][long]") {
   lose_a_device_everywhere("pp1,tp2", 2, 12);
   lose_a_device_everywhere("pp2,tp1", 2, 12);
 }

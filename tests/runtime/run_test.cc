@@ -59,7 +59,7 @@ std::vector<nlohmann::json> rows_of(const std::string& path, const std::string& 
   return rows;
 }
 
-TEST_CASE("a run records, evaluates and writes logits: nothing of that changes a bit") {
+TEST_CASE("a run records, evaluates and writes logits: nothing of that changes a bit", "[long]") {
   const TempDir folder;
   const uint32_t ranks = GENERATE(1u, 3u);
   RunOptions profile = options_of(folder, "train");

@@ -205,7 +205,7 @@ void check_counters(const LocalRunResult& result, FfnActivation activation, Perc
 
 }  // namespace
 
-TEST_CASE("device, host and disk on the CPU change no bit, whatever moves", "[tiers]") {
+TEST_CASE("device, host and disk on the CPU change no bit, whatever moves", "[tiers][long]") {
   const auto activation = GENERATE(FfnActivation::relu, FfnActivation::silu);
   const TempDir folder;
   struct Case {
@@ -247,7 +247,7 @@ TEST_CASE("device, host and disk on the CPU change no bit, whatever moves", "[ti
 }
 
 TEST_CASE("CUDA's kernels, the CPU and a disk agree with either alone, within rounding",
-          "[cuda][tiers]") {
+          "[cuda][tiers][long]") {
   struct Case {
     FfnActivation activation;
     DType dtype;

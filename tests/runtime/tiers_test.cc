@@ -272,7 +272,7 @@ TEST_CASE("the budget is what memory really holds", "[tiers]") {
   CHECK(held <= budget + store.staging_bytes() + resident_slack(budget));
 }
 
-TEST_CASE("tiers change no logit, whatever moves", "[tiers]") {
+TEST_CASE("tiers change no logit, whatever moves", "[tiers][long]") {
   const TempDir dir;
   const auto activation = GENERATE(FfnActivation::relu, FfnActivation::silu);
   const ModelShape shape = small_shape(activation);

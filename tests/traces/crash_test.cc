@@ -146,7 +146,7 @@ TEST_CASE("200 killed writers leave every step that they flushed", "[slow]") {
   kill_at_random_moments(200);
 }
 
-TEST_CASE("a kill between any two writes costs nothing that was flushed before") {
+TEST_CASE("a kill between any two writes costs nothing that was flushed before", "[long]") {
   const TempDir folder;
   const std::string path = folder / "t.h5";
   const TraceHeader header = one_rank();

@@ -154,7 +154,7 @@ void cut_short(int count) {
   }
 }
 
-TEST_CASE("a trace with a changed byte is refused or right") { flip_bytes(40, 5); }
+TEST_CASE("a trace with a changed byte is refused or right", "[long]") { flip_bytes(40, 5); }
 TEST_CASE("a trace with many changed bytes is refused or right", "[slow]") { flip_bytes(500, 6); }
 TEST_CASE("a truncated file is always an Error") { cut_short(40); }
 TEST_CASE("a file truncated at many places is always an Error", "[slow]") { cut_short(300); }
