@@ -36,7 +36,7 @@ constexpr int word_shift(DType dtype, int p) {
 
 template <class V, DType D>
 struct FixedSum {
-  static constexpr int kRows = 16;  // at most 257, or sums of 16 bits times a byte would overflow
+  static constexpr int kRows = 16;  // 32 at most, or sums of 16 bits times 12 (word_shift) overflow
   using Block = RowBlockOf<kRows>;
   static constexpr bool kHalfBytes = code_bits(D) == 4;
   using Codes = std::conditional_t<kHalfBytes, typename V::HalfBytes, typename V::Bytes>;
