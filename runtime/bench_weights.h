@@ -1,8 +1,7 @@
 // Weights and other memory for a bench: random, valid, and more of them than caches hold.
 //
 // Goals: rows of gate and up lie side by side, as a SiLU model's do (runtime/rank_weights.cc),
-// placed
-//   by the threads that read them. Non-goals: measuring (backend_bench.h).
+//   placed by the threads that read them. Non-goals: measuring (backend_bench.h).
 // Errors: Error{failed} where there is no room.
 // Thread-safety: one thread, that of the backend.
 #pragma once

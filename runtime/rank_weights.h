@@ -1,8 +1,7 @@
 // RankWeights: the share of the model that one rank holds, in the checkpoint's own element type.
 //
-// Goals: each rank reads just its share, once; what a pass reads in one go lies in one piece. What
-// a
-//   backend cannot run, or has no room for, is refused before anything is read.
+// Goals: each rank reads just its share, once; what a pass reads in one go lies in one piece.
+//   What a backend cannot run, or has no room for, is refused before anything is read.
 // Tiers: with TierOptions the up and down_t rows of the FFN lie in a file, the hot ones in memory
 //   too (tiers/bundle_store.h); gate, which says what is active, and all else are in memory. Or the
 //   FFN lies in the memory of a host backend, the hot bundles on the device too
