@@ -13,6 +13,7 @@
 #include "models/error.h"
 #include "runtime/activation_rule.h"
 #include "runtime/backend.h"
+#include "runtime/bit_shares.h"
 #include "runtime/clock.h"
 #include "runtime/kernels/kernels.h"
 #include "runtime/kernels/signs.h"
@@ -204,7 +205,7 @@ class CpuBackend final : public Backend {
     const bool paired = every_candidate_is_wanted(call) && count <= kPairedTokens &&
                         RowPairs::fit(call.gate, call.up);
     if (paired) pairs_.make(call.gate, call.up, call.candidates, count);
-    pool_.run(call.gate.rows, kWordBits, [&](int begin, int end) {
+    run_chosen(call.candidates, call.gate.rows, [&](int begin, int end) {
       paired ? multiply_pairs(call, inputs, begin, end)
              : multiply_chosen(call.gate, call.candidates, inputs, begin, end, call.hidden);
       gate_and_up(call, inputs, begin, end, paired);
@@ -218,8 +219,8 @@ class CpuBackend final : public Backend {
     up_.resize(std::max(up_.size(), at(count, w.rows)));
     const Product products[] = {{w, nullptr}};
     const Inputs inputs = inputs_of(products, x, count);
-    pool_.run(w.rows, kWordBits,
-              [&](int begin, int end) { scale_by_rows(w, mask, inputs, begin, end, hidden); });
+    run_chosen(mask, w.rows,
+               [&](int begin, int end) { scale_by_rows(w, mask, inputs, begin, end, hidden); });
   }
 
   // Threads share the parts of the sum; where there are more threads, also their columns.
@@ -306,6 +307,17 @@ class CpuBackend final : public Backend {
       for (int t = begin; t < end; ++t) work(t);
     };
     count < kSharedTokens ? part(0, count) : pool_.run(count, 1, part);
+  }
+
+  // Threads share the rows that the mask, if there is one, chooses; parts begin at multiples of 64.
+  template <class Work>
+  void run_chosen(const NeuronMask& mask, int rows, const Work& work) {
+    if (mask.words == nullptr) return pool_.run(rows, kWordBits, work);
+    shares_.cut(mask, rows, token_count(), pool_.size());
+    pool_.run(pool_.size(), 1, [&](int first, int last) {
+      const int begin = shares_.begin(first), end = shares_.begin(last);
+      if (begin < end) work(begin, end);
+    });
   }
 
   // x, and in fixed point where a product takes it so.
@@ -481,6 +493,7 @@ class CpuBackend final : public Backend {
   // Scratch, as large as the largest call so far.
   std::vector<Line> fixed_;  // inputs in fixed point
   std::vector<float> up_;    // (token_count, neurons)
+  BitShares shares_;
   RowPairs pairs_;
   SumParts parts_;
   std::vector<Line> sums_;       // of parts

@@ -1,0 +1,42 @@
+#include "runtime/bit_shares.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <numeric>
+
+namespace thermocline {
+namespace {
+
+constexpr int kWordBits = 64;
+
+// Rows of word `w` that any token wants.
+int chosen(const NeuronMask& mask, int token_count, int rows, size_t w) {
+  uint64_t any = 0;
+  for (int t = 0; t < token_count; ++t) any |= mask.words[static_cast<size_t>(t) * mask.stride + w];
+  const int left = rows - static_cast<int>(w) * kWordBits;
+  if (left < kWordBits) any &= ~(~uint64_t{0} << left);
+  return std::popcount(any);
+}
+
+}  // namespace
+
+void BitShares::cut(const NeuronMask& mask, int rows, int token_count, int share_count) {
+  counts_.resize(static_cast<size_t>((rows + kWordBits - 1) / kWordBits));
+  for (size_t w = 0; w < counts_.size(); ++w) counts_[w] = chosen(mask, token_count, rows, w);
+  const int64_t total = std::accumulate(counts_.begin(), counts_.end(), int64_t{0});
+  borders_.assign(static_cast<size_t>(share_count) + 1, rows);
+  borders_[0] = 0;
+  int64_t before = 0;
+  int share = 1;
+  for (size_t w = 0; w < counts_.size(); before += counts_[w++]) {
+    // The border nearest to where the share should end.
+    for (; share < share_count; ++share) {
+      const int64_t wanted = total * share / share_count;
+      if (wanted - before > counts_[w] / 2) break;
+      borders_[static_cast<size_t>(share)] = static_cast<int>(w) * kWordBits;
+    }
+  }
+}
+
+}  // namespace thermocline
