@@ -125,7 +125,7 @@ struct CostModel::NodeShare {
   double dense = 0, gates = 0, hot = 0, cold = 0, moved = 0;  // bytes; gates: that stay over a disk
   double dense_operations = 0, hot_operations = 0, cold_operations = 0;
   std::vector<LayerShare> layers;  // of the stage, with three tiers
-  double moved_to_host = 0;
+  double moved_from_disk = 0;      // with three tiers, into host memory or through it
 };
 
 CostModel::CostModel(const TraceHeader& header, const RecordingConfig& config, Cluster cluster,
@@ -181,7 +181,7 @@ PassTime CostModel::tiered_time(const NodeProfile& node, const NodeShare& share)
   }
   const double still = device.seconds(share.dense, share.dense_operations) + ffn;
   const double to_device = share.moved > 0 ? node.migration.seconds(share.moved) : 0;
-  const double to_host = disk.seconds(share.moved_to_host, 0);
+  const double to_host = disk.seconds(share.moved_from_disk, 0);
   return {still + to_device + to_host, std::max({still, to_device, reading + to_host})};
 }
 
@@ -220,7 +220,7 @@ void CostModel::add_layers(NodeShare& share, size_t rank, const RankLoad& load,
     sum.device += layer.on_device * row;
     sum.gates += cold * row;
   }
-  share.moved_to_host += load.host_admitted * active_bytes();
+  share.moved_from_disk += (load.host_admitted + load.passed) * active_bytes();
 }
 
 void CostModel::add_rank(NodeShare& share, size_t rank, const RankLoad& load, uint64_t hot,

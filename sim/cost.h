@@ -25,8 +25,8 @@
 //   device. exchange: each rank sends an f32 vector of model_dim for each position to the host, and
 //   gets one back, over the migration link; none where the device has the whole layer.
 //   Two sets move: bundles to the device over the migration link, up and down rows (with a
-//   predictor: bundles) into host memory at the disk's rate. Bundles that go to the device without
-//   being hot on the host are read from the disk as well, which is not charged.
+//   predictor: bundles) into host memory at the disk's rate, where those of bundles that go to the
+//   device without being hot on the host pass through as well.
 // GateReads::exact: every gate row is read in its tier, up and down rows only where active; that is
 //   how the runtime works. Over a disk, gate rows are all in the fast tier, and bundles there are
 //   up and down rows alone. predicted: bundles of active neurons only, and the predictor that would
@@ -85,6 +85,7 @@ struct RankLoad {
   // With three tiers: (layers of the rank), which then say all but what moves. Empty: two tiers.
   std::vector<LayerLoad> layers = {};
   double host_admitted = 0;  // bundles whose rows move into host memory
+  double passed = 0;         // of `admitted`, not hot on the host: read from the disk on their way
 };
 
 struct PassTime {

@@ -22,7 +22,9 @@ constexpr size_t kLanesPerThread = 4;  // policies share a pass over the trace u
 // With three tiers: the host's hot set, beside that of the lane's driver.
 struct HostLane {
   std::unique_ptr<PolicyDriver> driver;
-  std::vector<uint32_t> admitted;  // of the block: in each step
+  std::vector<uint32_t> admitted;       // of the block: in each step
+  std::vector<uint32_t> passed;         // likewise, on their way to the device
+  std::vector<uint64_t> device_before;  // hot there when the step began
   // Of the block, (layers) each: from where each step needed its neurons, and the union of each
   // pass.
   std::vector<LayerNeeds> steps, passes;
@@ -298,6 +300,7 @@ class Replayer {
 
   static void begin_host(HostLane& host) {
     host.admitted.clear();
+    host.passed.clear();
     host.steps.clear();
     host.passes.clear();
   }
@@ -328,6 +331,16 @@ class Replayer {
       if (step >= options_.warmup_steps) host.needs.add(layer);
     }
     host.admitted.push_back(host.driver->step(active).admitted);
+    const std::span<const uint64_t> device_hot = lane.driver->hot_neurons();
+    host.device_before.assign(device_hot.begin(), device_hot.end());
+  }
+
+  // After both: what the step sent to the device without its being hot on the host.
+  void note_passed(Lane& lane, uint64_t step) const {
+    HostLane& host = *lane.host;
+    host.passed.push_back(
+        count_passed(host.device_before, lane.driver->hot_neurons(), host.driver->hot_neurons()));
+    if (step >= options_.warmup_steps) host.needs.passed += host.passed.back();
   }
 
   StepCounts run_step(Lane& lane, const PassBlocks& blocks, uint64_t step) const {
@@ -341,6 +354,7 @@ class Replayer {
     }
     if (lane.host) run_host_step(lane, active, step);
     const StepCounts counts = lane.driver->step(active);
+    if (lane.host) note_passed(lane, step);
     lane.steps.push_back(counts);
     const std::optional<double> threshold = lane.driver->hot_threshold();
     note_threshold(lane, threshold);
@@ -430,6 +444,7 @@ class Replayer {
       layers[layer].work_disk += work * needs.disk;
     }
     load.host_admitted += lane.host->admitted[step];
+    load.passed += lane.host->passed[step];
   }
 
   void add_host_pass(RankLoad& load, const Lane& lane, size_t pass) const {

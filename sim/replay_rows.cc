@@ -118,6 +118,7 @@ void add_host(Json& json, const ReplayReport& report, const ReplayStats& row) {
       moved_bytes_per_token(host.total, report.header->bundle_bytes());
   json["needed_from"] = {
       {"device", host.needs.device}, {"host", host.needs.host}, {"disk", host.needs.disk}};
+  json["host_passed"] = host.needs.passed;
   json["host_counters"] = json_of(host.total);
   json["executed_tpot_ms"] = json["predicted_over_executed"] = nullptr;
   if (!was_executed(report, row)) return;

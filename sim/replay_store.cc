@@ -108,7 +108,7 @@ Json json_of(const std::optional<HostHotSet>& host) {
           {"total", json_of(host->total)},
           {"by_pool", json_of(host->by_pool)},
           {"hot_max", host->hot_max},
-          {"needs", {host->needs.device, host->needs.host, host->needs.disk}}};
+          {"needs", {host->needs.device, host->needs.host, host->needs.disk, host->needs.passed}}};
 }
 
 std::optional<HostHotSet> host_of(const Json& json) {
@@ -119,7 +119,7 @@ std::optional<HostHotSet> host_of(const Json& json) {
   host.by_pool = pools_of(json.at("by_pool"));
   host.hot_max = json.at("hot_max").get<std::vector<uint64_t>>();
   const auto needs = json.at("needs").get<std::vector<uint64_t>>();
-  host.needs = {needs.at(0), needs.at(1), needs.at(2)};
+  host.needs = {needs.at(0), needs.at(1), needs.at(2), needs.at(3)};
   return host;
 }
 

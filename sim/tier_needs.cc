@@ -31,4 +31,15 @@ void count_needs(const NeuronPool& pool, std::span<const uint64_t> active,
   }
 }
 
+uint32_t count_passed(std::span<const uint64_t> device_before, std::span<const uint64_t> device_hot,
+                      std::span<const uint64_t> host_hot) {
+  TC_CHECK(device_before.size() == device_hot.size() && host_hot.size() == device_hot.size(),
+           "hot sets of another pool");
+  uint32_t count = 0;
+  for (size_t w = 0; w < device_hot.size(); ++w) {
+    count += bits_of(device_hot[w] & ~device_before[w] & ~host_hot[w]);
+  }
+  return count;
+}
+
 }  // namespace thermocline

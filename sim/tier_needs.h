@@ -3,6 +3,8 @@
 // Tiers are inclusive, and two hot sets over the same neurons know nothing of each other: what is
 // hot on the device is computed there; of the rest, what is hot on the host is in its memory; the
 // rest of that is read from the disk.
+// What moves to the device goes by the host: from its memory where it is hot there, else from the
+// disk, only passing through.
 // Goals: integers, of each layer, since the runtime's parts wait for each other at each layer.
 // Non-goals: who is hot (sim/policy_driver.h), bytes and seconds (sim/cost.h).
 // Thread-safety: pure functions over their arguments.
@@ -26,6 +28,7 @@ struct LayerNeeds {
 // Neurons that were needed from each tier, over steps and layers.
 struct TierNeeds {
   uint64_t device = 0, host = 0, disk = 0;
+  uint64_t passed = 0;  // moved from the disk to the device, not being hot on the host
 
   void add(const LayerNeeds& layer) {
     device += layer.device;
@@ -36,6 +39,7 @@ struct TierNeeds {
     device += other.device;
     host += other.host;
     disk += other.disk;
+    passed += other.passed;
   }
   bool operator==(const TierNeeds&) const = default;
 };
@@ -45,5 +49,9 @@ struct TierNeeds {
 void count_needs(const NeuronPool& pool, std::span<const uint64_t> active,
                  std::span<const uint64_t> device_hot, std::span<const uint64_t> host_hot,
                  std::span<LayerNeeds> needs);
+
+// Neurons that are hot on the device now, were not `before`, and are not on the host: same shapes.
+uint32_t count_passed(std::span<const uint64_t> device_before, std::span<const uint64_t> device_hot,
+                      std::span<const uint64_t> host_hot);
 
 }  // namespace thermocline

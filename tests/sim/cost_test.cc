@@ -126,6 +126,10 @@ TEST_CASE("with three tiers, device and host part of each layer run at once, and
   const PassTime moving = seconds(GateReads::exact, false, load);
   CHECK(moving.seconds == Approx(serial + to_device + to_host));
   CHECK(moving.hidden == Approx(std::max(serial, reading + to_host)));
+  load.passed = 1;  // of the two to the device, one is read from the disk on its way
+  const PassTime passing = seconds(GateReads::exact, false, load);
+  CHECK(passing.seconds == Approx(moving.seconds + 2 * kRow / 10));
+  CHECK(passing.hidden == Approx(std::max(serial, reading + to_host + 2 * kRow / 10)));
 }
 
 TEST_CASE("with three tiers each has to hold what lies there") {

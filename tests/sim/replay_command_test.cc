@@ -202,6 +202,7 @@ TEST_CASE("a replay in three tiers has both hot sets in each row, as replays in 
     CHECK(row["needed_from"]["device"] == row["counters"]["hits"]);
     CHECK(row["tpot_ms"]["mean"] > device["tpot_ms"]["mean"]);  // some comes from the disk
     CHECK(row["predicted_over_executed"].is_null());            // nobody executed this trace so
+    CHECK(row["host_passed"] <= row["counters"]["admitted"]);
     CHECK(row["source"] == "modelled");
     CHECK_FALSE(device.contains("tiers"));
   }

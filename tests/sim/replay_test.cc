@@ -1,6 +1,7 @@
 // Replay against drivers that are stepped by hand, for any split, thread count and length.
 #include "sim/replay.h"
 
+#include <bit>
 #include <catch2/catch.hpp>
 
 #include "models/error.h"
@@ -103,6 +104,46 @@ TEST_CASE("with two hot sets a replay counts what two replays count, and splits 
     CHECK(needs.device + needs.host + needs.disk == row.total.needed);
     CHECK(needs.device + needs.host >= row.host->total.hits);
   }
+}
+
+TEST_CASE("what goes to the device without being hot on the host is counted as passing it") {
+  const MemoryTrace trace = random_trace(8, three_rank_header(), 60, 15);
+  auto options = options_of("ewma:halflife=8,lru", {384 * 60});
+  options.warmup_steps = 7;
+  const auto passed_with = [&](const HotBudget& host) {
+    options.host_budgets = {host};
+    return replay(trace, &trace, options);
+  };
+  const ReplayResult some = passed_with(384 * 90);
+  for (const ReplayStats& row : some.rows) {
+    uint64_t expected = 0;
+    for (const NeuronPool& pool : trace.header().pools) {
+      const PoolSteps steps = trace.cut_of(pool);
+      const ActivationProfile known = steps.profile();
+      const auto driver = [&](uint64_t bytes) {
+        return std::make_unique<PolicyDriver>(
+            row.policy, PolicyContext{pool, &known, nullptr, bundles_of_pool(bytes, 384, pool, 408),
+                                      bundles_of_pool(384 * 40, 384, pool, 408)});
+      };
+      const auto device = driver(384 * 60), host = driver(384 * 90);
+      for (uint64_t step = 0; step < 60; ++step) {
+        const auto words = device->hot_neurons();
+        const std::vector<uint64_t> before(words.begin(), words.end());
+        device->step(steps.step(step));
+        host->step(steps.step(step));
+        for (size_t w = 0; w < before.size() && step >= 7; ++w) {
+          const uint64_t arrived = device->hot_neurons()[w] & ~before[w];
+          expected += static_cast<uint64_t>(std::popcount(arrived & ~host->hot_neurons()[w]));
+        }
+      }
+    }
+    CHECK(row.host->needs.passed == expected);
+    CHECK(expected < row.total.admitted);
+  }
+  const ReplayResult nothing = passed_with(0), all = passed_with(384 * 408);
+  CHECK(nothing.rows[1].host->needs.passed == nothing.rows[1].total.admitted);
+  CHECK(nothing.rows[1].total.admitted > 0);
+  CHECK(all.rows[1].host->needs.passed == 0);
 }
 
 TEST_CASE("a step in three tiers takes the time of what each layer needs from each of them") {
