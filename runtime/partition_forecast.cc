@@ -169,6 +169,14 @@ class Rates {
   const LinkProfile& link_;
 };
 
+// The problem as it is for one rank of a layout, whose budgets may be its own.
+PartitionProblem problem_of_rank(const PartitionProblem& problem, uint32_t rank) {
+  PartitionProblem of_rank = problem;
+  if (!problem.hot_shares.empty()) of_rank.hot_share = problem.hot_shares[rank];
+  if (!problem.device_shares.empty()) of_rank.device_share = problem.device_shares[rank];
+  return of_rank;
+}
+
 RankForecast rank_forecast(const PartitionProblem& problem, const Partition& partition,
                            uint32_t rank, const NodeProfile& node) {
   const RankShare& share = partition.ranks[rank];
@@ -341,7 +349,8 @@ PartitionForecast forecast(const PartitionProblem& problem, const Partition& par
   std::vector<std::map<uint32_t, double>> seconds(partition.layout.pipeline);  // by stage, node
   for (uint32_t rank = 0; rank < job_ranks.size(); ++rank) {
     const uint32_t node = problem.rank_nodes[job_ranks[rank]];
-    result.ranks.push_back(rank_forecast(problem, partition, rank, problem.cluster.nodes[node]));
+    result.ranks.push_back(rank_forecast(problem_of_rank(problem, rank), partition, rank,
+                                         problem.cluster.nodes[node]));
     result.node_bytes[node] += result.ranks.back().memory_bytes;
     result.host_bytes[node] += result.ranks.back().host_bytes;
     seconds[partition.ranks[rank].stage][node] += result.ranks.back().seconds;

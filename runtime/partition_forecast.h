@@ -12,7 +12,8 @@
 // With a device tier the device computes what is hot there and the host what is cold, at once where
 //   the cluster file says so (cluster.overlap), and never with --backend cpu, where the host is the
 //   device too. With the FFN on disk as well the smaller of both hot sets is in the larger, and the
-//   host's part is as above, but for the exchange of sim/cost.h.
+//   host's part is as above, but for the exchange of sim/cost.h. Of ranks of one node whose shares
+//   differ, each counts the larger of its own two parts, where sim/cost.h adds the parts first.
 // Goals: the same figures for the solver, for what people print and for tests. Bytes are those that
 //   the runtime allocates: weights, KV cache, buffers. Non-goals: choosing (partition_solver.h); as
 //   in sim/cost.h the KV cache's bytes are not charged as time.
@@ -56,6 +57,9 @@ struct PartitionProblem {
   double hot_share = 0.0;            // of the bundles: their up and down rows are in memory, too
   bool device_tier = false;          // hot bundles are on the device, the FFN is on the host
   double device_share = 0.0;         // of the bundles: on the device
+  // (ranks of a layout) for its forecast, where budgets give ranks unlike shares; empty: those
+  // above
+  std::vector<double> hot_shares = {}, device_shares = {};
   // (nodes) bytes set aside, of budgets of single nodes; of the host's beside a device tier
   std::vector<uint64_t> node_reserve = {}, host_reserve = {};
 };

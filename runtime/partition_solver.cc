@@ -136,20 +136,16 @@ std::string limit_of(const PartitionProblem& problem, const SolvedPartition& sol
 SolvedPartition described(const PartitionProblem& problem, Partition partition,
                           std::vector<uint32_t> job_ranks) {
   SolvedPartition solved;
-  solved.forecast = forecast(problem, partition, job_ranks);
   solved.partition = std::move(partition);
   solved.job_ranks = std::move(job_ranks);
   solved.ranks.resize(problem.rank_nodes.size());
   solved.rank_nodes = problem.rank_nodes;
-  for (uint32_t node = 0; node < problem.cluster.nodes.size(); ++node) {
-    solved.node_memory.push_back(memory_of(problem, node));
-  }
+  forecast_again(problem, solved);
   for (uint32_t rank = 0; rank < solved.job_ranks.size(); ++rank) {
     RankDecision& decision = solved.ranks[solved.job_ranks[rank]];
     decision.layout_rank = rank;
     decision.reason = reason_of_share(problem, solved, rank);
   }
-  solved.limit = limit_of(problem, solved);
   return solved;
 }
 
@@ -196,6 +192,15 @@ NodesMemory memory_of_nodes(const PartitionProblem& problem) {
 }
 
 }  // namespace
+
+void forecast_again(const PartitionProblem& problem, SolvedPartition& solved) {
+  solved.forecast = forecast(problem, solved.partition, solved.job_ranks);
+  solved.limit = limit_of(problem, solved);
+  solved.node_memory.clear();
+  for (uint32_t node = 0; node < problem.cluster.nodes.size(); ++node) {
+    solved.node_memory.push_back(memory_of(problem, node));
+  }
+}
 
 SolvedPartition describe_partition(const PartitionProblem& problem, const Partition& partition) {
   return described(problem, partition, all_ranks(problem));

@@ -47,4 +47,8 @@ SolvedPartition solve_partition(const PartitionProblem& problem);
 // The same description of a partition that somebody else chose, over all ranks of the job.
 SolvedPartition describe_partition(const PartitionProblem& problem, const Partition& partition);
 
+// The forecast of what is decided, where more is known of the problem than when it was: what is
+// hot of each rank. Reasons stay those of then.
+void forecast_again(const PartitionProblem& problem, SolvedPartition& solved);
+
 }  // namespace thermocline

@@ -193,6 +193,23 @@ void check_hot_memory(const RunOptions& options, const RunPlan& plan) {
   }
 }
 
+// (ranks of the layout) of each one's bundles, the share that its part of a budget holds.
+std::vector<double> hot_shares(const RunPlan& plan, const HotBudget& budget) {
+  const double whole = static_cast<double>(ffn_bytes(plan.shape, plan.ffn_types));
+  const size_t rank_count = plan.partition.ranks.size();
+  if (budget.by_rank.empty()) {
+    return std::vector<double>(rank_count, static_cast<double>(budget.bytes) / whole);
+  }
+  const uint64_t bundle = bundle_bytes(plan.shape, plan.ffn_types);
+  std::vector<double> shares;
+  for (size_t rank = 0; rank < rank_count; ++rank) {
+    const uint64_t bundles = plan.partition.ranks[rank].pool().total();
+    shares.push_back(static_cast<double>(budget.by_rank[rank] / bundle) /
+                     static_cast<double>(std::max<uint64_t>(bundles, 1)));
+  }
+  return shares;
+}
+
 }  // namespace
 
 void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
@@ -234,18 +251,16 @@ HotBudget host_budget_of(const RunOptions& options, const RunPlan& plan, uint32_
 
 void forecast_known_budgets(const RunOptions& options, RunPlan& plan, uint32_t rank_count) {
   const bool known_before = !is_unequal(options.budgets) && !is_unequal(options.host_budget);
-  if (!plan.solved.has_value() || !has_device_tier(plan.tiers) || plan.live.policies.empty() ||
+  if (!plan.solved.has_value() || plan.tiers == TierLayout::one || plan.live.policies.empty() ||
       known_before) {
     return;
   }
-  const double whole = static_cast<double>(ffn_bytes(plan.shape, plan.ffn_types));
   PartitionProblem problem = partition_problem(options, plan, rank_count);
-  problem.device_share = static_cast<double>(plan.live.budgets.front().bytes) / whole;
-  if (problem.ffn_on_disk) {
-    problem.hot_share = static_cast<double>(plan.live.budgets.back().bytes) / whole;
-  }
+  const std::vector<HotBudget>& budgets = plan.live.budgets;  // of the device, then of the host
+  if (problem.device_tier) problem.device_shares = hot_shares(plan, budgets.front());
+  if (problem.ffn_on_disk) problem.hot_shares = hot_shares(plan, budgets.back());
   problem.node_reserve = problem.host_reserve = {};
-  plan.solved->forecast = forecast(problem, plan.partition, plan.solved->job_ranks);
+  forecast_again(problem, *plan.solved);
 }
 
 uint32_t ranks_to_print(const RunOptions& options) {

@@ -20,8 +20,8 @@ void place_ranks(const RunOptions& options, RunPlan& plan, uint32_t rank_count);
 // budget.
 HotBudget host_budget_of(const RunOptions& options, const RunPlan& plan, uint32_t rank_count);
 
-// Budgets of single ranks or nodes are not known until the partition is: with a device tier, the
-// forecast of a solved plan follows them now, as shares of the whole model.
+// Budgets of single ranks or nodes are not known until the partition is: the forecast of a solved
+// plan follows them now, rank by rank.
 void forecast_known_budgets(const RunOptions& options, RunPlan& plan, uint32_t rank_count);
 
 // The ranks that --print-partition is about: --ranks, those of the job, else of the cluster.

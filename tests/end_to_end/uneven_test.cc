@@ -202,8 +202,8 @@ TEST_CASE("on unlike nodes with the FFN on disk each holds what its own budget l
   command(common + "--split train --limit 1 --record " + folder / "p.h5");
   const std::string run = common + "--split test --limit 2 --local-ranks 3 --cluster " + cluster +
                           " --profile " + folder / "p.h5 --policy ewma --migration 64KiB" +
-                          " --budget 60KiB+9MiB+12KiB --disk-tier " + folder / "";
-  command(run + " --record " + folder / "t.h5 --json " + folder / "run.json");
+                          " --disk-tier " + folder / "" + " --budget ";
+  command(run + "60KiB+9MiB+12KiB --record " + folder / "t.h5 --json " + folder / "run.json");
   const auto tiers = rows_of(folder / "run.json", "tier");
   REQUIRE(tiers.size() == 2);
   CHECK(tiers[0]["rank"] == 0);
@@ -218,6 +218,17 @@ TEST_CASE("on unlike nodes with the FFN on disk each holds what its own budget l
           folder / "replay.json");
   CHECK(rows_of(folder / "run.json", "policy").at(0)["counters"] ==
         rows_of(folder / "replay.json", "policy").at(0)["counters"]);
+  // What is hot makes a step shorter on its node, and is held there.
+  const auto planned = [&](const std::string& budget) {
+    command(run + budget + " --print-partition --json " + folder / "plan.json");
+    return std::pair(rows_of(folder / "plan.json", "partition").at(0)["predicted_step_ms"],
+                     rows_of(folder / "plan.json", "rank").at(0)["predicted_bytes"]);
+  };
+  const auto cold = planned("0B+0B+12KiB"), hot = planned("60KiB+60KiB+12KiB");
+  CHECK(hot.first.get<double>() < cold.first.get<double>());
+  const auto held = hot.second.get<uint64_t>() - cold.second.get<uint64_t>();
+  CHECK(held <= 60 << 10);
+  CHECK(held >= 30 << 10);  // gate rows are in memory anyway
 }
 
 TEST_CASE("alike nodes run the default partition, to the bit") {

@@ -485,6 +485,10 @@ TEST_CASE("a forecast of three tiers is what the cost model of replay says of th
   problem.ffn_on_disk = problem.device_tier = true;
   problem.device_share = device_share;
   problem.hot_share = hot_share;
+  if (GENERATE(false, true)) {  // of each rank another share
+    problem.device_shares = {device_share, device_share / 2, device_share / 3};
+    problem.hot_shares = {hot_share / 2, hot_share, hot_share / 4};
+  }
   const Partition partition = make_partition(problem.shape, DType::f32, layout, {4, 1, 2});
   const PartitionForecast predicted = forecast(problem, partition, {0, 1, 2});
   CHECK(predicted.fits);
@@ -501,12 +505,15 @@ TEST_CASE("a forecast of three tiers is what the cost model of replay says of th
     config.rank_node.push_back(problem.rank_nodes[share.rank]);
     const double neurons = share.neurons.count, needed = neurons * (1 - 0.75 * 0.75);
     const double work = neurons * 0.25 * 2;
-    const double host = std::max(hot_share, device_share) - device_share;
-    const double disk = 1 - device_share - host;
+    const auto of_rank = [&](const std::vector<double>& shares, double equal) {
+      return shares.empty() ? equal : shares[share.rank];
+    };
+    const double device = of_rank(problem.device_shares, device_share);
+    const double host = std::max(of_rank(problem.hot_shares, hot_share), device) - device;
+    const double disk = 1 - device - host;
     loads[share.rank].layers.assign(
-        share.layers.count,
-        LayerLoad{device_share * needed, host * needed, disk * needed, device_share * work,
-                  host * work, disk * work, device_share * neurons});
+        share.layers.count, LayerLoad{device * needed, host * needed, disk * needed, device * work,
+                                      host * work, disk * work, device * neurons});
   }
   config.node_count = 2;
   const CostModel model(header, config, problem.cluster, GateReads::exact);
