@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "runtime/set_bits.h"
+
 namespace thermocline {
 namespace {
 
@@ -23,10 +25,7 @@ void activate_with(float* values, int begin, int end, const uint64_t* candidates
     if (candidates == nullptr) {
       for (int i = 0; i < count; ++i) visit(i);
     } else {
-      for (uint64_t bits = candidates[first / 64]; bits != 0; bits &= bits - 1) {
-        const int i = std::countr_zero(bits);
-        if (i < count) visit(i);
-      }
+      for_each_bit(candidates, first, first + count, [&](int i) { visit(i - first); });
     }
     words[first / 64] = word;
   }

@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -18,6 +17,7 @@
 #include "runtime/kernels/kernels.h"
 #include "runtime/kernels/signs.h"
 #include "runtime/row_pairs.h"
+#include "runtime/set_bits.h"
 #include "runtime/sum_parts.h"
 #include "runtime/thread_pool.h"
 
@@ -32,17 +32,6 @@ constexpr int kSharedTokens = 4;
 constexpr int kPairedTokens = 4;
 
 size_t at(int row, int width) { return static_cast<size_t>(row) * static_cast<size_t>(width); }
-
-// Calls visit(i) for every set bit in [begin, end); begin is a multiple of 64. Bits beyond the last
-// neuron may be set.
-template <class Visit>
-void for_each_bit(const uint64_t* words, int begin, int end, Visit visit) {
-  for (int first = begin; first < end; first += kWordBits) {
-    uint64_t word = words[first / kWordBits];
-    if (end - first < kWordBits) word &= ~(~uint64_t{0} << (end - first));
-    for (; word != 0; word &= word - 1) visit(first + std::countr_zero(word));
-  }
-}
 
 constexpr size_t kLine = 64;
 constexpr int kLineFloats = kLine / sizeof(float);
