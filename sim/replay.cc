@@ -19,46 +19,11 @@ namespace {
 
 constexpr size_t kLanesPerThread = 4;  // policies share a pass over the trace until there are these
 
-// With three tiers: the host's hot set, beside that of the lane's driver.
-struct HostLane {
-  std::unique_ptr<PolicyDriver> driver;
-  std::vector<uint32_t> admitted;       // of the block: in each step
-  std::vector<uint32_t> passed;         // likewise, on their way to the device
-  std::vector<uint64_t> device_before;  // hot there when the step began
-  // Of the block, (layers) each: from where each step needed its neurons, and the union of each
-  // pass.
-  std::vector<LayerNeeds> steps, passes;
-  HotSetStats before;  // at the end of the warm-up
-  TierNeeds needs;     // since then
-};
-
-// One policy, one budget, one pool.
-struct Lane {
-  size_t row;
-  uint32_t pool;
-  std::unique_ptr<PolicyDriver> driver;
-  std::vector<StepCounts> steps;   // of the block: each step
-  std::vector<StepCounts> passes;  // of the block: the union of each pass
-  HotSetStats before;              // at the end of the warm-up
-  std::vector<uint64_t> layers_before;
-  std::optional<ThresholdRange> threshold;
-  std::vector<std::optional<double>> watched;
-  std::optional<HostLane> host;
-};
-
 // What the policies of one pool may know before the first step. All in groups.
 struct Knowledge {
   ActivationProfile profile, future;
   FutureUses uses;
 };
-
-void note_threshold(Lane& lane, std::optional<double> now) {
-  if (!now.has_value()) return;
-  if (!lane.threshold.has_value()) lane.threshold = ThresholdRange{*now, *now, *now, *now};
-  lane.threshold->last = *now;
-  lane.threshold->lowest = std::min(lane.threshold->lowest, *now);
-  lane.threshold->highest = std::max(lane.threshold->highest, *now);
-}
 
 std::vector<NeuronPool> pools_of(const TraceHeader& header, Pools pools) {
   if (pools == Pools::model) return {whole_model(header)};
@@ -229,8 +194,7 @@ class Replayer {
       stats.account.ttft_ms.resize(task_count_);
       if (options_.keep_steps) stats.steps.resize(result_.step_count * pools_.size());
       for (uint32_t i = 0; i < pools_.size(); ++i) {
-        Lane lane{row, i, nullptr, {}, {}, {}, {}, {}, {}, {}};
-        lanes_.push_back(std::move(lane));
+        lanes_.push_back(ReplayLane{.row = row, .pool_index = i, .pool = pools_[i]});
         const size_t budget = row % options_.budgets.size();
         stats.hot_max[ranks_[i]] += bundles_of(options_.budgets[budget], i);
         if (!three_tiers()) continue;
@@ -242,32 +206,28 @@ class Replayer {
                       [&](size_t i) { start_lane(lanes_[i]); });
   }
 
-  void start_lane(Lane& lane) const {
+  void start_lane(ReplayLane& lane) const {
     const ReplayStats& stats = result_.rows[lane.row];
     const size_t budget = lane.row % options_.budgets.size();
     const auto driver = [&](const HotBudget& of_tier) {
+      const uint64_t hot_max = bundles_of(of_tier, lane.pool_index);
       return std::make_unique<PolicyDriver>(
-          stats.policy, context_of(stats, lane.pool, bundles_of(of_tier, lane.pool)), options_.fill,
-          options_.group);
+          stats.policy, context_of(stats, lane.pool_index, hot_max), options_.fill, options_.group);
     };
-    lane.driver = driver(options_.budgets[budget]);
-    lane.before = lane.driver->stats();
-    lane.layers_before.resize(pools_[lane.pool].layer_count);
-    if (!three_tiers()) return;
-    lane.host.emplace();
-    lane.host->driver = driver(options_.host_budgets[budget]);
-    lane.host->before = lane.host->driver->stats();
+    lane.start(driver(options_.budgets[budget]),
+               three_tiers() ? driver(options_.host_budgets[budget]) : nullptr);
   }
 
   void run_turn(size_t turn) {
     PassBlocks blocks(trace_, pools_, infos_);
+    const LaneSteps steps{infos_, options_.warmup_steps, result_.watched_task};
     const uint64_t total = result_.step_count * turns_.size();
     while (blocks.next()) {
       if (interrupted()) {
         throw work_failed(fmt::format("interrupted after {} of {} steps", blocks.begin(), total));
       }
       for_each_parallel(lanes_.size(), options_.thread_count,
-                        [&](size_t i) { run_lane(lanes_[i], blocks); });
+                        [&](size_t i) { lanes_[i].run(blocks, steps); });
       account(turn, blocks);
       if (options_.progress) {
         options_.progress(turn * result_.step_count + blocks.begin() + blocks.step_count(), total);
@@ -275,98 +235,11 @@ class Replayer {
     }
   }
 
-  void run_lane(Lane& lane, const PassBlocks& blocks) const {
-    lane.steps.clear();
-    lane.passes.clear();
-    if (lane.host) begin_host(*lane.host);
-    for (size_t pass = 0; pass < blocks.passes().size(); ++pass) {
-      const PassRange& range = blocks.passes()[pass];
-      StepCounts joined;
-      if (range.count > 1) {
-        const PassUnion& all = blocks.union_of(lane.pool, pass);
-        joined.needed = all.needed;
-        joined.hits = static_cast<uint32_t>(lane.driver->count_hot(all.words));
-        if (lane.host) add_needs(lane, all.words, lane.host->passes);
-      }
-      for (uint32_t i = 0; i < range.count; ++i) {
-        const StepCounts counts = run_step(lane, blocks, range.begin + i);
-        if (range.count == 1) joined = counts;
-        if (range.count == 1 && lane.host) join_step(lane);
-        if (range.count > 1) joined.admitted += counts.admitted;
-      }
-      lane.passes.push_back(joined);
-    }
-  }
-
-  static void begin_host(HostLane& host) {
-    host.admitted.clear();
-    host.passed.clear();
-    host.steps.clear();
-    host.passes.clear();
-  }
-
-  // From where the neurons of `words` are needed now, layer by layer.
-  std::span<const LayerNeeds> add_needs(const Lane& lane, std::span<const uint64_t> words,
-                                        std::vector<LayerNeeds>& to) const {
-    const NeuronPool& pool = pools_[lane.pool];
-    to.resize(to.size() + pool.layer_count);
-    const std::span<LayerNeeds> added = std::span(to).last(pool.layer_count);
-    count_needs(pool, words, lane.driver->hot_neurons(), lane.host->driver->hot_neurons(), added);
-    return added;
-  }
-
-  // A pass of one step needs what the step does.
-  static void join_step(Lane& lane) {
-    HostLane& host = *lane.host;
-    const size_t layer_count = host.steps.size() / lane.steps.size();
-    host.passes.insert(host.passes.end(), host.steps.end() - static_cast<ptrdiff_t>(layer_count),
-                       host.steps.end());
-  }
-
-  // Before the lane's own driver, whose hot set it asks.
-  void run_host_step(Lane& lane, const ActiveStep& active, uint64_t step) const {
-    HostLane& host = *lane.host;
-    if (step == options_.warmup_steps) host.before = host.driver->stats();
-    for (const LayerNeeds& layer : add_needs(lane, active.words, host.steps)) {
-      if (step >= options_.warmup_steps) host.needs.add(layer);
-    }
-    host.admitted.push_back(host.driver->step(active).admitted);
-    const std::span<const uint64_t> device_hot = lane.driver->hot_neurons();
-    host.device_before.assign(device_hot.begin(), device_hot.end());
-  }
-
-  // After both: what the step sent to the device without its being hot on the host.
-  void note_passed(Lane& lane, uint64_t step) const {
-    HostLane& host = *lane.host;
-    host.passed.push_back(
-        count_passed(host.device_before, lane.driver->hot_neurons(), host.driver->hot_neurons()));
-    if (step >= options_.warmup_steps) host.needs.passed += host.passed.back();
-  }
-
-  StepCounts run_step(Lane& lane, const PassBlocks& blocks, uint64_t step) const {
-    const StepInfo& info = infos_[step];
-    ActiveStep active = blocks.step(lane.pool, step);
-    active.task = info.task;
-    active.prompt = info.phase == Phase::prefill;
-    if (step == options_.warmup_steps) {
-      lane.before = lane.driver->stats();
-      lane.layers_before = lane.driver->hot_sum_by_layer();
-    }
-    if (lane.host) run_host_step(lane, active, step);
-    const StepCounts counts = lane.driver->step(active);
-    if (lane.host) note_passed(lane, step);
-    lane.steps.push_back(counts);
-    const std::optional<double> threshold = lane.driver->hot_threshold();
-    note_threshold(lane, threshold);
-    if (info.task == result_.watched_task) lane.watched.push_back(threshold);
-    return counts;
-  }
-
   // Lanes stand in the order of rows, for each the pools.
   void account(size_t turn, const PassBlocks& blocks) {
     const std::vector<size_t>& rows = turns_[turn];
     for_each_parallel(rows.size(), options_.thread_count, [&](size_t i) {
-      const std::span<const Lane> lanes =
+      const std::span<const ReplayLane> lanes =
           std::span(lanes_).subspan(i * pools_.size(), pools_.size());
       Scratch scratch;
       for (size_t pass = 0; pass < blocks.passes().size(); ++pass) {
@@ -381,18 +254,18 @@ class Replayer {
     std::vector<RankLoad> loads;
   };
 
-  void account_pass(ReplayStats& row, std::span<const Lane> lanes, const PassBlocks& blocks,
+  void account_pass(ReplayStats& row, std::span<const ReplayLane> lanes, const PassBlocks& blocks,
                     size_t pass, Scratch& scratch) const {
     const PassRange& range = blocks.passes()[pass];
     scratch.steps.assign(range.count, {});
     scratch.loads.assign(rank_count_, RankLoad{});
-    for (const Lane& lane : lanes) {
+    for (const ReplayLane& lane : lanes) {
       for (uint32_t i = 0; i < range.count; ++i) {
         const StepCounts& counts = lane.steps[range.begin + i - blocks.begin()];
         scratch.steps[i].counts.needed += counts.needed;
         scratch.steps[i].counts.hits += counts.hits;
         if (!options_.keep_steps) continue;
-        row.steps[(range.begin + i) * pools_.size() + lane.pool] = counts;
+        row.steps[(range.begin + i) * pools_.size() + lane.pool_index] = counts;
       }
     }
     if (range.begin < options_.warmup_steps) return;
@@ -404,15 +277,16 @@ class Replayer {
     }
     PassTime time;
     if (options_.cost != nullptr) {
-      for (const Lane& lane : lanes) add_load(scratch, lane, blocks, pass);
+      for (const ReplayLane& lane : lanes) add_load(scratch, lane, blocks, pass);
       time = options_.cost->pass_time(scratch.loads, row.hot_max, positions_of(range));
     }
     add_pass(row.account, scratch.steps, time, options_.cost != nullptr);
   }
 
-  void add_load(Scratch& scratch, const Lane& lane, const PassBlocks& blocks, size_t pass) const {
+  void add_load(Scratch& scratch, const ReplayLane& lane, const PassBlocks& blocks,
+                size_t pass) const {
     const PassRange& range = blocks.passes()[pass];
-    RankLoad& load = scratch.loads[ranks_[lane.pool]];
+    RankLoad& load = scratch.loads[ranks_[lane.pool_index]];
     load.needed += lane.passes[pass].needed;
     load.hits += lane.passes[pass].hits;
     load.admitted += lane.passes[pass].admitted;
@@ -427,15 +301,15 @@ class Replayer {
   }
 
   // The layers of a rank that a lane's pool has.
-  std::span<LayerLoad> layers_of(RankLoad& load, const Lane& lane) const {
-    const NeuronPool& pool = pools_[lane.pool];
+  std::span<LayerLoad> layers_of(RankLoad& load, const ReplayLane& lane) const {
+    const NeuronPool& pool = lane.pool;
     const bool whole = options_.pools == Pools::model;
-    const NeuronPool& rank = whole ? pool : header_.pools[ranks_[lane.pool]];
+    const NeuronPool& rank = whole ? pool : header_.pools[ranks_[lane.pool_index]];
     load.layers.resize(rank.layer_count);
     return std::span(load.layers).subspan(pool.layer_begin - rank.layer_begin, pool.layer_count);
   }
 
-  void add_host_step(RankLoad& load, const Lane& lane, uint64_t step, double work) const {
+  void add_host_step(RankLoad& load, const ReplayLane& lane, uint64_t step, double work) const {
     const std::span<LayerLoad> layers = layers_of(load, lane);
     for (size_t layer = 0; layer < layers.size(); ++layer) {
       const LayerNeeds& needs = lane.host->steps[step * layers.size() + layer];
@@ -447,7 +321,7 @@ class Replayer {
     load.passed += lane.host->passed[step];
   }
 
-  void add_host_pass(RankLoad& load, const Lane& lane, size_t pass) const {
+  void add_host_pass(RankLoad& load, const ReplayLane& lane, size_t pass) const {
     const std::span<LayerLoad> layers = layers_of(load, lane);
     for (size_t layer = 0; layer < layers.size(); ++layer) {
       const LayerNeeds& needs = lane.host->passes[pass * layers.size() + layer];
@@ -476,8 +350,9 @@ class Replayer {
   void collect(const std::vector<size_t>& rows) {
     for (size_t i = 0; i < rows.size(); ++i) {
       ReplayStats& row = result_.rows[rows[i]];
-      const std::span<Lane> lanes = std::span(lanes_).subspan(i * pools_.size(), pools_.size());
-      for (const Lane& lane : lanes) {
+      const std::span<ReplayLane> lanes =
+          std::span(lanes_).subspan(i * pools_.size(), pools_.size());
+      for (const ReplayLane& lane : lanes) {
         row.by_pool.push_back(since(lane.driver->stats(), lane.before));
         add_pool(row.total, row.by_pool.back());
         if (lane.host) collect_host(*row.host, *lane.host);
@@ -496,12 +371,12 @@ class Replayer {
     host.needs.add(lane.needs);
   }
 
-  std::vector<double> layer_shares(std::span<const Lane> lanes, uint64_t step_count) const {
+  std::vector<double> layer_shares(std::span<const ReplayLane> lanes, uint64_t step_count) const {
     std::vector<double> shares(header_.shape.layer_count);
-    for (const Lane& lane : lanes) {
+    for (const ReplayLane& lane : lanes) {
       const std::vector<uint64_t>& sums = lane.driver->hot_sum_by_layer();
       for (size_t layer = 0; layer < sums.size(); ++layer) {
-        shares[pools_[lane.pool].layer_begin + layer] +=
+        shares[lane.pool.layer_begin + layer] +=
             static_cast<double>(sums[layer] - lane.layers_before[layer]);
       }
     }
@@ -511,10 +386,10 @@ class Replayer {
     return shares;
   }
 
-  static std::optional<ThresholdRange> mean_threshold(std::span<const Lane> lanes) {
+  static std::optional<ThresholdRange> mean_threshold(std::span<const ReplayLane> lanes) {
     ThresholdRange sum;
     double count = 0;
-    for (const Lane& lane : lanes) {
+    for (const ReplayLane& lane : lanes) {
       if (!lane.threshold.has_value()) continue;
       ++count;
       sum.first += lane.threshold->first;
@@ -527,11 +402,11 @@ class Replayer {
                           sum.highest / count};
   }
 
-  static std::vector<std::optional<double>> mean_watched(std::span<const Lane> lanes) {
+  static std::vector<std::optional<double>> mean_watched(std::span<const ReplayLane> lanes) {
     std::vector<std::optional<double>> means;
     for (size_t step = 0; step < lanes[0].watched.size(); ++step) {
       double sum = 0, count = 0;
-      for (const Lane& lane : lanes) {
+      for (const ReplayLane& lane : lanes) {
         if (!lane.watched[step].has_value()) continue;
         sum += *lane.watched[step];
         ++count;
@@ -553,7 +428,7 @@ class Replayer {
   std::vector<std::vector<size_t>> turns_;  // rows that share a pass over the trace
   std::vector<Knowledge> knowledge_;        // by pool
   ReplayResult result_;
-  std::vector<Lane> lanes_;  // of this turn: rows in order, for each the pools
+  std::vector<ReplayLane> lanes_;  // of this turn: rows in order, for each the pools
 };
 
 }  // namespace

@@ -26,7 +26,7 @@
 #include "sim/cost.h"
 #include "sim/policy_driver.h"
 #include "sim/replay_account.h"
-#include "sim/tier_needs.h"
+#include "sim/replay_lane.h"
 #include "traces/trace.h"
 
 namespace thermocline {
@@ -66,11 +66,6 @@ struct ReplayOptions {
   // Called with some rows (by index) when they are finished, on the caller's thread.
   std::function<void(std::span<const size_t> rows, const std::vector<ReplayStats>& all)> rows_done =
       nullptr;
-};
-
-// The hot threshold over the steps, a mean over the pools that have one.
-struct ThresholdRange {
-  double first = 0, last = 0, lowest = 0, highest = 0;
 };
 
 // With three tiers: the host's hot set, and where everything was needed from.
