@@ -37,7 +37,7 @@ struct SumTile {
   }
   template <class To>
   [[gnu::always_inline]] void store(const To& to) const {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) V::store(to(r, t), of[r][t]);
@@ -46,7 +46,7 @@ struct SumTile {
  private:
   template <class Visit>
   [[gnu::always_inline]] void for_each(const Visit& visit) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) visit(of[r][t], r, t);

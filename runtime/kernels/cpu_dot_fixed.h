@@ -144,7 +144,7 @@ struct FixedDot {
                                                int blocks, SumTile<V, R, T>& sum) {
     alignas(64) float room[R][scale_count(D)];
     const float* scales[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       scales[r] = rows.scales(r, chunk, blocks, room[r]);
 #pragma GCC unroll 4
@@ -169,7 +169,7 @@ struct FixedDot {
                                                const Row* x, int chunk, int half,
                                                SumTile<V, R, T>& sum) {
     const int group = 2 * chunk + half;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto codes = rows.template codes<kWhole>(r, group);
 #pragma GCC unroll 4

@@ -46,7 +46,7 @@ struct FloatDot : Columns<V> {
                                               SumTile<V, R, T>& sum) {
     int c = 0;
     for (; c + kStep <= cols; c += kStep) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         prefetch<row_bytes<D>(kStep)>(ahead[r] + row_bytes<D>(c));
         Pair w;
@@ -56,7 +56,7 @@ struct FloatDot : Columns<V> {
     }
     if (c == cols) [[likely]]
       return;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
       add_last(Columns<V>::template values_of_first<D>(rows[r] + row_bytes<D>(c), cols - c), x, c,
                cols - c, sum.of[r]);
@@ -100,7 +100,7 @@ struct FloatDot : Columns<V> {
         V of_x[T];
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) of_x[t] = V::load(x[t].values + begin + c);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           const V w = V::load(values[first + r] + c);
 #pragma GCC unroll 4
@@ -109,7 +109,7 @@ struct FloatDot : Columns<V> {
       }
       if (whole == width) [[likely]]
         return;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         add_last(load(values[first + r] + whole), x, begin + whole, width - whole, sum.of[r]);
     }
