@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <bit>
 
+#include "runtime/set_bits.h"
+
 namespace thermocline {
 namespace {
 
 constexpr int kWordBits = 64;
 constexpr int kBlock = 16;  // rows that a kernel adds at once
-
-// Word i of a mask, less what is beyond the last row.
-uint64_t word_of(const uint64_t* mask, int rows, int i) {
-  const int left = rows - i * kWordBits;
-  return left >= kWordBits ? mask[i] : mask[i] & ~(~uint64_t{0} << left);
-}
 
 // The lowest `count` bits that are set, of more.
 uint64_t lowest_bits(uint64_t word, int count) {
@@ -34,11 +30,11 @@ void SumParts::cut(const NeuronMask& mask, int rows, int token_count) {
 void SumParts::cut_token(const uint64_t* mask, int rows, size_t token) {
   const int words = static_cast<int>(stride_);
   int active = 0;
-  for (int i = 0; i < words; ++i) active += std::popcount(word_of(mask, rows, i));
+  for (int i = 0; i < words; ++i) active += std::popcount(word_before(mask, rows, i));
   const int blocks = (active + kBlock - 1) / kBlock;
   int part = 0, seen = 0;
   for (int i = 0; i < words; ++i) {
-    for (uint64_t word = word_of(mask, rows, i); word != 0;) {
+    for (uint64_t word = word_before(mask, rows, i); word != 0;) {
       const int end = blocks * (part + 1) / kCount * kBlock;
       const uint64_t taken = lowest_bits(word, std::min(std::popcount(word), end - seen));
       this->word(part, token, static_cast<size_t>(i)) |= taken;

@@ -301,7 +301,7 @@ class CpuBackend final : public Backend {
   // Threads share the rows that the mask, if there is one, chooses; parts begin at multiples of 64.
   template <class Work>
   void run_chosen(const NeuronMask& mask, int rows, const Work& work) {
-    if (mask.words == nullptr) return pool_.run(rows, kWordBits, work);
+    if (mask.words == nullptr || pool_.size() == 1) return pool_.run(rows, kWordBits, work);
     shares_.cut(mask, rows, token_count(), pool_.size());
     pool_.run(pool_.size(), 1, [&](int first, int last) {
       const int begin = shares_.begin(first), end = shares_.begin(last);

@@ -56,7 +56,7 @@ struct Dot {
     in_tiles<kTokens>(0, token_count, [&]<int T>(int t0) {
       Row x[T];
       product.rows_of(tokens + t0, x);
-      in_rows<tile_rows(T)>(first, first + count, [&]<int R>(int r0) {
+      in_tiles<tile_rows(T), 1>(first, first + count, [&]<int R>(int r0) {
         SumTile<V, R, T> sum;
         Kind::add_tile(block.rows + r0, block.ahead + r0, x, product.cols, sum);
         for (int r = 0; r < R; ++r)
@@ -78,7 +78,7 @@ struct Dot {
     in_tiles<kT>(0, token_count, [&]<int T>(int t0) {
       Row x[T];
       product.rows_of(tokens + t0, x);
-      in_rows<kR>(first, first + count, [&]<int R>(int r0) {
+      in_tiles<kR, 1>(first, first + count, [&]<int R>(int r0) {
         const auto at = [&](int r, int t) { return sums.lanes[r0 + r][t0 + t]; };
         SumTile<V, R, T> sum(at);
         panel.add_tile(r0, x, width, sum);

@@ -197,22 +197,15 @@ struct Masks {
   Masks from(int t) const { return {words + static_cast<size_t>(t) * stride, stride}; }
 };
 
-// A tile of R rows (or tokens) at a time over `count`, the rest by R / 2, and so on:
-// visit.template operator()<R>(first).
-template <int R, class Visit>
+// A tile of R rows (or tokens) at a time over `count`, the rest by kNext, by half of that, and so
+// on: visit.template operator()<R>(first). With kNext = 1 the rest goes one by one: of rows few are
+// left over, and each width is compiled anew for every type.
+template <int R, int kNext = R / 2, class Visit>
 [[gnu::always_inline]] inline void in_tiles(int first, int count, const Visit& visit) {
   for (; first + R <= count; first += R) visit.template operator()<R>(first);
   if constexpr (R > 1) {
-    if (first < count) in_tiles<R / 2>(first, count, visit);
+    if (first < count) in_tiles<kNext>(first, count, visit);
   }
-}
-
-// The same, but the rest one by one: of rows few are left over, and each width is compiled anew for
-// every type.
-template <int R, class Visit>
-[[gnu::always_inline]] inline void in_rows(int first, int count, const Visit& visit) {
-  for (; first + R <= count; first += R) visit.template operator()<R>(first);
-  if constexpr (R > 1) in_rows<1>(first, count, visit);
 }
 
 }  // namespace
