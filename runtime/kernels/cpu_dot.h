@@ -176,7 +176,7 @@ struct Dot {
       const Product product = all.from(first, later);
       if (all_masks == nullptr) {
         multiply_rows(product, nullptr, count, [&](const auto& visit) {
-          for_each_block(memory, row_begin, row_end, visit);
+          for_each_block(memory, row_begin, row_end, prefers_neighbours(), visit);
         });
         continue;
       }
