@@ -32,6 +32,7 @@ struct FixedDot {
     return {x.fixed + static_cast<size_t>(t) * fixed_bytes(cols), padded_columns(cols)};
   }
 
+  static constexpr int kRequests = code_bits(D) == 8 ? 4 : 2;  // see ask_ahead
   static constexpr int kAskedChunks = 4;  // whose scales, a line of them, are asked for together
 
   // Columns [begin, begin + width) of a row.
@@ -56,20 +57,8 @@ struct FixedDot {
     }
     template <bool kWhole>
     [[gnu::always_inline]] Bytes codes(int r, int group) const {
-      ask_ahead(rows[r], ahead[r], group);
+      ask_ahead<kRequests, prefetch_codes<D>>(rows[r], ahead[r], group, cols / kGroup);
       return codes_of_group<V, D, kWhole>(rows[r], planes, cols, group);
-    }
-    // For a group's codes of a later row. Codes of eight bits are asked for again half a row before
-    // they are read: the arithmetic runs at twice the pace of memory while it finds them, and then
-    // requests get lost (a Zen 4 core reads 72 instead of 65 % of what it can).
-    [[gnu::always_inline]] void ask_ahead(const std::byte* row, const std::byte* later,
-                                          int group) const {
-      prefetch_codes<D>(later, group);
-      if constexpr (code_bits(D) == 8) {
-        const int half = cols / (2 * kGroup);
-        const bool is_first = group < half;
-        prefetch_codes<D>(is_first ? row : later, is_first ? group + half : group - half);
-      }
     }
     // The 16 sums of kPart of a group's products (V::dot).
     template <int kPart>

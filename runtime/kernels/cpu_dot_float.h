@@ -26,8 +26,7 @@ struct FloatDot : Columns<V> {
 
   // Columns [begin, begin + width) of a row.
   static void prefetch_columns(const std::byte* row, int, int begin, int width) {
-    for (int c = begin; c < begin + width; c += kStep)
-      prefetch<row_bytes<D>(kStep)>(row + row_bytes<D>(c));
+    for (int c = begin; c < begin + width; c += kStep) prefetch_step<D>(row, c);
   }
 
   // Inputs are operands in memory: there are not registers enough for those of four tokens.
@@ -48,7 +47,7 @@ struct FloatDot : Columns<V> {
     for (; c + kStep <= cols; c += kStep) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        prefetch<row_bytes<D>(kStep)>(ahead[r] + row_bytes<D>(c));
+        ask_ahead<4, prefetch_step<D>>(rows[r], ahead[r], c, cols);
         Pair w;
         V::template values<D>(rows[r] + row_bytes<D>(c), w.first, w.second);
         add_step(w, x, c, sum.of[r]);

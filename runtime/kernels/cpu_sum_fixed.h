@@ -38,6 +38,7 @@ template <class V, DType D>
 struct FixedSum {
   static constexpr int kRows = 16;  // 32 at most, or sums of 16 bits times 12 (word_shift) overflow
   using Block = RowBlockOf<kRows>;
+  static constexpr int kRequests = code_bits(D) == 8 ? 3 : 1;  // see ask_ahead
   static constexpr bool kHalfBytes = code_bits(D) == 4;
   using Codes = std::conditional_t<kHalfBytes, typename V::HalfBytes, typename V::Bytes>;
   static constexpr int kN = V::kSumPositions;  // positions whose sums are in registers together
@@ -165,8 +166,9 @@ struct FixedSum {
 #pragma GCC unroll 8
     for (int r = 0; r < count; r += 2) {
       if constexpr (kFirst == 0) {
-        prefetch_codes<D>(block.ahead[r], group);
-        prefetch_codes<D>(block.ahead[r + 1], group);
+        for (int i = r; i < r + 2; ++i)
+          ask_ahead<kRequests, prefetch_codes<D>>(block.rows[i], block.ahead[i], group,
+                                                  cols / kGroup);
       }
       const Codes a = codes_of<kWhole>(block.rows[r], planes, cols, group),
                   b = codes_of<kWhole>(block.rows[r + 1], planes, cols, group);
