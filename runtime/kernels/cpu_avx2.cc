@@ -13,6 +13,7 @@ namespace {
 struct Lanes {
   static constexpr int kAccumulators = 4;
   static constexpr int kSumPositions = 4;
+  static constexpr bool kOutrunsMemory = false;
 #ifdef THERMOCLINE_ROLLED
   static constexpr bool kUnrolls = false;
 #else

@@ -18,6 +18,7 @@ namespace {
 struct Lanes {
   static constexpr int kAccumulators = 16;
   static constexpr int kSumPositions = 8;
+  static constexpr bool kOutrunsMemory = true;
 #ifdef THERMOCLINE_ROLLED
   static constexpr bool kUnrolls = false;
 #else

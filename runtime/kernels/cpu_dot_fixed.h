@@ -32,7 +32,7 @@ struct FixedDot {
     return {x.fixed + static_cast<size_t>(t) * fixed_bytes(cols), padded_columns(cols)};
   }
 
-  static constexpr int kRequests = code_bits(D) == 8 ? 4 : 2;  // see ask_ahead
+  static constexpr int kRequests = !V::kOutrunsMemory ? 1 : code_bits(D) == 8 ? 4 : 2;
   static constexpr int kAskedChunks = 4;  // whose scales, a line of them, are asked for together
 
   // Columns [begin, begin + width) of a row.

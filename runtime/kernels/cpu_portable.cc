@@ -25,6 +25,7 @@ uint16_t read_u16(const std::byte* from) {
 struct Lanes {
   static constexpr int kAccumulators = 4;
   static constexpr int kSumPositions = 8;
+  static constexpr bool kOutrunsMemory = false;
   static constexpr bool kUnrolls = false;
   static constexpr int kCount = 16;
   float at[kCount];

@@ -38,7 +38,7 @@ template <class V, DType D>
 struct FixedSum {
   static constexpr int kRows = 16;  // 32 at most, or sums of 16 bits times 12 (word_shift) overflow
   using Block = RowBlockOf<kRows>;
-  static constexpr int kRequests = code_bits(D) == 8 ? 3 : 1;  // see ask_ahead
+  static constexpr int kRequests = V::kOutrunsMemory && code_bits(D) == 8 ? 3 : 1;
   static constexpr bool kHalfBytes = code_bits(D) == 4;
   using Codes = std::conditional_t<kHalfBytes, typename V::HalfBytes, typename V::Bytes>;
   static constexpr int kN = V::kSumPositions;  // positions whose sums are in registers together
