@@ -127,7 +127,9 @@ const std::byte* BundleStore::hold(uint32_t layer, uint32_t neuron) {
     case HotPlaces::State::moving:
       return nullptr;
     default:
-      if (!free_passage_.empty()) start_passage(layer, neuron);
+      // One that waits for a place here is read when it has that: once, and not twice.
+      if (!hot_places_.is_wanted(layer, neuron) && !free_passage_.empty())
+        start_passage(layer, neuron);
       return nullptr;
   }
 }

@@ -8,7 +8,7 @@
 // What a layer will probably need can be read ahead, while the disk has nothing else to do: as many
 //   bundles as came in time at the last layers.
 // A still faster tier takes bundles from here: a hot one keeps its place while it is held; one that
-//   is not hot here is read to one of a few places of passage.
+//   is not hot here, and shall not be, is read to one of a few places of passage.
 // Goals: the memory that it takes never grows beyond budget, staging and passage; moves stall
 //   nothing and change no result; reads go past the page cache, neighbours in one. Non-goals:
 //   choosing what is hot (sim/policy.h), computing.

@@ -61,6 +61,10 @@ class HotPlaces {
     });
   }
   bool any_waits() const { return !waiting_.empty(); }
+  // Whether it is in the hot set that was followed last, wherever it is.
+  bool is_wanted(uint32_t layer, uint32_t neuron) const {
+    return wanted_[word(layer, neuron)] >> neuron % 64 & 1;
+  }
   // It has been brought: true if it is hot now, false if it was cancelled.
   bool arrive(uint32_t layer, uint32_t neuron, uint32_t place);
 
@@ -90,10 +94,7 @@ class HotPlaces {
   size_t word(uint32_t layer, uint32_t neuron) const {
     return size_t{layer} * pool_.words_per_layer() + neuron / 64;
   }
-  bool is_wanted(uint32_t flat) const {
-    const uint32_t neuron = neuron_of(flat);
-    return wanted_[word(layer_of(flat), neuron)] >> neuron % 64 & 1;
-  }
+  bool is_wanted(uint32_t flat) const { return is_wanted(layer_of(flat), neuron_of(flat)); }
   template <class Visit>
   void for_each_only_in(std::span<const uint64_t> here, std::span<const uint64_t> there,
                         Visit visit) const {

@@ -146,6 +146,39 @@ TEST_CASE(
   CHECK(disk.store->counters().passed_count == 600);
 }
 
+TEST_CASE("a bundle that waits for its place on the host is read once, to that", "[tiers]") {
+  const Bundles bundles(kPool, kTypes);
+  const TempDir folder;
+  const auto host = cpu();
+  const OnDisk disk(folder / "bundles", kPool, bundles, *host, 1);
+  BundleStore& store = *disk.store;
+  HotSet hot(kPool);
+  const auto only = [&](uint32_t neuron) {
+    hot = HotSet(kPool);
+    hot.insert(neuron);  // of layer 0
+  };
+  only(3);
+  store.set_hot(&hot);
+  store.begin_pass();
+  store.wait_for_moves();
+  const std::byte* first = store.hold(0, 3);
+  REQUIRE(first != nullptr);
+  only(5);
+  store.begin_pass();  // the only place is held
+  CHECK(store.hold(0, 5) == nullptr);
+  store.let_go(first);
+  store.wait_for_moves();
+  const std::byte* second = store.hold(0, 5);
+  REQUIRE(second != nullptr);
+  store.let_go(second);
+  CHECK(store.counters().moved_count == 2);
+  CHECK(store.counters().passed_count == 0);
+  CHECK(store.hold(0, 7) == nullptr);  // nobody wants it here
+  CHECK(store.counters().passed_count == 1);
+  store.forget(0, 7);
+  store.wait_for_moves();
+}
+
 namespace {
 
 struct Percents {
