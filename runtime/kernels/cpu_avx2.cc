@@ -87,10 +87,10 @@ struct Lanes {
   }
   // Lane l: four[l / 4].
   [[gnu::always_inline]] static Lanes spread_four(const float* four) {
-    const auto two = [](const float* of) {
-      return _mm256_insertf128_ps(_mm256_broadcast_ss(of), _mm_broadcast_ss(of + 1), 1);
-    };
-    return {two(four), two(four + 2)};
+    const __m256 twice = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(four));
+    const __m256i lanes = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    return {_mm256_permutevar_ps(twice, lanes),
+            _mm256_permutevar_ps(twice, _mm256_add_epi32(lanes, _mm256_set1_epi32(2)))};
   }
 
   // The codes of a group, unsigned, 32 in each register.
@@ -251,10 +251,8 @@ struct Lanes {
   }
   // Lane l: four[l / 4].
   [[gnu::always_inline]] static Ints spread_ints(const int32_t* four) {
-    const auto two = [](const int32_t* of) {
-      return _mm256_set_m128i(_mm_set1_epi32(of[1]), _mm_set1_epi32(of[0]));
-    };
-    return {two(four), two(four + 2)};
+    const Lanes lanes = spread_four(reinterpret_cast<const float*>(four));
+    return {_mm256_castps_si256(lanes.low), _mm256_castps_si256(lanes.high)};
   }
   [[gnu::always_inline]] static Words spread_words(const int32_t* four) {
     return spread_ints(four);
@@ -278,10 +276,13 @@ struct Lanes {
       store(to + 96 + 16 * i, _mm256_srli_epi16(codes.seconds[i], 8));
     }
   }
-  // Adds to each lane its two products.
+  // Adds to each lane its two products, now: the compiler would put off the additions of a loop, and
+  // keep all products in memory until then.
   [[gnu::always_inline]] static Ints dot_words(const Ints& sum, const Words& a, const Words& b) {
-    return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low)),
-            _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high))};
+    Ints more = {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low)),
+                 _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high))};
+    asm("" : "+x"(more.low), "+x"(more.high));
+    return more;
   }
   // Eight bf16. A shuffle within halves, of which there are two a cycle, widens them: conversions
   // of integers to wider ones cross halves, and take longer.
