@@ -276,8 +276,8 @@ struct Lanes {
       store(to + 96 + 16 * i, _mm256_srli_epi16(codes.seconds[i], 8));
     }
   }
-  // Adds to each lane its two products, now: the compiler would put off the additions of a loop, and
-  // keep all products in memory until then.
+  // Adds to each lane its two products, now: the compiler would put off the additions of a loop,
+  // and keep all products in memory until then.
   [[gnu::always_inline]] static Ints dot_words(const Ints& sum, const Words& a, const Words& b) {
     Ints more = {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low)),
                  _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high))};
