@@ -50,18 +50,20 @@ struct Attention {
 
   // Cache lines that will be wanted, one after the other. The hardware, which sees other reads
   // between those of the rows, fetches them late. Into the second cache: what is fetched into the
-  // first one has to wait for one of its few places.
+  // first one has to wait for one of its few places. Each is asked for again later: see ask_ahead.
   struct Lines {
     const float* next;
     int step;
+    int later;  // floats from the one that is asked for again, or of what lies before
 
     [[gnu::always_inline]] void prefetch() {
       __builtin_prefetch(next, 0, 2);
+      __builtin_prefetch(next - later, 0, 2);
       next += step;
     }
   };
 
-  static Lines no_lines(const Pass& pass) { return {pass.queries, 0}; }
+  static Lines no_lines(const Pass& pass) { return {pass.queries, 0, 0}; }
 
   // What follows row p of `rows` at some distance; past the last row, from the first one of `then`.
   static Lines lines_after(const Pass& pass, const float* rows, const float* then, int p) {
@@ -72,7 +74,7 @@ struct Attention {
     }
     const bool gapless = pass.kv_stride == pass.head_dim;
     if (!gapless || rows == nullptr || ahead >= pass.position_count) return no_lines(pass);
-    return {rows + static_cast<size_t>(ahead) * pass.head_dim, kLanes};
+    return {rows + static_cast<size_t>(ahead) * pass.head_dim, kLanes, kAheadFloats / 2};
   }
 
   // The keys that no row lies ahead of, in one go: they cover the time until the first one is read.
@@ -80,7 +82,7 @@ struct Attention {
     if (pass.kv_stride != pass.head_dim) return;
     const int64_t all = static_cast<int64_t>(pass.position_count) * pass.head_dim;
     const int64_t count = all < kAheadFloats ? all : kAheadFloats;
-    for (Lines lines{pass.keys, kLanes}; lines.next < pass.keys + count;) lines.prefetch();
+    for (Lines lines{pass.keys, kLanes, 0}; lines.next < pass.keys + count;) lines.prefetch();
   }
 
   // ---- Scores.
