@@ -32,6 +32,7 @@ struct FixedDot {
     return {x.fixed + static_cast<size_t>(t) * fixed_bytes(cols), padded_columns(cols)};
   }
 
+  // For a line of codes: measured, as in FixedSum (ask_ahead).
   static constexpr int kRequests = !V::kOutrunsMemory ? 1 : code_bits(D) == 8 ? 4 : 2;
   static constexpr int kAskedChunks = 4;  // whose scales, a line of them, are asked for together
 

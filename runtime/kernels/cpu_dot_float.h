@@ -47,7 +47,7 @@ struct FloatDot : Columns<V> {
     for (; c + kStep <= cols; c += kStep) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        ask_ahead<4, prefetch_step<D>>(rows[r], ahead[r], c, cols);
+        ask_ahead<kStepRequests, prefetch_step<D>>(rows[r], ahead[r], c, cols);
         Pair w;
         V::template values<D>(rows[r] + row_bytes<D>(c), w.first, w.second);
         add_step(w, x, c, sum.of[r]);

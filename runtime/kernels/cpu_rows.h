@@ -72,6 +72,8 @@ template <int kTimes, auto ask>
   }
 }
 
+constexpr int kStepRequests = 4;  // of types without blocks, by every instruction set
+
 // A chunk of a quantised row. Chunks share lines of scales; asking again costs little.
 template <DType D>
 [[gnu::always_inline]] inline void prefetch_chunk(const std::byte* row, const RowPlanes& planes,

@@ -44,7 +44,7 @@ struct FloatSum : Columns<V> {
       Pair sum = load(y + c);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        ask_ahead<4, prefetch_step<D>>(rows[r], ahead[r], c, end);
+        ask_ahead<kStepRequests, prefetch_step<D>>(rows[r], ahead[r], c, end);
         Pair w;
         V::template values<D>(rows[r] + row_bytes<D>(c), w.first, w.second);
         add_step(w, a[r], sum);
