@@ -20,7 +20,6 @@ struct Dot {
   using Row = typename Kind::Row;
   using Panel = typename Kind::Panel;
 
-  static constexpr int smaller(int a, int b) { return a < b ? a : b; }
   // Rows of a tile of T tokens: as many as registers have sums for.
   static constexpr int tile_rows(int tokens) {
     return smaller(V::kAccumulators / tokens, kTileRows);

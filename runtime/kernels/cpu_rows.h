@@ -17,6 +17,8 @@ constexpr int kTileRows = 8;   // rows in a full tile
 constexpr int kBlockRows = 8;  // rows whose successors are asked for meanwhile
 constexpr int kTokens = 4;     // tokens that a tile takes at most
 
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
+
 template <DType D>
 constexpr size_t row_bytes(size_t cols) {
   constexpr size_t kItems = facts(D).items_per_block, kBytes = facts(D).bytes_per_block;
@@ -139,7 +141,6 @@ void for_each_block(const RowMemory& memory, int row_begin, int row_end, bool ne
   if (row_begin >= row_end) return;
   const int blocks = (row_end - row_begin + kBlockRows - 1) / kBlockRows;
   const int length = neighbours ? blocks : blocks | 1;  // of a run
-  const auto smaller = [](int a, int b) { return a < b ? a : b; };
   const auto block_at = [&](int i) {
     RowBlock block;
     for (int j = 0; j < kBlockRows; ++j) {
