@@ -50,7 +50,8 @@ struct Attention {
 
   // Cache lines that will be wanted, one after the other. The hardware, which sees other reads
   // between those of the rows, fetches them late. Into the second cache: what is fetched into the
-  // first one has to wait for one of its few places. Each is asked for again later: see ask_ahead.
+  // first one has to wait for one of its few places. Each is asked for again later: see
+  // kAskedAgain.
   struct Lines {
     const float* next;
     int step;

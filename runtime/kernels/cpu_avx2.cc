@@ -13,7 +13,7 @@ namespace {
 struct Lanes {
   static constexpr int kAccumulators = 4;
   static constexpr int kSumPositions = 4;
-  static constexpr bool kOutrunsMemory = false;
+  static constexpr Requests kRequests = kAskedOnce;
 #ifdef THERMOCLINE_ROLLED
   static constexpr bool kUnrolls = false;
 #else
@@ -221,6 +221,28 @@ struct Lanes {
   template <int kShift>
   static Ints shifted(const Ints& a) {
     return {_mm256_slli_epi32(a.low, kShift), _mm256_slli_epi32(a.high, kShift)};
+  }
+  static Ints bits(const Lanes& a) {
+    return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)};
+  }
+  static Ints add(const Ints& a, const Ints& b) {
+    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+  }
+  static void store(uint32_t* to, const Ints& a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), a.low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 8), a.high);
+  }
+  // The larger of a size's bits and b's.
+  static Ints max_size(const Ints& size, const Lanes& b) {
+    const __m256i without_sign = _mm256_set1_epi32(0x7fffffff);
+    const Ints of_b = bits(b);
+    return {_mm256_max_epi32(size.low, _mm256_and_si256(of_b.low, without_sign)),
+            _mm256_max_epi32(size.high, _mm256_and_si256(of_b.high, without_sign))};
+  }
+  // Words of each lane: the lower ones of a and b.
+  static Ints pair(const Ints& a, const Ints& b) {
+    return {_mm256_blend_epi16(a.low, _mm256_slli_epi32(b.low, 16), 0xaa),
+            _mm256_blend_epi16(a.high, _mm256_slli_epi32(b.high, 16), 0xaa)};
   }
   // Of each quarter, the words of a and b in turn: of its first four, or of its last.
   template <int kLast>

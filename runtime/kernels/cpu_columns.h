@@ -1,16 +1,16 @@
 // The columns of a row over a 16-lane f32 vector type V: a step of 32 of types without blocks, a
 // group of 128 or a chunk of 256 of quantised ones (cpu_layout.h).
 //
-// V has kAccumulators (how many sums its registers hold), kUnrolls, kOutrunsMemory (whether it
-//   computes quantised rows faster than memory gives them: see ask_ahead), arithmetic on 16 lanes,
-//   and decodes: values<D> of a step; codes<D> of a group, read_scales<D> of a chunk.
+// V has kAccumulators (how many sums its registers hold), kUnrolls, kRequests (cpu_requests.h),
+//   arithmetic on 16 lanes, and decodes: values<D> of a step; codes<D> of a group, read_scales<D>
+//   of a chunk.
 // Internal linkage: see cpu_rows.h. Thread-safety: pure functions of their arguments.
 #pragma once
 
 #include <cstring>
 #include <utility>
 
-#include "runtime/kernels/cpu_rows.h"
+#include "runtime/kernels/cpu_requests.h"
 
 namespace thermocline {
 namespace {

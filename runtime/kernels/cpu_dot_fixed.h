@@ -32,14 +32,11 @@ struct FixedDot {
     return {x.fixed + static_cast<size_t>(t) * fixed_bytes(cols), padded_columns(cols)};
   }
 
-  // For a line of codes: measured, as in FixedSum (ask_ahead).
-  static constexpr int kRequests = !V::kOutrunsMemory ? 1 : code_bits(D) == 8 ? 4 : 2;
-  static constexpr int kAskedChunks = 4;  // whose scales, a line of them, are asked for together
-
   // Columns [begin, begin + width) of a row.
   static void prefetch_columns(const std::byte* row, int cols, int begin, int width) {
     const RowPlanes planes = planes_of(D, cols);
-    for (int c = begin; c < begin + width; c += kChunk) prefetch_chunk<D>(row, planes, c / kChunk);
+    for (int c = begin; c < begin + width; c += kChunk)
+      prefetch_chunk<D>(row, c / kChunk, planes);
   }
 
   // Rows as they lie in memory, and those that will be read next.
@@ -51,14 +48,21 @@ struct FixedDot {
 
     // Of row r and a chunk of `blocks` blocks, in `room`.
     const float* scales(int r, int chunk, int blocks, float (&room)[scale_count(D)]) const {
-      if (chunk % kAskedChunks == 0)
-        prefetch_rest<D, kAskedChunks * kChunk>(ahead[r], planes, chunk * kChunk);
+      constexpr int kChunks = kScalesColumns / kChunk;
+      if (chunk % kChunks == 0)
+        Asked<V::kRequests.scales>(rows, ahead, chunk / kChunks, places_of_scales(cols))
+            .template of_row<prefetch_rest<V::kRequests.cache, D, kScalesColumns>>(r, planes);
       read_scales<V, D>(rows[r], planes, chunk, blocks, room);
       return room;
     }
+    // What is asked for while a group is read.
+    using Ahead = Asked<product_requests<V, D>()>;
+    [[gnu::always_inline]] Ahead ahead_of(int group) const {
+      return {rows, ahead, group, cols / kGroup};
+    }
     template <bool kWhole>
-    [[gnu::always_inline]] Bytes codes(int r, int group) const {
-      ask_ahead<kRequests, prefetch_codes<D>>(rows[r], ahead[r], group, cols / kGroup);
+    [[gnu::always_inline]] Bytes codes(int r, int group, const Ahead& asked) const {
+      asked.template of_row<prefetch_codes<V::kRequests.cache, D>>(r);
       return codes_of_group<V, D, kWhole>(rows[r], planes, cols, group);
     }
     // The 16 sums of kPart of a group's products (V::dot).
@@ -97,8 +101,10 @@ struct FixedDot {
     const float* scales(int r, int chunk, int, float (&)[scale_count(D)]) const {
       return of_chunks[first + r][chunk - begin / kChunk];
     }
+    struct Ahead {};
+    Ahead ahead_of(int) const { return {}; }
     template <bool>
-    [[gnu::always_inline]] Codes codes(int r, int group) const {
+    [[gnu::always_inline]] Codes codes(int r, int group, Ahead) const {
       const int16_t* from = words[first + r] + group * kGroup - begin;
       Codes codes;
 #pragma GCC unroll 4
@@ -175,9 +181,10 @@ struct FixedDot {
                                                const Row* x, int chunk, int half,
                                                SumTile<V, R, T>& sum) {
     const int group = 2 * chunk + half;
+    const auto asked = rows.ahead_of(group);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const auto codes = rows.template codes<kWhole>(r, group);
+      const auto codes = rows.template codes<kWhole>(r, group, asked);
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
         const auto scale = [&](int set) __attribute__((always_inline)) {

@@ -26,7 +26,7 @@ struct FloatDot : Columns<V> {
 
   // Columns [begin, begin + width) of a row.
   static void prefetch_columns(const std::byte* row, int, int begin, int width) {
-    for (int c = begin; c < begin + width; c += kStep) prefetch_step<D>(row, c);
+    for (int c = begin; c < begin + width; c += kStep) prefetch_step<kSecondCache, D>(row, c);
   }
 
   // Inputs are operands in memory: there are not registers enough for those of four tokens.
@@ -45,9 +45,10 @@ struct FloatDot : Columns<V> {
                                               SumTile<V, R, T>& sum) {
     int c = 0;
     for (; c + kStep <= cols; c += kStep) {
+      const Asked<product_requests<V, D>()> asked(rows, ahead, c, cols);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        ask_ahead<kStepRequests, prefetch_step<D>>(rows[r], ahead[r], c, cols);
+        asked.template of_row<prefetch_step<V::kRequests.cache, D>>(r);
         Pair w;
         V::template values<D>(rows[r] + row_bytes<D>(c), w.first, w.second);
         add_step(w, x, c, sum.of[r]);

@@ -25,7 +25,7 @@ uint16_t read_u16(const std::byte* from) {
 struct Lanes {
   static constexpr int kAccumulators = 4;
   static constexpr int kSumPositions = 8;
-  static constexpr bool kOutrunsMemory = false;
+  static constexpr Requests kRequests = kAskedOnce;
   static constexpr bool kUnrolls = false;
   static constexpr int kCount = 16;
   float at[kCount];
@@ -184,6 +184,28 @@ struct Lanes {
   template <int kShift>
   static Ints shifted(Ints a) {
     for (int32_t& lane : a.at) lane *= 1 << kShift;
+    return a;
+  }
+  static Ints bits(const Lanes& a) { return std::bit_cast<Ints>(a); }
+  static Ints add(Ints a, const Ints& b) {
+    for (int i = 0; i < kCount; ++i)
+      a.at[i] =
+          static_cast<int32_t>(static_cast<uint32_t>(a.at[i]) + static_cast<uint32_t>(b.at[i]));
+    return a;
+  }
+  static void store(uint32_t* to, const Ints& a) { std::memcpy(to, a.at, sizeof a.at); }
+  // The larger of a size's bits and b's.
+  static Ints max_size(Ints size, const Lanes& b) {
+    for (int i = 0; i < kCount; ++i) {
+      const auto of_b = static_cast<int32_t>(std::bit_cast<uint32_t>(b.at[i]) & 0x7fffffff);
+      if (of_b > size.at[i]) size.at[i] = of_b;
+    }
+    return size;
+  }
+  // Words of each lane: the lower ones of a and b.
+  static Ints pair(Ints a, const Ints& b) {
+    for (int i = 0; i < kCount; ++i)
+      a.at[i] = static_cast<int32_t>((a.at[i] & 0xffff) | static_cast<uint32_t>(b.at[i]) << 16);
     return a;
   }
   static Words all_words(int pattern) {

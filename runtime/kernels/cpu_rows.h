@@ -25,66 +25,6 @@ constexpr size_t row_bytes(size_t cols) {
   return cols / kItems * kBytes;
 }
 
-// Asks for `kBytes` that will be read soon: the hardware's own prefetching is led astray by the
-// inputs that are read in between. To the second cache (locality 2), whose misses more may be under
-// way of at a time.
-template <int kBytes>
-[[gnu::always_inline]] inline void prefetch(const std::byte* from) {
-  constexpr int kLine = 64;
-#pragma GCC unroll 8
-  for (int at = 0; at < kBytes; at += kLine) __builtin_prefetch(from + at, 0, 2);
-}
-
-// A step, from column c on, of a type without blocks.
-template <DType D>
-[[gnu::always_inline]] inline void prefetch_step(const std::byte* row, int c) {
-  prefetch<row_bytes<D>(kStep)>(row + row_bytes<D>(c));
-}
-
-// A group's codes, and the other planes of kColumns from column c on.
-template <DType D>
-[[gnu::always_inline]] inline void prefetch_codes(const std::byte* row, int group) {
-  constexpr int kCodes = kGroupBlocks * code_bytes(D);
-  prefetch<kCodes>(row + group * kCodes);
-}
-template <DType D, int kColumns>
-[[gnu::always_inline]] inline void prefetch_rest(const std::byte* row, const RowPlanes& planes,
-                                                 int c) {
-  constexpr int kFurther = further_bytes(D), kMore = more_scale_bytes(D);
-  prefetch<kColumns / kBlock * kFurther>(row + planes.further + c / kBlock * kFurther);
-  prefetch<kColumns / kBlock * 2>(row + planes.scales + c / kBlock * 2);
-  prefetch<kColumns / kChunk * kMore>(row + planes.more_scales + c / kChunk * kMore);
-}
-
-// Asks for place `at` of `count` in a later row: ask(row, place); and kTimes - 1 times more, half,
-// a quarter and an eighth of a row before it is read. While lines are found in the cache arithmetic
-// outruns memory and asks for more than can be under way: requests get lost, and each that is costs
-// the whole way to memory. A Zen 4 core that reads 32 GB/s took in 23 of Q8_0 where it asked once,
-// 24, 27 and 31 where twice to four times; of bf16 27, and 32 where four times. Where arithmetic
-// is slower than memory, asking again only takes time.
-template <int kTimes, auto ask>
-[[gnu::always_inline]] inline void ask_ahead(const std::byte* row, const std::byte* later, int at,
-                                             int count) {
-  ask(later, at);
-#pragma GCC unroll 4
-  for (int i = 1; i < kTimes; ++i) {
-    const int place = at + (count >> i);
-    const bool is_here = place < count;
-    ask(is_here ? row : later, is_here ? place : place - count);
-  }
-}
-
-constexpr int kStepRequests = 4;  // of types without blocks, by every instruction set
-
-// A chunk of a quantised row. Chunks share lines of scales; asking again costs little.
-template <DType D>
-[[gnu::always_inline]] inline void prefetch_chunk(const std::byte* row, const RowPlanes& planes,
-                                                  int chunk) {
-  constexpr int kCodes = kChunkBlocks * code_bytes(D);
-  prefetch<kCodes>(row + chunk * kCodes);
-  prefetch_rest<D, kChunk>(row, planes, chunk * kChunk);
-}
-
 // Up to N rows, in ascending order, and the rows that will be wanted next: a tile prefetches those
 // while it reads its own.
 template <int N>

@@ -20,8 +20,8 @@ namespace thermocline {
 namespace {
 
 constexpr int kPositions = 8;
-constexpr int kSegment = 1024;       // columns whose factors are made together
-constexpr int kSumStripe = 1 << 15;  // columns whose minimums' sums are kept together
+constexpr int kSegment = kScalesColumns;  // columns whose factors are made together
+constexpr int kSumStripe = 1 << 15;       // columns whose minimums' sums are kept together
 
 // The column of a group that lane l of position p has.
 constexpr int column_of(int p, int lane) {
@@ -38,7 +38,6 @@ template <class V, DType D>
 struct FixedSum {
   static constexpr int kRows = 16;  // 32 at most, or sums of 16 bits times 12 (word_shift) overflow
   using Block = RowBlockOf<kRows>;
-  static constexpr int kRequests = V::kOutrunsMemory && code_bits(D) == 8 ? 3 : 1;
   static constexpr bool kHalfBytes = code_bits(D) == 4;
   using Codes = std::conditional_t<kHalfBytes, typename V::HalfBytes, typename V::Bytes>;
   static constexpr int kN = V::kSumPositions;  // positions whose sums are in registers together
@@ -73,32 +72,41 @@ struct FixedSum {
 
     // The products of `count` rows in fixed point.
     void fix(int count) {
-      float factor[kFactors];
-      find_units(count, factor);
       if (count % 2 != 0) std::memset(products[count], 0, sizeof products[count]);
-      uint32_t sums[kFactors] = {};
-      for (int r = 0; r < count; r += 2)
-        for (int i = 0; i < kFactors; ++i) {
-          const uint32_t first = bits_of(products[r][i] * factor[i] + kRounder),
-                         second = bits_of(products[r + 1][i] * factor[i] + kRounder);
-          pairs[r / 2][i] = static_cast<int32_t>((first & 0xffff) | second << 16);
-          sums[i] += first + second;
-        }
-      const uint32_t rounders = static_cast<uint32_t>((count + 1) / 2 * 2) * bits_of(kRounder);
-      for (int i = 0; i < kFactors; ++i)
-        zeros[i] = static_cast<int32_t>(-zero_code(D) * (sums[i] - rounders));
-    }
-    void find_units(int count, float (&factor)[kFactors]) {
-      uint32_t largest[kFactors] = {};
-      for (int r = 0; r < count; ++r)
-        for (int i = 0; i < kFactors; ++i) {
-          const uint32_t size = bits_of(products[r][i]) & 0x7fffffff;
-          largest[i] = size > largest[i] ? size : largest[i];
-        }
-      for (int i = 0; i < kFactors; ++i) {
-        factor[i] = fixed_factor(largest[i]);
-        unit[i] = fixed_unit(largest[i]);
+      for (int i = 0; i < kFactors; i += kLanes) {
+        alignas(64) uint32_t sums[kLanes];
+        fix_lanes(i, count, find_units(i, count), sums);
+        const uint32_t rounders = static_cast<uint32_t>((count + 1) / 2 * 2) * bits_of(kRounder);
+        for (int l = 0; l < kLanes; ++l)
+          zeros[i + l] = static_cast<int32_t>(-zero_code(D) * (sums[l] - rounders));
       }
+    }
+    // Units of lanes [i, i + kLanes); returns what their products are multiplied by.
+    [[gnu::always_inline]] V find_units(int i, int count) {
+      typename V::Ints largest = V::no_ints();
+      for (int r = 0; r < count; ++r) largest = V::max_size(largest, V::load(products[r] + i));
+      alignas(64) uint32_t sizes[kLanes];
+      alignas(64) float factor[kLanes];
+      V::store(sizes, largest);
+      for (int l = 0; l < kLanes; ++l) {
+        factor[l] = fixed_factor(sizes[l]);
+        unit[i + l] = fixed_unit(sizes[l]);
+      }
+      return V::load(factor);
+    }
+    // Pairs of these lanes, and the sums of the factors and the rounders that are in them still.
+    [[gnu::always_inline]] void fix_lanes(int i, int count, V factor, uint32_t (&sums)[kLanes]) {
+      const V rounder = V::broadcast(kRounder);
+      const auto fixed = [&](int r) __attribute__((always_inline)) {
+        return V::bits(V::add(V::mul(V::load(products[r] + i), factor), rounder));
+      };
+      typename V::Ints sum = V::no_ints();
+      for (int r = 0; r < count; r += 2) {
+        const auto first = fixed(r), second = fixed(r + 1);
+        V::store(reinterpret_cast<uint32_t*>(pairs[r / 2] + i), V::pair(first, second));
+        sum = V::add(sum, V::add(first, second));
+      }
+      V::store(sums, sum);
     }
   };
 
@@ -159,6 +167,7 @@ struct FixedSum {
                                                    int cols, int group, const Factors& factors,
                                                    int at, int count, float* sums) {
     const Group of_group(factors, at);
+    const Asked<sum_requests<V, D>()> asked(block.rows, block.ahead, group, cols / kGroup);
     typename V::Ints sum[kN];
     for_positions<kFirst>([&]<int p>() __attribute__((always_inline)) {
       sum[p - kFirst] = of_group.zeros[p % kAlike];
@@ -167,8 +176,7 @@ struct FixedSum {
     for (int r = 0; r < count; r += 2) {
       if constexpr (kFirst == 0) {
         for (int i = r; i < r + 2; ++i)
-          ask_ahead<kRequests, prefetch_codes<D>>(block.rows[i], block.ahead[i], group,
-                                                  cols / kGroup);
+          asked.template of_row<prefetch_codes<V::kRequests.cache, D>>(i);
       }
       const Codes a = codes_of<kWhole>(block.rows[r], planes, cols, group),
                   b = codes_of<kWhole>(block.rows[r + 1], planes, cols, group);
@@ -221,12 +229,14 @@ struct FixedSum {
   };
 
   // Of columns [begin, end), a segment at most.
-  static void make_factors(const Block& block, const float* a, const RowPlanes& planes, int begin,
-                           int end, Sums& sums, Factors& factors) {
+  static void make_factors(const Block& block, const float* a, int cols, const RowPlanes& planes,
+                           int begin, int end, Sums& sums, Factors& factors) {
     const bool whole = end - begin == kSegment;
     if (!whole) std::memset(factors.products, 0, sizeof factors.products);
+    const Asked<V::kRequests.scales> asked(block.rows, block.ahead, begin / kSegment,
+                                           places_of_scales(cols));
     for (int r = 0; r < block.count; ++r) {
-      prefetch_rest<D, kSegment>(block.ahead[r], planes, begin);
+      asked.template of_row<prefetch_rest<V::kRequests.cache, D, kSegment>>(r, planes);
       const float of_row = a[block.index[r]];
       if (!is_super_block(D) && !has_minimum(D) && whole) {
         factors.multiply_halves(block.rows[r] + planes.scales + begin / 16, r, of_row);
@@ -261,7 +271,7 @@ struct FixedSum {
     Factors factors;
     for (int begin = sums.begin; begin < sums.end; begin += kSegment) {
       const int end = sums.end - begin < kSegment ? sums.end : begin + kSegment;
-      make_factors(block, a, planes, begin, end, sums, factors);
+      make_factors(block, a, cols, planes, begin, end, sums, factors);
       for (int c = begin; c < end; c += kGroup) {
         const int at = (c - begin) / kChunk * kChunkFactors + c % kChunk / kBlock;
         add_group(block, planes, cols, c / kGroup, factors, at, sums.at(c));

@@ -42,9 +42,10 @@ struct FloatSum : Columns<V> {
     int c = sums.begin;
     for (; c + kStep <= end; c += kStep) {
       Pair sum = load(y + c);
+      const Asked<sum_requests<V, D>()> asked(rows, ahead, c, end);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        ask_ahead<kStepRequests, prefetch_step<D>>(rows[r], ahead[r], c, end);
+        asked.template of_row<prefetch_step<V::kRequests.cache, D>>(r);
         Pair w;
         V::template values<D>(rows[r] + row_bytes<D>(c), w.first, w.second);
         add_step(w, a[r], sum);

@@ -11,5 +11,6 @@ namespace thermocline {
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
+const Kernels* avx512_zen5_kernels();
 
 }  // namespace thermocline

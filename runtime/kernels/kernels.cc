@@ -28,19 +28,30 @@ bool has_avx512() {
 #endif
 }
 
+// The first AMD core that has this.
+bool is_zen5() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512vp2intersect");
+#else
+  return false;
+#endif
+}
+
 bool always() { return true; }
 
 struct InstructionSet {
   const char* name;
   const Kernels* (*kernels)();
   bool (*runs_here)();
+  bool (*suits)();  // whether it is chosen where nobody asks for another
 };
 
 // The fastest first.
 constexpr InstructionSet kInstructionSets[] = {
-    {"avx512", avx512_kernels, has_avx512},
-    {"avx2", avx2_kernels, has_avx2},
-    {"portable", portable_kernels, always},
+    {"avx512-zen5", avx512_zen5_kernels, has_avx512, is_zen5},
+    {"avx512", avx512_kernels, has_avx512, always},
+    {"avx2", avx2_kernels, has_avx2, always},
+    {"portable", portable_kernels, always, always},
 };
 
 const Kernels* usable(const InstructionSet& set) {
@@ -51,7 +62,7 @@ const Kernels& choose() {
   const char* asked = std::getenv("TC_KERNELS");
   const Kernels* chosen = asked != nullptr ? kernels_by_name(asked) : nullptr;
   for (const InstructionSet& set : kInstructionSets)
-    if (chosen == nullptr) chosen = usable(set);
+    if (chosen == nullptr && set.suits()) chosen = usable(set);
   return *chosen;
 }
 

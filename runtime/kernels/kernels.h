@@ -51,7 +51,7 @@ struct Inputs {
 };
 
 struct Kernels {
-  const char* name;  // "avx512" | "avx2" | "portable"
+  const char* name;  // "avx512-zen5" | "avx512" | "avx2" | "portable"
 
   // A row x (cols) in fixed point: code = round(x / scale), scale = max |x| / 32639 of each block
   // of 32 columns. A block with a NaN or an infinity has a scale of NaN, which reaches every result
@@ -106,8 +106,8 @@ struct Kernels {
 // The set called `name`; null if there is none or this machine cannot run it.
 const Kernels* kernels_by_name(const char* name);
 
-// The set that TC_KERNELS=portable|avx2|avx512 asks for, chosen once; without it, or where
-// kernels_by_name has no such set, the fastest that this machine can run.
+// The set that TC_KERNELS=portable|avx2|avx512|avx512-zen5 asks for, chosen once; without it, or
+// where kernels_by_name has no such set, the fastest that this machine can run.
 const Kernels& cpu_kernels();
 
 }  // namespace thermocline

@@ -110,6 +110,11 @@ Register setr(Values... values) {
 [[gnu::noinline]] inline Register sub_epi32(const Register& a, const Register& b) {
   return lanes<uint32_t>([&](int i) { return a.get<uint32_t>(i) - b.get<uint32_t>(i); });
 }
+[[gnu::noinline]] inline Register max_epi32(const Register& a, const Register& b) {
+  return lanes<int32_t>([&](int i) {
+    return a.get<int32_t>(i) > b.get<int32_t>(i) ? a.get<int32_t>(i) : b.get<int32_t>(i);
+  });
+}
 // `otherwise` in the bytes whose bit is not set.
 [[gnu::noinline]] inline Register mask_add_epi8(const Register& otherwise, uint64_t mask,
                                                 const Register& a, const Register& b) {
@@ -254,6 +259,8 @@ template <class Half>
 #define _mm512_sub_epi16 ::thermocline::emulated::sub_epi16
 #undef _mm512_add_epi32
 #define _mm512_add_epi32 ::thermocline::emulated::add_epi32
+#undef _mm512_max_epi32
+#define _mm512_max_epi32 ::thermocline::emulated::max_epi32
 #undef _mm512_sub_epi32
 #define _mm512_sub_epi32 ::thermocline::emulated::sub_epi32
 #undef _mm512_mask_add_epi8
