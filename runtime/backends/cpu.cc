@@ -35,6 +35,9 @@ size_t at(int row, int width) { return static_cast<size_t>(row) * static_cast<si
 
 constexpr size_t kLine = 64;
 constexpr int kLineFloats = kLine / sizeof(float);
+// Floats between what threads add to: on a Zen 5 two threads' sums of Q4_0 rows took 58 GB/s with
+// 64, 68 with 1024, 75 with so many.
+constexpr int kApart = 4096;
 struct alignas(kLine) Line {
   std::byte bytes[kLine];
 };
@@ -432,17 +435,20 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // The sums of all parts, (SumParts::kCount, token_count, stride) floats.
+  // The sums of all parts, (token_count, stride) floats each, apart: prefetching runs on past the
+  // end of one, and would take lines from the thread that adds to the next.
   struct PartSums {
     float* values;
     int stride, token_count;
     float* row(int part, int token) const {
-      return values + at(part * token_count + token, stride);
+      return values + at(part * token_count + token, stride) + at(part, kApart);
     }
   };
   PartSums part_sums(int cols, int count) {
     const int lines = (cols + kLineFloats - 1) / kLineFloats;
-    sums_.resize(std::max(sums_.size(), at(SumParts::kCount * count, lines)));
+    const size_t all =
+        at(SumParts::kCount * count, lines) + at(SumParts::kCount, kApart / kLineFloats);
+    sums_.resize(std::max(sums_.size(), all));
     return {reinterpret_cast<float*>(sums_.data()), lines * kLineFloats, count};
   }
 

@@ -283,7 +283,7 @@ struct Lanes {
     const auto* at = reinterpret_cast<const __m256i*>(from);
     return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
   }
-  // A group's codes, less the code of zero, in word_place()'s order.
+  // A group's codes, less the code of zero, as place_words() puts them.
   template <DType D>
   [[gnu::always_inline]] static void store_words(int16_t* to, const Bytes& codes) {
     const __m256i mask = _mm256_set1_epi16(255), zero = _mm256_set1_epi16(zero_code(D));

@@ -200,7 +200,7 @@ struct Lanes {
     return {spread_ints(four).all};
   }
   static Words load_words(const int16_t* from) { return {_mm512_loadu_si512(from)}; }
-  // A group's codes, less the code of zero, in word_place()'s order.
+  // A group's codes, less the code of zero, as place_words() puts them.
   template <DType D>
   [[gnu::always_inline]] static void store_words(int16_t* to, const Bytes& codes) {
     const __m512i mask = _mm512_set1_epi16(255), zero = _mm512_set1_epi16(zero_code(D));

@@ -20,7 +20,7 @@ constexpr int kFixedMax = 127 * 256 + 127;
 // Where a row's parts lie. Of each group of 128 columns `codes` has 64 upper bytes of its firsts
 // and 64 of its seconds (cpu_layout.h), then their lower bytes. `sums` has minus the sum of each of
 // 16 lanes' codes, `first_sums` the same of their firsts: what weights whose zero is not 0 want.
-// `words` has the codes once more, a group's in four times 16 lanes of two (word_place).
+// `words` has the codes once more, a group's in four times 16 lanes of two (place_words).
 template <class Byte>
 struct FixedRowOf {
   Byte* data;
@@ -79,12 +79,6 @@ inline float float_of(uint32_t bits) {
 
 constexpr int kGroupWords = 4;  // registers of 16 lanes of two words
 
-// Where the word of column i % 16 of a block's firsts or seconds is in its group: bytes 0 and 2 of
-// a lane are neighbours, and so are 1 and 3, since a mask and a shift widen them so.
-constexpr int word_place(int b, int second, int i) {
-  return 2 * kLanes * (2 * second + i % 2) + 2 * (4 * b + i / 4) + i % 4 / 2;
-}
-
 // Codes of a block of 32 columns and their scale; returns their sum.
 inline int fix_block(const float* x, int16_t* codes, float* scale) {
   uint32_t largest = 0;
@@ -103,40 +97,60 @@ inline int fix_block(const float* x, int16_t* codes, float* scale) {
   return total;
 }
 
-// The codes of block `b` of a group, as bytes and words in their places, with the lanes' sums.
-inline void place_codes(const int16_t* codes, int b, int8_t* group, int16_t* words, int32_t* sums,
-                        int32_t* first_sums) {
-  for (int i = 0; i < 16; ++i)
+// A group's codes as bytes: the upper ones of its firsts and seconds, and the lower ones.
+inline void place_bytes(const int16_t* codes, int8_t* bytes) {
+  for (int block = 0; block < kGroupBlocks; ++block)
     for (int second = 0; second < 2; ++second) {
-      const int code = codes[16 * second + i], lower = static_cast<int8_t>(code & 255);
-      const int place = 64 * second + 16 * b + i;
-      group[place] = static_cast<int8_t>((code - lower) / 256);
-      group[kGroup + place] = static_cast<int8_t>(lower);
-      words[word_place(b, second, i)] = static_cast<int16_t>(code);
+      int8_t* to = bytes + 64 * second + 16 * block;
+      for (int i = 0; i < 16; ++i) {
+        const int16_t code = codes[kBlock * block + 16 * second + i];
+        const auto lower = static_cast<int8_t>(code & 255);
+        to[i] = static_cast<int8_t>((code - lower) / 256);
+        to[kGroup + i] = lower;
+      }
     }
-  for (int lane = 0; lane < 4; ++lane) {
-    int firsts = 0, seconds = 0;
-    for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
-      firsts += codes[i];
-      seconds += codes[16 + i];
+}
+
+// And as words, the even columns of its firsts (16 lanes of two), the odd ones, and its seconds
+// likewise: bytes 0 and 2 of a lane are neighbours, and so are 1 and 3, since a mask and a shift
+// widen them so.
+inline void place_words(const int16_t* codes, int16_t* words) {
+  for (int block = 0; block < kGroupBlocks; ++block)
+    for (int second = 0; second < 2; ++second) {
+      const int16_t* from = codes + kBlock * block + 16 * second;
+      int16_t* to = words + 4 * kLanes * second + 8 * block;
+      for (int i = 0; i < 8; ++i) {
+        to[i] = from[2 * i];
+        to[2 * kLanes + i] = from[2 * i + 1];
+      }
     }
-    first_sums[4 * b + lane] = -firsts;
-    sums[4 * b + lane] = -firsts - seconds;
+}
+
+// Minus the sums of each lane's codes, and of their firsts.
+inline void place_sums(const int16_t* codes, int32_t* sums, int32_t* first_sums) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int16_t* first = codes + kBlock * (lane / 4) + 4 * (lane % 4);
+    const int16_t* second = first + 16;
+    first_sums[lane] = -(first[0] + first[1] + first[2] + first[3]);
+    sums[lane] = first_sums[lane] - (second[0] + second[1] + second[2] + second[3]);
   }
 }
 
 inline void to_fixed(const float* x, int cols, std::byte* fixed) {
   const FixedRowOut row{fixed, padded_columns(cols)};
   if (cols < row.padded) std::memset(fixed, 0, fixed_bytes(cols));
-  for (int block = 0; block * kBlock < cols; ++block) {
-    int16_t codes[kBlock];
-    float& scale = row.scales()[block];
-    row.scaled_sums()[block] = static_cast<float>(fix_block(x + block * kBlock, codes, &scale));
-    row.scaled_sums()[block] *= scale;
-    const int group = block / kGroupBlocks;
-    place_codes(codes, block % kGroupBlocks, row.codes() + 2 * kGroup * group,
-                row.words() + kGroup * group, row.sums() + 16 * group,
-                row.first_sums() + 16 * group);
+  for (int c = 0; c < cols; c += kGroup) {
+    int16_t codes[kGroup];
+    if (cols - c < kGroup) std::memset(codes, 0, sizeof codes);
+    for (int i = 0; i < kGroup && c + i < cols; i += kBlock) {
+      const int block = (c + i) / kBlock;
+      float& scale = row.scales()[block];
+      row.scaled_sums()[block] = static_cast<float>(fix_block(x + c + i, codes + i, &scale));
+      row.scaled_sums()[block] *= scale;
+    }
+    place_bytes(codes, row.codes() + 2 * c);
+    place_words(codes, row.words() + c);
+    place_sums(codes, row.sums() + c / 8, row.first_sums() + c / 8);
   }
 }
 

@@ -253,15 +253,15 @@ struct Lanes {
   static Words load_words(const int16_t* from) {
     return words_of([=](int i) { return from[2 * i]; }, [=](int i) { return from[2 * i + 1]; });
   }
-  // A group's codes, less the code of zero, in word_place()'s order.
+  // A group's codes, less the code of zero, as place_words() puts them.
   template <DType D>
   static void store_words(int16_t* to, const Bytes& codes) {
-    for (int b = 0; b < kGroupBlocks; ++b)
-      for (int i = 0; i < 16; ++i)
-        for (int second = 0; second < 2; ++second) {
-          const int code = (second ? codes.seconds : codes.firsts)[16 * b + i];
-          to[word_place(b, second, i)] = static_cast<int16_t>(code - zero_code(D));
-        }
+    int16_t columns[kGroup];
+    for (int c = 0; c < kGroup; ++c) {
+      const auto& half = c % kBlock < 16 ? codes.firsts : codes.seconds;
+      columns[c] = static_cast<int16_t>(half[16 * (c / kBlock) + c % 16] - zero_code(D));
+    }
+    place_words(columns, to);
   }
   // Adds to each lane its two products.
   static Ints dot_words(Ints sum, const Words& a, const Words& b) {

@@ -23,11 +23,6 @@ constexpr int kPositions = 8;
 constexpr int kSegment = kScalesColumns;  // columns whose factors are made together
 constexpr int kSumStripe = 1 << 15;       // columns whose minimums' sums are kept together
 
-// The column of a group that lane l of position p has.
-constexpr int column_of(int p, int lane) {
-  return kBlock * (lane / 4) + 16 * (p % 2) + 8 * (p / 4) + 2 * (lane % 4) + p / 2 % 2;
-}
-
 // By which power of two V::words of position p are too large: half bytes are taken where they are,
 // but for those at the upper end of a word, where they would be signed.
 constexpr int word_shift(DType dtype, int p) {
@@ -283,18 +278,39 @@ struct FixedSum {
   // not there are zeros.
   static void to_positions(const float* columns, int width, float* positions) {
     float padded[kGroup] = {};
-    std::memcpy(padded, columns, width * sizeof(float));
-    for (int p = 0; p < kPositions; ++p)
-      for (int l = 0; l < kLanes; ++l) positions[p * kLanes + l] = padded[column_of(p, l)];
+    copy(columns, width, padded);
+    for_pairs([&](int column, int place) {
+      positions[place] = padded[column];
+      positions[place + 2 * kLanes] = padded[column + 1];
+    });
   }
   // Back, with the minimums of each block.
   static void from_positions(const float* positions, const float* minimums, int width,
                              float* columns) {
     float padded[kGroup];
-    for (int p = 0; p < kPositions; ++p)
-      for (int l = 0; l < kLanes; ++l) padded[column_of(p, l)] = positions[p * kLanes + l];
+    for_pairs([&](int column, int place) {
+      padded[column] = positions[place];
+      padded[column + 1] = positions[place + 2 * kLanes];
+    });
     for (int c = 0; has_minimum(D) && c < kGroup; ++c) padded[c] += minimums[c / kBlock];
-    std::memcpy(columns, padded, width * sizeof(float));
+    copy(padded, width, columns);
+  }
+  static void copy(const float* from, int width, float* to) {
+    if (width == kGroup) [[likely]]
+      std::memcpy(to, from, kGroup * sizeof(float));
+    else
+      std::memcpy(to, from, width * sizeof(float));
+  }
+  // visit(column, place) for even columns of a group and their places in the order of positions;
+  // the column after it is two positions further.
+  template <class Visit>
+  [[gnu::always_inline]] static void for_pairs(const Visit& visit) {
+    for (int block = 0; block < kGroupBlocks; ++block)
+      for (int eight = 0; eight < 4; ++eight)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+          visit(kBlock * block + 8 * eight + 2 * i,
+                (eight / 2 + 4 * (eight % 2)) * kLanes + 4 * block + i);
   }
 };
 
