@@ -286,9 +286,15 @@ class Bench {
     return std::max(std::chrono::duration<double>(Clock::now() - begin).count(), 1e-9);
   }
 
-  Round measure_round(const BenchCopies& copies, int count, const std::function<void(int)>& call) {
-    Round round = {0, options_.read_limit, options_.compute_limit};
-    if (backend_.uses_host_memory()) find_limits(copies, round);
+  // Where it is arithmetic that binds, its limit is taken anew each time; else `peak` will do, so
+  // that there is time for more rounds.
+  Round measure_round(const BenchCopies& copies, bool computes, double peak, int count,
+                      const std::function<void(int)>& call) {
+    Round round = {0, options_.read_limit, peak};
+    if (backend_.uses_host_memory()) {
+      if (computes) round.compute_limit = host_peak();
+      round.read_limit = host_reading(copies);
+    }
     round.seconds = seconds_of([&] {
                       for (int i = 0; i < count; ++i) call(i);
                     }) /
@@ -296,13 +302,13 @@ class Bench {
     return round;
   }
 
-  // On the threads of the backend and the memory of what is measured next.
-  void find_limits(const BenchCopies& copies, Round& round) {
-    round.compute_limit = compute_peak(run_on_host_, options_.seconds / 20);
+  // On the threads of the backend, and the memory of what is measured next.
+  double host_peak() { return compute_peak(run_on_host_, options_.seconds / 20); }
+  double host_reading(const BenchCopies& copies) {
     const double seconds = seconds_of([&] {
       for (int i = 0; i < copies.count; ++i) read_once(copies.at(i), copies.bytes, run_on_host_);
     });
-    round.read_limit = static_cast<double>(copies.bytes) * copies.count / seconds;
+    return static_cast<double>(copies.bytes) * copies.count / seconds;
   }
 
   // Of the rounds that there is time for, the one in the middle by what its calls reached of the
@@ -310,12 +316,13 @@ class Bench {
   // of a machine that others use too.
   Round middle_round(const BenchCopies& copies, bool computes, int count,
                      const std::function<void(int)>& call) {
+    const double peak = backend_.uses_host_memory() ? host_peak() : options_.compute_limit;
     std::vector<Round> rounds;
-    measure_round(copies, count, call);  // warms up
+    measure_round(copies, computes, peak, count, call);  // warms up
     const auto since = std::chrono::steady_clock::now();
     const std::chrono::duration<double> time(options_.seconds);
     while (rounds.size() < 3 || std::chrono::steady_clock::now() - since < time)
-      rounds.push_back(measure_round(copies, count, call));
+      rounds.push_back(measure_round(copies, computes, peak, count, call));
     const auto by = [&](auto of) {
       const auto middle = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
       std::nth_element(rounds.begin(), middle, rounds.end(),
@@ -325,11 +332,7 @@ class Bench {
     Round round = by([&](const Round& one) {
       return one.seconds * std::max(computes ? one.compute_limit : one.read_limit, 1.0);
     });
-    if (computes) {
-      round.read_limit = by([](const Round& one) { return one.read_limit; }).read_limit;
-    } else {
-      round.compute_limit = by([](const Round& one) { return one.compute_limit; }).compute_limit;
-    }
+    if (computes) round.read_limit = by([](const Round& one) { return one.read_limit; }).read_limit;
     return round;
   }
 

@@ -1,10 +1,10 @@
 // What a backend's operations reach on this machine, on matrices of a large model's dimensions.
 //
 // A pass takes one copy of the weights after the other, as many as outgrow the caches, so that they
-//   are read from memory. Just before each, the same threads only read the same memory, and only
-//   compute: those are its limits. Of these rounds, as many as time allows, a figure is the middle
-//   one by its share of the limit that holds it: so a share is fair, and comes again, on a machine
-//   that others use too.
+//   are read from memory. Just before each, the same threads only read the same memory, and where
+//   arithmetic binds they only compute: those are its limits. Of these rounds, as many as time
+//   allows, a figure is the middle one by its share of the limit that holds it: so a share is fair,
+//   and comes again, on a machine that others use too.
 // Sparse figures take silu, which computes every candidate, and candidates drawn at random: bytes
 //   are exact. Each draw avoids the neurons of the last ones as long as others are left.
 // Goals: figures to hold against any other engine's. Non-goals: a model's own run (run_report.h).
