@@ -13,6 +13,7 @@ constexpr int kBlock = 16;  // rows that a kernel adds at once
 
 // The lowest `count` bits that are set, of more.
 uint64_t lowest_bits(uint64_t word, int count) {
+  if (count == std::popcount(word)) return word;
   uint64_t rest = word;
   for (int i = 0; i < count; ++i) rest &= rest - 1;
   return word ^ rest;

@@ -36,7 +36,7 @@ constexpr Requests kAskedAgain = {kSecondCache, 0b1111, 0b1111, 0b111, 0b11, 1, 
 // could look ahead further than it does. One core, of what `largest` reads, like this and with
 // kAskedAgain: Q4_0 93 and 66 %, Q8_0 88 and 58 %, bf16 90 and 80 %; sums 90, 86, 92 and 59,
 // 56, 79.
-constexpr Requests kAskedNearby = {kFirstCache, 0b111100, 0b1111100, 0b111100,
+constexpr Requests kAskedNearby = {kFirstCache, 0b111100, 0b1111100, 0b1111100,
                                    0b11100,     0b11100,  0b1101};
 
 template <class V, DType D>
