@@ -15,8 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// As long as waking a thread takes (24 to 43 us on a virtual machine with a Zen 5): whoever looks in
-// vain loses as much as a sleeper would.
+// As long as waking a thread takes (24 to 43 us on a virtual machine with a Zen 5): whoever looks
+// in vain loses as much as a sleeper would.
 constexpr auto kLookTime = std::chrono::microseconds(40);
 constexpr int kLooksPerClock = 16;
 constexpr int kVainLooksMax = 4;
