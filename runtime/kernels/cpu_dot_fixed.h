@@ -35,8 +35,7 @@ struct FixedDot {
   // Columns [begin, begin + width) of a row.
   static void prefetch_columns(const std::byte* row, int cols, int begin, int width) {
     const RowPlanes planes = planes_of(D, cols);
-    for (int c = begin; c < begin + width; c += kChunk)
-      prefetch_chunk<D>(row, c / kChunk, planes);
+    for (int c = begin; c < begin + width; c += kChunk) prefetch_chunk<D>(row, c / kChunk, planes);
   }
 
   // Rows as they lie in memory, and those that will be read next.
