@@ -124,7 +124,7 @@ bool is_everywhere(const std::string& header) {
 }
 
 // With the test above, what keeps THERMOCLINE_KERNELS_ONLY building in a build without it: the
-// programs kernels_test and backends_test link nothing but these rooms.
+// programs kernels_test and backends_test, and some benchmarks, link nothing but these rooms.
 TEST_CASE("the rooms that need no library, and their tests, include none") {
   std::map<std::string, SourceFile> files;
   for (SourceFile& file : source_files()) files.emplace(file.path, std::move(file));
