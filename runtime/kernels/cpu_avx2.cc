@@ -14,11 +14,7 @@ struct Lanes {
   static constexpr int kAccumulators = 4;
   static constexpr int kSumPositions = 4;
   static constexpr Requests kRequests = kAskedOnce;
-#ifdef THERMOCLINE_ROLLED
-  static constexpr bool kUnrolls = false;
-#else
-  static constexpr bool kUnrolls = true;
-#endif
+  static constexpr bool kUnrolls = kMayUnroll;
   __m256 low, high;
 
   static Lanes broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }

@@ -23,11 +23,7 @@ struct Lanes {
   static constexpr int kAccumulators = 16;
   static constexpr int kSumPositions = 8;
   static constexpr Requests kRequests = kAsked;
-#ifdef THERMOCLINE_ROLLED
-  static constexpr bool kUnrolls = false;
-#else
-  static constexpr bool kUnrolls = true;
-#endif
+  static constexpr bool kUnrolls = kMayUnroll;
   __m512 all;
 
   static Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }

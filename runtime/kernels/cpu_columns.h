@@ -15,6 +15,13 @@
 namespace thermocline {
 namespace {
 
+// Sanitized and emulated, unrolled loops would take minutes to compile.
+#ifdef THERMOCLINE_ROLLED
+constexpr bool kMayUnroll = false;
+#else
+constexpr bool kMayUnroll = true;
+#endif
+
 // What lies in memory stays there: the compiler would turn a store and the broadcasts that read it
 // into shuffles.
 template <class T>

@@ -295,6 +295,7 @@ struct FixedSum {
     for (int c = 0; has_minimum(D) && c < kGroup; ++c) padded[c] += minimums[c / kBlock];
     copy(padded, width, columns);
   }
+  // A copy of a length that is known is a few instructions.
   static void copy(const float* from, int width, float* to) {
     if (width == kGroup) [[likely]]
       std::memcpy(to, from, kGroup * sizeof(float));

@@ -9,33 +9,21 @@
 namespace thermocline {
 namespace {
 
-bool has_avx2() {
 #if defined(__x86_64__)
-  // F16C, which every maker had before AVX2; clang's list of names leaves it out.
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
-#endif
-}
-
+// F16C, which every maker had before AVX2; clang's list of names leaves it out.
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool has_avx512() {
-#if defined(__x86_64__)
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
-#else
-  return false;
-#endif
 }
-
 // The first AMD core that has this.
-bool is_zen5() {
-#if defined(__x86_64__)
-  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512vp2intersect");
+bool is_zen5() { return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512vp2intersect"); }
 #else
-  return false;
+bool has_avx2() { return false; }
+bool has_avx512() { return false; }
+bool is_zen5() { return false; }
 #endif
-}
 
 bool always() { return true; }
 
